@@ -1,0 +1,83 @@
+# distilbench: `make` lists the targets. Every target sets up what it needs.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON      ?= python3
+VENV        ?= .venv
+STUDY       ?= distilbert
+PROFILE     ?= full
+DEVICE      ?= cpu
+TORCH_INDEX ?=
+EXTRAS      ?= all
+
+# The active conda environment or virtualenv is used when this checkout is installed in it; else $(VENV).
+ACTIVE := $(firstword $(VIRTUAL_ENV) $(CONDA_PREFIX))
+IN_ACTIVE := $(if $(ACTIVE),$(shell $(ACTIVE)/bin/python -I -c "import pathlib, distilbench; \
+	print(pathlib.Path(distilbench.__file__).resolve().parents[1] == pathlib.Path('$(CURDIR)').resolve())" 2>/dev/null))
+ifeq ($(IN_ACTIVE),True)
+  BIN := $(ACTIVE)/bin
+  installed =
+else
+  BIN := $(abspath $(VENV))/bin
+  installed = $(VENV)/.installed-$(1)
+endif
+export PATH := $(BIN):$(PATH)
+
+RUN  := $(call installed,run)
+TEST := $(call installed,test)
+BOOK := $(call installed,book)
+
+.PHONY: help env smoke benchmark analyse test test-long lint lab book notebooks embedded-classifier clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
+
+# One tier of extras into $(VENV). torch comes first when an index is named, so that its build is the one that stays.
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(if $(filter-out book lab,$*),test -d $(VENV)/lib/python*/site-packages/torch || \
+	  $(BIN)/python scripts/announce_torch.py $(BIN)/python $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch --index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+env: $(call installed,$(EXTRAS))  ## set up everything (EXTRAS=run for a batch node; TORCH_INDEX=URL for a CPU build of torch)
+	@echo "distilbench is installed for $(BIN)/python"
+
+smoke: $(RUN)  ## set up, then real text through a real model to a finished run (minutes)
+	distilbench run $(STUDY) --profile smoke
+
+benchmark: $(RUN)  ## the real measurement: STUDY, PROFILE, DEVICE (hours on a CPU)
+	distilbench run $(STUDY) --profile $(PROFILE) --device $(DEVICE)
+
+analyse: $(RUN)  ## check the newest run against its raw files and show it
+	distilbench verify run latest
+	distilbench show latest
+
+test: $(TEST)  ## set up, then lint and the tests that fit into minutes
+	$(MAKE) --no-print-directory lint
+	python -m pytest -m "not slow and not gpu" --cov --cov-report=term
+
+test-long: $(TEST)  ## also the tests that take many minutes (and those on a GPU, where there is one)
+	python -m pytest -m "slow or gpu"
+
+lint: $(TEST)  ## ruff on code and notebooks, and the floors
+	ruff check .
+	ruff format --check .
+	lint-imports
+
+lab: $(call installed,lab) $(RUN)  ## JupyterLab on the notebooks
+	jupyter labextension disable "@jupyterlab/apputils-extension:announcements"
+	jupyter lab notebooks/
+
+book: $(BOOK)  ## build the report into book/_build/html
+	jupyter-book build book -W -n --keep-going
+
+notebooks: $(TEST)  ## execute the notebooks in the ci profile and keep their outputs (what the regression tests compare)
+	scripts/refresh_notebooks.sh
+
+embedded-classifier: $(RUN)  ## train the embedded classifier again and compare it with the committed one (minutes)
+	python -m distilbench.training.classifier
+
+clean:  ## remove what was built (runs in results/ and caches stay)
+	rm -rf $(VENV) book/_build dist .pytest_cache .ruff_cache .coverage* *.egg-info

@@ -1,0 +1,105 @@
+"""The fixed, hashed list of batches of a cell: one pass over it is a cycle."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from distilbench import paths
+
+PAD = 0  # [PAD] of BERT's vocabularies
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch.
+
+    Attributes:
+        input_ids: token ids, int64, (batch, length).
+        attention_mask: 1 for tokens, 0 for padding, int64, (batch, length).
+        rows: which sentences these are, (batch,).
+    """
+
+    input_ids: np.ndarray
+    attention_mask: np.ndarray
+    rows: np.ndarray
+
+
+def save_inputs(file: Path, token_ids: list[list[int]], samples: list[str], labels: list[int]) -> None:
+    """Writes tokenised sentences once for all workers: none of them needs a tokenizer or a data set."""
+    with paths.clear_write_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            file,
+            ids=np.concatenate([np.array(ids, dtype=np.int64) for ids in token_ids]),
+            offsets=np.cumsum([0, *map(len, token_ids)]),
+            samples=np.array(samples),
+            labels=np.array(labels, dtype=np.int64),
+        )
+
+
+def load_inputs(file: Path) -> tuple[list[list[int]], list[str], list[int]]:
+    """(token ids per sentence, sample ids, labels) as `save_inputs` got them."""
+    with np.load(file, allow_pickle=False) as stored:
+        ids = stored["ids"].tolist()
+        token_ids = [ids[a:b] for a, b in pairwise(stored["offsets"].tolist())]
+        return token_ids, stored["samples"].tolist(), stored["labels"].tolist()
+
+
+def sample_order(n: int, samples_per_cycle: int, seed: int) -> list[int]:
+    """Which sentences a cycle goes over, the same for every cell: shuffled once, begun again when they are too few."""
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    return [order[i % n] for i in range(samples_per_cycle)]
+
+
+def make_batches(
+    token_ids: list[list[int]], batch_size: int, length_policy: str, samples_per_cycle: int, seed: int
+) -> list[Batch]:
+    """Cuts one cycle's sentences into batches; the last one is smaller when the size does not divide them.
+
+    Args:
+        token_ids: per sentence, with [CLS] first and [SEP] last.
+        batch_size: sentences per batch.
+        length_policy: "fixed-N" pads or cuts to N tokens; "longest" pads to the longest of each batch.
+        samples_per_cycle: sentences per cycle.
+        seed: of the order.
+    """
+    order = sample_order(len(token_ids), samples_per_cycle, seed)
+    return [
+        _pad([token_ids[row] for row in order[i : i + batch_size]], order[i : i + batch_size], length_policy)
+        for i in range(0, len(order), batch_size)
+    ]
+
+
+def _pad(token_ids: list[list[int]], rows: list[int], length_policy: str) -> Batch:
+    length = int(length_policy[6:]) if length_policy != "longest" else max(map(len, token_ids))
+    input_ids = np.full((len(token_ids), length), PAD, dtype=np.int64)  # (B, L)
+    mask = np.zeros_like(input_ids)
+    for i, ids in enumerate(token_ids):
+        kept = ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]  # a cut sentence still ends with [SEP]
+        input_ids[i, : len(kept)] = kept
+        mask[i, : len(kept)] = 1
+    return Batch(input_ids, mask, np.array(rows))
+
+
+def batches_sha256(batches: list[Batch]) -> str:
+    """SHA-256 of all ids and masks with their shapes, in order."""
+    parts = []
+    for batch in batches:
+        parts += [
+            str(batch.input_ids.shape).encode(),
+            batch.input_ids.tobytes(),
+            batch.attention_mask.tobytes(),
+        ]
+    return paths.sha256_bytes(*parts)
+
+
+def padding_share(batches: list[Batch]) -> float:
+    """Share of positions that are padding: computed, but not useful."""
+    used = sum(int(batch.attention_mask.sum()) for batch in batches)
+    return 1 - used / sum(batch.attention_mask.size for batch in batches)

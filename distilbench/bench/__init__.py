@@ -1,0 +1,1 @@
+"""The benchmark: variants, the worker that measures one repetition, the sweep that runs them all."""

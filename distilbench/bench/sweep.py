@@ -1,0 +1,241 @@
+"""The sweep: every repetition of every cell in a fresh process, committed one by one, resumable at any point."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distilbench import data, environment, paths, runs, summary
+from distilbench.batches import load_inputs, make_batches, padding_share, save_inputs
+from distilbench.bench.design import plan
+from distilbench.bench.worker import Job, predictions_file
+from distilbench.collectors import energy
+from distilbench.device import parse
+from distilbench.errors import StorageError
+from distilbench.models import arguments, load_model, load_tokenizer, match_labels
+from distilbench.params import DistilbertParams, Resolved
+from distilbench.progress import Progress
+from distilbench.records import FINAL, Cell, Repetition, read_parquet
+
+PROTOCOL = ("warmup_cycles", "min_cycles", "min_seconds", "samples_per_cycle", "seed", "num_threads")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all cells of a run share.
+
+    Attributes:
+        inputs: .npz with token ids, sample ids and labels.
+        manifest: what the text is.
+        model: what the model is.
+        label_names: of the data.
+        vocab_size: of the tokenizer; random weights get an embedding table of that size.
+    """
+
+    inputs: Path
+    manifest: dict[str, Any]
+    model: dict[str, Any]
+    label_names: list[str]
+    vocab_size: int
+
+
+def prepare(params: DistilbertParams, run: runs.Run) -> Prepared:
+    """Loads text, tokenizer and model once, checks that they fit, and records them in data.json and model.json.
+
+    Raises:
+        RunError: the run was begun with other text or another model; both hashes are named.
+    """
+    parse(params.device)
+    texts, tokenizer = data.load_texts(params), load_tokenizer(params)
+    manifest = data.manifest(texts, tokenizer)
+    loaded = load_model(**arguments(params, len(tokenizer)) | {"device": "cpu"})
+    if params.model_source != "random":
+        match_labels(loaded.info.label_names, texts.label_names)
+    model = {**vars(loaded.info), "label_names": list(loaded.info.label_names)}
+    run.record_once("data.json", manifest, data.MANIFEST_HASHES)
+    run.record_once("model.json", model, ("sha256",))
+    inputs = run.folder / "work" / "inputs.npz"
+    save_inputs(inputs, data.tokenise(tokenizer, texts.texts), texts.samples, texts.labels)
+    return Prepared(inputs, manifest, model, list(texts.label_names), len(tokenizer))
+
+
+def batch_table(params: DistilbertParams, prepared: Prepared) -> list[dict[str, Any]]:
+    """Per length policy and batch size: batches per cycle, shapes, and the share of positions that is padding."""
+    token_ids, _, _ = load_inputs(prepared.inputs)
+    rows = []
+    for policy in params.length_policies:
+        for size in params.batch_sizes:
+            batches = make_batches(token_ids, size, policy, params.samples_per_cycle, params.seed)
+            lengths = [batch.input_ids.shape[1] for batch in batches]
+            rows.append(
+                {
+                    "length_policy": policy,
+                    "batch_size": size,
+                    "batches": len(batches),
+                    "tokens": f"{min(lengths)}" if min(lengths) == max(lengths) else f"{min(lengths)}–{max(lengths)}",
+                    "padding": round(padding_share(batches), 3),
+                }
+            )
+    return rows
+
+
+def sweep(run: runs.Run, resolved: Resolved, prepared: Prepared | None = None) -> dict[str, Any]:
+    """Measures what is missing in the run and derives summary.json; returns the summary.
+
+    Ctrl-C ends the current repetition and leaves a run that can be resumed; a kill leaves one too.
+
+    Raises:
+        RunError: another process works on the run, or its files are damaged.
+    """
+    with run.held():
+        for message in run.recover():
+            print(message, flush=True)
+        try:
+            _measure_missing(run, resolved, prepared or prepare(resolved.params, run))
+        except KeyboardInterrupt:
+            run.set_status(
+                "cancelled",
+                f"interrupted; go on with: distilbench run {run.config['study']} --resume {run.run_id}",
+            )
+            raise
+        except Exception as error:
+            run.set_status("failed", str(error).splitlines()[0] if str(error) else type(error).__name__)
+            raise
+        return finish(run)
+
+
+def _measure_missing(run: runs.Run, resolved: Resolved, prepared: Prepared) -> None:
+    steps, done = plan(resolved), run.finished()
+    hopeless = {record.cell for record in done.values() if record.status not in ("ok", "unstable")}
+    attempts: dict[tuple[str, str, int], int] = {}
+    for record in run.repetitions():
+        attempts[record.key] = record.attempt
+    progress = Progress(len(steps), done=0)
+    reason = energy.unavailable_reason(resolved.params.device)
+    run.set_status("running")
+    for cell, where, repetition in steps:
+        key = (cell.cell, where, repetition)
+        if key in done or cell.cell in hopeless:
+            progress.done += 1
+            continue
+        job = _job(run, resolved, prepared, cell, where, repetition, attempts.get(key, 0) + 1, reason)
+        record = _run_worker(run, job, resolved.params.repetition_timeout_s)
+        if record.status == "oom":
+            hopeless.add(cell.cell)  # its other repetitions would end the same way
+        progress.step(_line(record))
+
+
+def _job(
+    run: runs.Run,
+    resolved: Resolved,
+    prepared: Prepared,
+    cell: Cell,
+    where: str,
+    repetition: int,
+    attempt: int,
+    reason: str,
+) -> Job:
+    params = resolved.params
+    return Job(
+        run=str(run.folder),
+        inputs=str(prepared.inputs),
+        identity=cell.model_dump()
+        | {"study": params.study, "pass": where, "repetition": repetition, "attempt": attempt},
+        model=arguments(params, prepared.vocab_size),
+        protocol={name: getattr(params, name) for name in PROTOCOL},
+        label_names=prepared.label_names,
+        energy_reason=reason,
+    )
+
+
+def _line(record: Repetition) -> str:
+    what = (
+        f"{record.variant} {record.length_policy} batch {record.batch_size}, {record.pass_} {record.repetition + 1}: "
+    )
+    if record.status != "ok":
+        return what + f"{record.status.upper()} {record.error}"
+    if record.pass_ == "timing":
+        return what + f"{record.latency_ms:.2f} ms, {record.throughput_samples_per_s:.1f} samples/s"
+    return what + f"peak {record.peak_rss_MiB:.0f} MiB"
+
+
+def _run_worker(run: runs.Run, job: Job, timeout_s: float) -> Repetition:
+    """Runs one repetition in a fresh process and commits what came of it."""
+    job_file = run.folder / "work" / "job.json"
+    for stale in job_file.parent.glob("job.*"):
+        stale.unlink()
+    job.save(job_file)
+    started, clock = environment.now(), time.monotonic()
+    code, log = _spawn(job_file, timeout_s)
+    record_file, failure_file = job_file.with_suffix(".record.json"), job_file.with_suffix(".failure.json")
+    if code == 0 and record_file.is_file():
+        record = Repetition.model_validate_json(record_file.read_text())
+    else:
+        status, error = _outcome(code, failure_file, log, timeout_s)
+        if status == "storage":
+            raise StorageError(error)
+        record = Repetition(
+            **job.identity, status=status, error=error, started=started, seconds=time.monotonic() - clock
+        )
+    predictions = predictions_file(run.folder, record.cell)
+    first = record.pass_ == "timing" and record.repetition == 0 and record.status == "ok"
+    run.commit(record, read_parquet(predictions) if first else None)
+    return record
+
+
+def _spawn(job_file: Path, timeout_s: float) -> tuple[int | None, str]:
+    """Starts the worker and sleeps until it ends: (exit code, or None after the timeout; what it said on stderr).
+
+    The parent blocks on the worker's pipe; it must not poll, for a core that the parent burns is one that the
+    measured process lacks.
+    """
+    child_env = os.environ | {
+        "DISTILBENCH_PARENT": str(os.getpid()),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distilbench.bench.worker", str(job_file)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=child_env, text=True,
+    )  # fmt: skip
+    try:
+        _, log = process.communicate(timeout=timeout_s)
+        return process.returncode, log
+    except subprocess.TimeoutExpired:
+        return None, ""
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def _outcome(code: int | None, failure_file: Path, log: str, timeout_s: float) -> tuple[str, str]:
+    """What a repetition without a record ended as, and why."""
+    if code is None:
+        return "timeout", f"not done after repetition_timeout_s = {timeout_s:g} s"
+    if failure_file.is_file():
+        failure = paths.read_json(failure_file)
+        return failure["status"], failure["error"]
+    if code < 0:
+        return "failed", f"killed by {signal.Signals(-code).name}"
+    lines = [line for line in log.splitlines() if line.strip()]
+    return "failed", lines[-1] if lines else f"the worker ended with code {code} and said nothing"
+
+
+def finish(run: runs.Run) -> dict[str, Any]:
+    """Derives summary.json, sets the states, clears the scratch files."""
+    derived = summary.summarise(run.folder)
+    paths.write_json(run.folder / "summary.json", derived)
+    states = {cell["cell"]: cell["state"] for cell in derived["cells"]}
+    bad = [f"{name} ({state})" for name, state in states.items() if state not in FINAL]
+    run.set_status("failed" if bad else "ok", f"not measured: {', '.join(bad)}" if bad else "", states)
+    if not bad:
+        for file in (run.folder / "work").glob("*"):
+            file.unlink()
+        (run.folder / "work").rmdir()
+    return derived

@@ -1,0 +1,158 @@
+"""Runs a study: its notebooks in order, through papermill, into one run folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from distilbench import errors, params, paths, runs
+from distilbench.bench import design
+from distilbench.errors import DistilbenchError, ParameterError, RunError
+from distilbench.logs import log
+
+PROGRESS_LINE = re.compile(r"^\[\s*(\d+)/(\d+)\] (.*)$")
+
+
+def resolve(study: str, given: dict[str, Any], resume: str = "", results_root: str = "") -> params.Resolved:
+    """The parameters of a start: what was given, or those of the run to go on with."""
+    if not resume:
+        return params.resolve(study, given | ({"results_root": results_root} if results_root else {}))
+    run = runs.find(resume, results_root)
+    if given:
+        raise ParameterError(
+            f"--resume goes on with the parameters of run {run.run_id}; {', '.join(given)} cannot be given as well"
+        )
+    if run.config["study"] != study:
+        raise RunError(f"run {run.run_id} is of study {run.config['study']!r}, not {study!r}")
+    known = run.config["parameters"] | {"run_id": run.run_id, "results_root": str(run.folder.parent.parent)}
+    return params.resolve(study, known)
+
+
+def run_study(
+    study: str, given: dict[str, Any], resume: str = "", new: bool = False, results_root: str = ""
+) -> runs.Run:
+    """Executes the study's notebooks in order; each writes into the one run folder.
+
+    Raises:
+        DistilbenchError: what a notebook or a check complains of; the run can be resumed.
+    """
+    resolved = resolve(study, given, resume, results_root)
+    run = design.start(resolved, new)
+    if run.in_use:
+        raise RunError(f"run {run.run_id} is being worked on by another process")
+    values = resolved.params.model_dump(mode="json") | {
+        "run_id": run.run_id,
+        "results_root": str(run.folder.parent.parent),
+    }
+    _say(f"run {run.run_id} of {study}, profile {resolved.params.profile}", run_id=run.run_id, event="run")
+    with _lines_from_kernels():
+        for name in params.chain(study):
+            _say(f"notebook {name}", notebook=name, event="notebook")
+            _execute(run, name, values)
+    return run
+
+
+def _say(message: str, **fields: Any) -> None:
+    log.info(message, extra={"fields": fields})
+
+
+@contextmanager
+def _lines_from_kernels() -> Iterator[None]:
+    """Asks the notebooks for progress lines, which are drawn here."""
+    before = os.environ.get("DISTILBENCH_PROGRESS")
+    os.environ["DISTILBENCH_PROGRESS"] = "lines"
+    try:
+        yield
+    finally:
+        os.environ.pop("DISTILBENCH_PROGRESS")
+        if before is not None:
+            os.environ["DISTILBENCH_PROGRESS"] = before
+
+
+def _execute(run: runs.Run, name: str, values: dict[str, Any]) -> None:
+    """One notebook, executed into the run's notebooks/."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of keys that other notebooks of the chain use
+    output = run.folder / "notebooks" / f"{name}.ipynb"
+    with progress_stream() as stream:
+        try:
+            papermill.execute_notebook(
+                str(paths.repo_root() / "notebooks" / f"{name}.ipynb"),
+                str(output),
+                parameters=values,
+                progress_bar=False,
+                stdout_file=stream,
+                kernel_name="python3",
+                language="python",
+                extra_arguments=["--log-level=ERROR"],  # else each kernel warns that it listens on loopback
+            )
+        except PapermillExecutionError as error:
+            _raise_as_said(run, name, error)
+        except RuntimeError as error:
+            raise RunError(
+                f"the kernel of {name} ended: {error} (often killed for memory). Start again to go on."
+            ) from error
+
+
+def _raise_as_said(run: runs.Run, name: str, error: Any) -> None:
+    """The notebook's own message where it has one for people; else where to find the traceback."""
+    if run.status["state"] in ("pending", "running"):
+        run.set_status("failed", f"{name}: {error.ename}: {error.evalue}")
+    kind = getattr(errors, error.ename, None)
+    if kind is not None:
+        raise kind(error.evalue) from None
+    raise DistilbenchError(
+        f"{name} failed with {error.ename}: {error.evalue}. "
+        f"The executed notebook with the traceback: {run.folder / 'notebooks' / name}.ipynb"
+    ) from None
+
+
+@contextmanager
+def progress_stream() -> Iterator[Any]:
+    """A stream that takes what notebooks print: a bar in a terminal, log lines elsewhere."""
+    if not any(type(handler).__name__ == "RichHandler" for handler in log.handlers):  # set up for terminals only
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield _Lines(bar)
+
+
+class _Lines:
+    """Cuts a stream into lines; progress lines become a bar or structured log lines, others are logged as they are."""
+
+    def __init__(self, bar: Any = None) -> None:
+        self.bar, self.task, self.rest = bar, None, ""
+
+    def write(self, text: str) -> None:
+        """Takes any piece of text."""
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            self._line(line)
+
+    def flush(self) -> None:
+        """Nothing is held back but the unfinished line."""
+
+    def _line(self, line: str) -> None:
+        matched = PROGRESS_LINE.match(line)
+        if not matched:
+            if line.strip():
+                _say(line.rstrip(), event="output")
+            return
+        done, total, what = int(matched[1]), int(matched[2]), matched[3]
+        if self.bar is None:
+            _say(line, event="progress", done=done, total=total)
+            return
+        if self.task is None:
+            self.task = self.bar.add_task("", total=total)
+        self.bar.update(self.task, completed=done, description=what)

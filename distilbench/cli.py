@@ -1,0 +1,256 @@
+"""The command line. Each command imports what it needs, so that --help answers at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from distilbench.errors import DistilbenchError, ParameterError
+
+app = typer.Typer(
+    help="Measures what transformer inference costs, into run folders that can be checked.\n\n"
+    "Start with `distilbench doctor` (what can be measured here), then `distilbench run distilbert` (about three "
+    "minutes), then `distilbench show latest`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+verify_app = typer.Typer(
+    help="Check a run, or the text it was made with, against what was recorded.", no_args_is_help=True
+)
+app.add_typer(verify_app, name="verify")
+
+StudyName = Annotated[str, typer.Argument(help="Name of the study, such as distilbert.")]
+RunName = Annotated[str, typer.Argument(help="Run id, the beginning or end of one, a folder, or `latest`.")]
+Profile = Annotated[str | None, typer.Option(help="ci, smoke (the default) or full.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+ResultsRoot = Annotated[str, typer.Option(help="Folder of run folders; default: results/ of the checkout.")]
+Pairs = Annotated[
+    list[str] | None, typer.Option("-p", "--param", metavar="KEY VALUE", help="Set any parameter; may be repeated.")
+]
+LogFormat = Annotated[Literal["text", "json"], typer.Option(help="How to log: text (coloured in a terminal) or json.")]
+
+
+@app.command()
+def run(
+    study: StudyName,
+    profile: Profile = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
+    batch_sizes: Annotated[str | None, typer.Option(help="Comma-separated, such as 16,32.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    param: Pairs = None,
+    results_root: ResultsRoot = "",
+    resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with this run, with its own parameters.")] = "",
+    new: Annotated[
+        bool, typer.Option("--new", help="Start a new run even if one of this design is unfinished.")
+    ] = False,
+    as_json: AsJson = False,
+    log_format: LogFormat = "text",
+) -> None:
+    """Run a study: its notebooks in order, into one run folder.
+
+    A run that was interrupted is gone on with: the same command finds the newest unfinished run of the same design.
+    """
+    from distilbench import chain, logs, paths
+    from distilbench.report import tables
+
+    logs.setup(log_format)
+    given = _given(profile, param, device=device, batch_sizes=batch_sizes, dtype=dtype)
+    done = chain.run_study(study, given, resume, new, results_root)
+    summary = paths.read_json(done.folder / "summary.json")
+    status = done.status
+    if as_json:
+        _print_json({"run_id": done.run_id, "folder": str(done.folder), "state": status["state"], "summary": summary})
+    else:
+        _print_table(tables.cells(summary))
+        print(f"\n{tables.headline(summary)}\n")
+        for what, where in (("run folder", ""), ("summary", "run_summary.md"), ("notebooks", "notebooks")):
+            print(f"{what:>12}  {done.folder / where}")
+        print(f"{'check it':>12}  distilbench verify run {done.run_id}")
+    if status["state"] != "ok":
+        raise DistilbenchError(f"run {done.run_id} ended as {status['state']}: {status['message']}")
+
+
+@app.command()
+def fetch(
+    study: StudyName = "distilbert", profile: Profile = None, param: Pairs = None, as_json: AsJson = False
+) -> None:
+    """Fetch the model and the text of a study into the caches, for a machine that has no network later."""
+    from distilbench import data, models, params
+
+    p = params.resolve(study, _given(profile, param)).params
+    texts, tokenizer = data.load_texts(p), models.load_tokenizer(p)
+    info = models.load_model(**models.arguments(p, len(tokenizer)) | {"device": "cpu"}).info
+    manifest = data.manifest(texts, tokenizer)
+    if as_json:
+        _print_json({"data": manifest, "model": vars(info)})
+        return
+    print(f"text:  {manifest['name']}, {manifest['rows']} sentences, SHA-256 {manifest['content_sha256']}")
+    print(f"model: {info.name}, {info.parameters:,} parameters, SHA-256 {info.sha256}")
+
+
+@verify_app.command("run")
+def verify_run(reference: RunName = "latest", results_root: ResultsRoot = "", as_json: AsJson = False) -> None:
+    """Compute every number of a run again from its raw files; exit code 1 on any difference."""
+    from distilbench import runs, summary
+
+    found = runs.find(reference, results_root)
+    problems = summary.verify(found.folder)
+    if as_json:
+        _print_json({"run_id": found.run_id, "problems": problems})
+    elif not problems:
+        count = len(found.repetitions())
+        print(f"run {found.run_id}: {count} repetitions computed again from their raw files, no difference")
+    else:
+        print("\n".join(problems))
+    if problems:
+        raise DistilbenchError(f"run {found.run_id}: {len(problems)} difference(s) between its files")
+
+
+@verify_app.command("data")
+def verify_data(
+    study: Annotated[str, typer.Argument(help="Name of the study.")] = "distilbert",
+    profile: Profile = None,
+    param: Pairs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load a study's text and compare it with the hash of the first time; exit code 1 when it changed."""
+    from distilbench import data, params
+
+    texts = data.load_texts(params.resolve(study, _given(profile, param)).params)
+    if as_json:
+        _print_json({"name": texts.about["name"], "rows": len(texts.texts), "content_sha256": texts.content_sha256()})
+    else:
+        print(f"{texts.about['name']}: {len(texts.texts)} sentences, unchanged: SHA-256 {texts.content_sha256()}")
+
+
+@app.command()
+def show(reference: RunName = "latest", results_root: ResultsRoot = "", as_json: AsJson = False) -> None:
+    """Show a run: its table, and what it cannot say."""
+    from distilbench import paths, runs
+    from distilbench.report import tables
+
+    found = runs.find(reference, results_root)
+    status = found.status
+    if not (found.folder / "summary.json").is_file():
+        if as_json:
+            _print_json(status)
+            return
+        done = len(found.finished())
+        print(f"run {found.run_id} is {status['state']}, {done} repetitions done. {status['message']}")
+        print(f"go on with: distilbench run {found.config['study']} --resume {found.run_id}")
+        return
+    summary = paths.read_json(found.folder / "summary.json")
+    if as_json:
+        _print_json(summary)
+        return
+    print(f"run {found.run_id} ({status['state']}), profile {summary['profile']}")
+    _print_table(tables.cells(summary))
+    print(f"\n{tables.headline(summary)}")
+    for line in tables.not_measured(summary) + tables.doubts(summary):
+        print(f"- {line}")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what can be measured on this machine, what not, and why."""
+    from distilbench import doctor as findings_of
+
+    findings = findings_of.examine()
+    if as_json:
+        _print_json([vars(finding) for finding in findings])
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    colours = {"ok": "green", "limited": "yellow", "missing": "red"}
+    table = Table(box=None, pad_edge=False)
+    for title in ("what", "state", "found"):
+        table.add_column(title)
+    for finding in findings:
+        table.add_row(finding.topic, f"[{colours[finding.state]}]{finding.state}[/]", finding.text)
+    Console().print(table)
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """Print the versions of distilbench and of what it measures with."""
+    from distilbench import environment
+
+    versions = {name: number for name, number in environment.packages().items() if number}
+    if as_json:
+        _print_json(versions)
+    else:
+        print("\n".join(f"{name} {number}" for name, number in versions.items()))
+
+
+def _given(profile: str | None, pairs: list[str] | None, **named: Any) -> dict[str, Any]:
+    """What was given on the command line, by parameter; `-p KEY VALUE` reads VALUE as YAML."""
+    import yaml
+
+    given: dict[str, Any] = {"profile": profile, **named}
+    for pair in pairs or []:
+        key, separator, text = pair.partition("=")
+        if not separator:
+            raise ParameterError(f"-p takes a key and a value, but got only {pair!r}")
+        try:
+            given[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ParameterError(f"the value of -p {key} is not valid YAML: {text!r}") from None
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, default=str))
+
+
+def _print_table(frame: Any) -> None:
+    """A table that fits a terminal; plain text elsewhere."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in frame.columns:
+        table.add_column(column, justify="left" if column in ("variant", "length", "state") else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def join_pairs(words: list[str]) -> list[str]:
+    """`-p KEY VALUE` (as papermill has it) as the one word that typer's repeatable options can take."""
+    joined, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        joined.append(word)
+        if word in ("-p", "--param") and len(rest) >= 2 and "=" not in rest[0]:
+            joined.append(f"{rest.pop(0)}={rest.pop(0)}")
+    return joined
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: errors for people as one message, never a traceback; exit code 1 for them, 130 for Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(args=join_pairs(sys.argv[1:]), prog_name=Path(sys.argv[0]).name, standalone_mode=True)
+    except DistilbenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: nothing that was measured is lost; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

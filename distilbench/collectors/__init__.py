@@ -1,0 +1,1 @@
+"""Collectors: each measures one thing around a piece of work."""

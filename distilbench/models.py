@@ -1,0 +1,224 @@
+"""The model loader: DistilBertForSequenceClassification from any source, on any device, with what it is recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+from distilbench import embedded, hub, paths
+from distilbench.device import DTYPES, parse, synchronize
+from distilbench.errors import ModelError
+from distilbench.params import DistilbertParams
+
+transformers.utils.logging.disable_progress_bar()  # bars of a few milliseconds would litter notebooks and logs
+
+HUB_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+TINY = {"n_layers": 2, "n_heads": 2, "dim": 64, "hidden_dim": 128}  # "base" is DistilBertConfig's default
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What was loaded, as recorded in model.json.
+
+    Attributes:
+        source: hub, local, embedded or random.
+        name: what to call it in captions.
+        revision: commit on the hub, where there is one.
+        parameters: number of parameters.
+        memory_bytes: parameters and buffers as loaded.
+        disk_bytes: weights file; null for random weights.
+        load_s: wall time from files to a model that is ready on its device.
+        sha256: of the weights file; of the parameters' bytes for random weights.
+        label_names: in the order of the logits.
+        dtype, attention, device: as loaded.
+    """
+
+    source: str
+    name: str
+    revision: str | None
+    parameters: int
+    memory_bytes: int
+    disk_bytes: int | None
+    load_s: float
+    sha256: str
+    label_names: tuple[str, ...]
+    dtype: str
+    attention: str
+    device: str
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to run.
+
+    Attributes:
+        module: the model itself, in evaluation mode.
+        forward: (input_ids, attention_mask), each int64 (batch, length) on the device -> logits (batch, labels).
+        info: what was loaded.
+    """
+
+    module: torch.nn.Module
+    forward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    info: ModelInfo
+
+
+def load_model(
+    device: str = "cpu",
+    *,
+    source: str = "hub",
+    path: str | Path = "",
+    name: str = HUB_MODEL,
+    revision: str = "main",
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    autocast: str | None = None,
+    compile: bool = False,
+    size: str = "base",
+    vocab_size: int = 30522,
+    seed: int = 17,
+) -> LoadedModel:
+    """Loads `DistilBertForSequenceClassification`, ready to run on `device`.
+
+    Args:
+        device: cpu, cuda or cuda:N.
+        source: hub (`name` at `revision`), local (`path`), embedded, or random (`size`, `vocab_size`, `seed`).
+        dtype: of the weights: float32, bfloat16 or float16.
+        attention: eager or sdpa (the implementation inside transformers).
+        autocast: dtype of mixed precision around each forward; None: none.
+        compile: run through torch.compile.
+
+    Raises:
+        DeviceError: no such device; those that are there are named.
+        ModelError: no checkpoint at `path`, or not one of this architecture.
+        HubError: the hub cannot be used; the message has the ways out.
+    """
+    where, started = parse(device), time.perf_counter()
+    folder, shown, commit = _locate(source, path, name, revision, size)
+    if folder is None:
+        torch.manual_seed(seed)
+        config = DistilBertConfig(vocab_size=vocab_size, **(TINY if size == "tiny" else {}))
+        config._attn_implementation = attention
+        module = DistilBertForSequenceClassification(config).to(DTYPES[dtype])
+    else:
+        module = _from_folder(folder, dtype, attention)
+    module = module.eval().to(where)
+    synchronize(where)
+    load_s = time.perf_counter() - started
+    weights = folder / "model.safetensors" if folder else None
+    info = ModelInfo(
+        source=source,
+        name=shown,
+        revision=commit,
+        parameters=sum(p.numel() for p in module.parameters()),
+        memory_bytes=sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers())),
+        disk_bytes=weights.stat().st_size if weights else None,
+        load_s=load_s,
+        sha256=paths.sha256_file(weights) if weights else _bytes_sha256(module),
+        label_names=tuple(module.config.id2label[i] for i in range(module.config.num_labels)),
+        dtype=dtype,
+        attention=module.config._attn_implementation,
+        device=str(where),
+    )
+    return LoadedModel(module, _forward(module, where, autocast, compile), info)
+
+
+def arguments(params: DistilbertParams, vocab_size: int) -> dict[str, Any]:
+    """Arguments of `load_model` as a study's parameters say, but for the variant's."""
+    return {
+        "device": params.device, "source": params.model_source, "path": params.model_path, "name": params.model_name,
+        "revision": params.model_revision, "dtype": params.dtype, "size": params.model_size, "vocab_size": vocab_size,
+        "seed": params.seed,
+    }  # fmt: skip
+
+
+def _locate(source: str, path: str | Path, name: str, revision: str, size: str) -> tuple[Path | None, str, str | None]:
+    """The checkpoint's folder, what to call it, and its commit."""
+    if source == "random":
+        return None, f"DistilBERT-{size} shape, random weights (timing only)", None
+    if source == "embedded":
+        return embedded.classifier_dir(), embedded.MODEL_NAME, None
+    if source == "local":
+        return paths.find_input(path), f"local checkpoint {Path(path).name}", None
+    folder, commit = hub.fetch_model(name, revision)
+    return folder, name, commit
+
+
+def _from_folder(folder: Path, dtype: str, attention: str) -> torch.nn.Module:
+    """Loads a checkpoint folder; one that lacks weights of the classifier is refused, not filled with random ones."""
+    try:
+        module, report = DistilBertForSequenceClassification.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{folder} holds no DistilBERT checkpoint (config.json, model.safetensors): {first}"
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{folder} lacks {len(missing)} tensors of a DistilBERT classifier, such as {missing[0]!r}")
+    return module
+
+
+def _forward(
+    module: torch.nn.Module, device: torch.device, autocast: str | None, compile: bool
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    runnable = torch.compile(module) if compile else module
+
+    @torch.inference_mode()
+    def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, DTYPES[autocast]) if autocast else nullcontext():
+            return runnable(input_ids=input_ids, attention_mask=attention_mask).logits  # (B, labels)
+
+    return forward
+
+
+def _bytes_sha256(module: torch.nn.Module) -> str:
+    """SHA-256 of all parameters' bytes in order of name: the checksum of weights that are in no file."""
+    state = sorted(module.state_dict().items())
+    return paths.sha256_bytes(*(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for _, t in state))
+
+
+def load_tokenizer(params: DistilbertParams) -> Any:
+    """The fast tokenizer that belongs to the model; for random weights the one that belongs to the text."""
+    from transformers import DistilBertTokenizerFast
+
+    if params.tokenizer_path:
+        folder = paths.find_input(params.tokenizer_path)
+    elif params.model_source == "local":
+        folder = paths.find_input(params.model_path)
+    elif "hub" in (params.model_source, params.data_source) and params.model_source != "embedded":
+        folder, _ = hub.fetch_model(params.model_name, params.model_revision)
+    else:
+        folder = embedded.tokenizer_dir()
+    try:
+        return DistilBertTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt): {error}") from error
+
+
+def match_labels(model_labels: tuple[str, ...], data_labels: tuple[str, ...]) -> list[int]:
+    """For each logit, which label of the data set it stands for, matched by name whatever the case.
+
+    Raises:
+        ModelError: a name has no counterpart; both lists are named.
+    """
+    known = {name.casefold(): index for index, name in enumerate(data_labels)}
+    try:
+        return [known[name.casefold()] for name in model_labels]
+    except KeyError:
+        raise ModelError(
+            f"the model's labels {list(model_labels)} do not match the data's {list(data_labels)}: "
+            "the data must use the model's names"
+        ) from None

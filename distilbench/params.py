@@ -1,0 +1,271 @@
+"""Parameters: one model per study validates everything; files are diffs; an unknown key is an error.
+
+What counts, later wins: the defaults of the model below, then params/<study>/<profile>.yml, then what was given
+(papermill -p/-f/-y, the command line, a value typed into the parameters cell). `None` means "not given".
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import types
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from distilbench import paths
+from distilbench.errors import ParameterError
+
+DESIGN_VERSION = 1  # raised when a change of code changes what is measured: older unfinished runs then stay apart
+NOT_DESIGN = {"run_id", "results_root"}  # where results go is not part of what is measured
+PROFILES = {
+    "ci": "tiny random models and a handful of sentences, for tests; never published",
+    "smoke": "shows that it works, not for citation",
+    "full": "the protocol for publication",
+}
+Source = Literal["hub", "local", "embedded", "random"]
+
+
+def _split(value: Any) -> Any:
+    """Lists may be given as text, "16,32" or "[16, 32]", since `papermill -p` passes text only."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip().strip("'\"") for part in value.strip().strip("[]()").split(",") if part.strip()]
+    return [int(part) if re.fullmatch(r"-?\d+", part) else part for part in parts]
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+        raise ValueError("allowed: 'cpu', 'cuda' or 'cuda:N'")
+    return "cuda:0" if value == "cuda" else value
+
+
+def _length_policy(value: str) -> str:
+    matched = re.fullmatch(r"longest|fixed-(\d+)", value)
+    if not matched or (matched[1] and not 4 <= int(matched[1]) <= 512):
+        raise ValueError("allowed: 'longest' or 'fixed-N' with N from 4 to 512, such as 'fixed-128'")
+    return value
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) != len(values):
+        raise ValueError("each value may be given once only")
+    return values
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Device = Annotated[str, AfterValidator(_device)]
+LengthPolicy = Annotated[str, AfterValidator(_length_policy)]
+RunId = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
+
+
+def _list_of(item: Any) -> Any:
+    return Annotated[list[item], BeforeValidator(_split), Field(min_length=1), AfterValidator(_distinct)]
+
+
+class StudyParams(BaseModel):
+    """What every study has."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    study: str
+    profile: Literal["ci", "smoke", "full"] = "smoke"
+    run_id: RunId = Field("", description="name of the run folder; empty: a new run")
+    results_root: str = Field("", description="folder for run folders; empty: results/ of the checkout")
+    seed: Annotated[int, Field(ge=0, strict=True)] = Field(17, description="seeds sample order and random weights")
+
+
+class DistilbertParams(StudyParams):
+    """The distilbert study: sequence classification over a sweep of batch sizes."""
+
+    study: Literal["distilbert"] = "distilbert"
+    device: Device = Field("cpu", description="torch device: cpu, cuda or cuda:N")
+    source: Source = Field("hub", description="where model and text come from: hub, local, embedded, or random weights")
+    model_source: Source | None = Field(None, description="the model's source; empty: as `source`")
+    data_source: Literal["hub", "local", "embedded"] | None = Field(
+        None, description="the text's source; empty: as `source` (embedded text for random weights)"
+    )
+    model_name: str = Field(
+        "distilbert/distilbert-base-uncased-finetuned-sst-2-english", description="model on the hub"
+    )
+    model_revision: str = Field(
+        "714eb0f",
+        description="the revision that transformers itself pins (transformers/pipelines/__init__.py, v5.23)",
+    )
+    model_path: str = Field("", description="checkpoint folder for model_source local")
+    model_size: Literal["base", "tiny"] = Field("base", description="shape of random weights; tiny is for tests")
+    dataset_name: str = Field("nyu-mll/glue", description="data set on the hub")
+    dataset_config: str = Field("sst2", description="its configuration")
+    dataset_split: str = Field("validation", description="its split")
+    dataset_revision: str = Field("main", description="resolved to a commit at the first fetch, then enforced")
+    data_path: str = Field("", description="csv, tsv or jsonl file with text and label for data_source local")
+    tokenizer_path: str = Field("", description="tokenizer folder; empty: the tokenizer that belongs to the model")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
+    variants: _list_of(Literal["eager", "sdpa", "autocast", "compiled"]) = Field(
+        ["sdpa"], description="ways of executing the same model"
+    )
+    batch_sizes: _list_of(Count) = Field([1, 2, 4, 8, 16, 32, 64, 128], description="sentences per forward pass")
+    length_policies: _list_of(LengthPolicy) = Field(
+        ["fixed-32", "fixed-128", "longest"], description="how sentences are padded within a batch"
+    )
+    samples_per_cycle: Count = Field(
+        1024, description="sentences in one cycle, the same ones in every cell: 8 batches of the largest size"
+    )
+    passes: _list_of(Literal["timing", "memory"]) = Field(["timing", "memory"], description="what is measured")
+    repetitions: Count = Field(10, description="fresh processes per cell in the timing pass")
+    memory_repetitions: Count = Field(3, description="fresh processes per cell in the memory pass")
+    warmup_cycles: Count = Field(1, description="untimed cycles before the timed ones; kept in the file, flagged")
+    min_cycles: Count = Field(2, description="timed cycles per repetition, at least")
+    min_seconds: Annotated[float, Field(ge=0)] = Field(3.0, description="timed seconds per repetition, at least")
+    repetition_timeout_s: Annotated[float, Field(gt=0)] = Field(3600.0, description="a repetition is stopped after it")
+    num_threads: Annotated[int, Field(ge=0, strict=True)] = Field(0, description="CPU threads; 0: one per usable core")
+
+    @model_validator(mode="after")
+    def _fill_sources(self) -> DistilbertParams:
+        self.model_source = self.model_source or self.source
+        if self.data_source is None:
+            self.data_source = "embedded" if self.source == "random" else self.source
+        for what, source, path in (
+            ("model", self.model_source, self.model_path), ("data", self.data_source, self.data_path)
+        ):  # fmt: skip
+            if source == "local" and not path:
+                raise ValueError(f"{what}_source is 'local', so {what}_path must name a file or folder")
+        if self.samples_per_cycle < max(self.batch_sizes):
+            raise ValueError(
+                f"samples_per_cycle ({self.samples_per_cycle}) must be at least the largest batch size "
+                f"({max(self.batch_sizes)})"
+            )
+        return self
+
+
+STUDIES: dict[str, type[StudyParams]] = {"distilbert": DistilbertParams}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Validated parameters and where each value came from."""
+
+    params: StudyParams
+    origins: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def design_hash(self) -> str:
+        """Names what is measured: equal hashes mean equal designs (12 hex digits of SHA-256)."""
+        design = self.params.model_dump(exclude=NOT_DESIGN) | {"design_version": DESIGN_VERSION}
+        return paths.sha256_bytes(paths.canonical_json(design))[:12]
+
+
+def study_model(study: Any) -> type[StudyParams]:
+    """The parameter model of a study."""
+    if study not in STUDIES:
+        raise ParameterError(f"unknown study {study!r}{_hint(study, STUDIES)} Studies: {', '.join(STUDIES)}.")
+    return STUDIES[study]
+
+
+def chain(study: str) -> list[str]:
+    """The study's notebooks in order, from params/studies.yml."""
+    study_model(study)
+    return read_yaml(paths.repo_root() / "params" / "studies.yml")[study]["notebooks"]
+
+
+def read_yaml(path) -> dict[str, Any]:
+    """A YAML file that holds one mapping; anything else is an error with its place."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ParameterError(f"there is no parameter file {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" (line {place.line + 1})" if place else ""
+        raise ParameterError(f"{path} is not valid YAML{where}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise ParameterError(f"{path} must hold `key: value` lines, but holds {type(content).__name__}")
+    return content
+
+
+def resolve(study: str, given: dict[str, Any] | None = None) -> Resolved:
+    """Merges defaults, the profile's file and what was given; checks everything.
+
+    Args:
+        study: its name, such as "distilbert".
+        given: values by name; None counts as not given. `profile` chooses the file; without one it is
+            $DISTILBENCH_PROFILE, else smoke.
+
+    Raises:
+        ParameterError: naming each wrong value, what is allowed, and a suggestion for a misspelt name.
+    """
+    model = study_model(study)
+    given = {key: value for key, value in (given or {}).items() if value is not None and key != "study"}
+    given = {key: value for key, value in given.items() if not (key == "profile" and value == "")}
+    profile = given.get("profile") or os.environ.get("DISTILBENCH_PROFILE") or "smoke"
+    if profile not in PROFILES:
+        raise ParameterError(f"unknown profile {profile!r}{_hint(profile, PROFILES)} Profiles: {', '.join(PROFILES)}.")
+    file = paths.repo_root() / "params" / study / f"{profile}.yml"
+    from_file = read_yaml(file)
+    _refuse_unknown(model, from_file, f" in {file}")
+    _refuse_unknown(model, given, "")
+    merged = from_file | given | {"profile": profile, "study": study}
+    try:
+        params = model.model_validate(merged)
+    except ValidationError as error:
+        raise ParameterError(_explain(model, error)) from None
+    origins = dict.fromkeys(model.model_fields, "default")
+    origins |= dict.fromkeys(from_file, f"params/{study}/{profile}.yml") | dict.fromkeys(given, "given")
+    return Resolved(params, origins)
+
+
+def from_notebook(namespace: dict[str, Any]) -> Resolved:
+    """Resolves the parameters that stand in a notebook's namespace (call it in the cell after the parameters).
+
+    Every plain value there must be a known parameter, since papermill only logs a misspelt one.
+    """
+    plain = (str, int, float, bool, list, dict, tuple, types.NoneType)
+    hidden = {"In", "Out", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
+    given = {
+        key: value
+        for key, value in namespace.items()
+        if not key.startswith("_") and key not in hidden and isinstance(value, plain)
+    }
+    return resolve(given.pop("study", None), given)
+
+
+def _refuse_unknown(model: type[StudyParams], given: dict[str, Any], where: str) -> None:
+    unknown = [key for key in given if key not in model.model_fields]
+    if unknown:
+        lines = [f"unknown parameter {key!r}{where}{_hint(key, model.model_fields)}" for key in unknown]
+        raise ParameterError("\n".join(lines) + f"\nParameters: {', '.join(model.model_fields)}.")
+
+
+def _hint(given: Any, known: Any) -> str:
+    close = difflib.get_close_matches(str(given), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def _explain(model: type[StudyParams], error: ValidationError) -> str:
+    """One line per wrong value: name, what was given, what is allowed."""
+    lines = []
+    for problem in error.errors():
+        message = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:
+            lines.append(message)
+            continue
+        name = str(problem["loc"][0])
+        meaning = model.model_fields[name].description if name in model.model_fields else None
+        lines.append(f"{name}: {problem['input']!r} is not allowed: {message}" + (f" ({meaning})" if meaning else ""))
+    return "\n".join(lines)
+
+
+def literal_choices(model: type[StudyParams], name: str) -> tuple[str, ...]:
+    """The allowed values of a parameter that is a choice."""
+    return get_args(model.model_fields[name].annotation)

@@ -1,0 +1,167 @@
+"""Where things are, and how files are written so that a kill at any moment leaves nothing half done."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distilbench.errors import DistilbenchError, RunError, StorageError
+
+
+def repo_root() -> Path:
+    """The folder that holds notebooks/ and params/: $DISTILBENCH_ROOT, else the checkout of this package."""
+    given = os.environ.get("DISTILBENCH_ROOT")
+    root = Path(given) if given else Path(__file__).resolve().parents[1]
+    if not (root / "params" / "studies.yml").is_file():
+        raise DistilbenchError(
+            f"no distilbench checkout at {root}: it has no params/studies.yml. "
+            "Install with `pip install -e .` from a clone, or set DISTILBENCH_ROOT to one."
+        )
+    return root
+
+
+def results_root(given: str | Path = "") -> Path:
+    """Where run folders go: `given`, else $DISTILBENCH_RESULTS, else results/ of the checkout."""
+    chosen = given or os.environ.get("DISTILBENCH_RESULTS") or repo_root() / "results"
+    return Path(chosen).expanduser().resolve()
+
+
+def cache_root() -> Path:
+    """Where fetched artefacts are kept: $DISTILBENCH_CACHE, else $XDG_CACHE_HOME/distilbench, else ~/.cache."""
+    if given := os.environ.get("DISTILBENCH_CACHE"):
+        return Path(given).expanduser().resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "distilbench"
+
+
+def find_input(path: str | Path) -> Path:
+    """An input file named by the user: as given, relative to the working directory, else to the checkout."""
+    given = Path(path).expanduser()
+    for candidate in (given, repo_root() / given):
+        if candidate.exists():
+            return candidate.resolve()
+    raise DistilbenchError(
+        f"there is no {str(path)!r}: looked in the working directory ({Path.cwd()}) and in {repo_root()}"
+    )
+
+
+@contextmanager
+def clear_write_errors(target: Path) -> Iterator[None]:
+    """Turns what the operating system says about an unwritable or full place into one clear message."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {target}: {error.strerror or error}. What was already there is untouched; "
+            "free some space or choose another place (--results-root, DISTILBENCH_CACHE), then run again."
+        ) from error
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all: a temporary name in the same folder, fsync, `os.replace`."""
+    data = content.encode() if isinstance(content, str) else content
+    with clear_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            os.replace(temporary, path)  # noqa: PTH105 (the atomic call is the point)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON atomically: sorted keys, indented, a final newline, NaN refused."""
+    write_atomic(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON; a missing or damaged file is named."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends one whole line and fsyncs it; if that fails half-way (full disk), cuts the file back."""
+    with clear_write_errors(path), path.open("ab") as file:
+        before = file.tell()
+        try:
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, before)
+            raise
+
+
+def sha256_bytes(*parts: bytes) -> str:
+    """SHA-256 (hex) of the parts in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(content: Any) -> bytes:
+    """One byte string per value, whatever the order of keys: what hashes of settings are taken of."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+@contextmanager
+def hold_lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
+    """Holds an advisory lock on `path` while inside; dies with the process, so nothing is ever left locked.
+
+    Args:
+        path: the lock file; made when missing, and it names the holder.
+        busy: what to say when another process holds it.
+        wait: wait for the other process instead of refusing.
+
+    Raises:
+        RunError: another process holds the lock.
+    """
+    with clear_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            raise RunError(f"{busy} (held by process {file.read().strip() or 'unknown'})") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock on `path`."""
+    if not path.exists():
+        return False
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -1,0 +1,227 @@
+"""The schema of what a run leaves: one JSON line per repetition, and the states of cells and runs.
+
+A line of raw.jsonl is the commit of a repetition: it is written after the files it names, and it holds their SHA-256.
+Fields may be added later, nullable; the meaning of a field never changes (`schema_version` says which reader to use).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from distilbench import paths
+from distilbench.errors import RunError
+
+SCHEMA_VERSION = 1
+Pass = Literal["timing", "memory", "energy"]
+RunState = Literal["pending", "running", "ok", "failed", "cancelled", "preempted"]
+CellState = Literal[
+    "pending", "running", "ok", "unstable", "invalid", "unavailable", "skipped", "oom", "timeout", "failed",
+    "cancelled", "preempted",
+]  # fmt: skip
+FINAL = {"ok", "unstable", "oom", "unavailable", "skipped"}  # what a resumed run does not do again
+
+#: Which pass measures which number; in a line of another pass the number is null, with this said as the reason.
+MEASURED_IN: dict[str, Pass] = {
+    "latency_ms": "timing",
+    "latency_device_ms": "timing",
+    "latency_request_ms": "timing",
+    "latency_per_sample_ms": "timing",
+    "throughput_samples_per_s": "timing",
+    "accuracy": "timing",
+    "logits_sha256": "timing",
+    "peak_rss_MiB": "memory",
+    "peak_cuda_allocated_MiB": "memory",
+    "peak_cuda_reserved_MiB": "memory",
+    "energy_J": "energy",
+    "energy_per_sample_J": "energy",
+    "energy_net_per_sample_J": "energy",
+}
+
+
+class Cell(BaseModel):
+    """One point of the sweep."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    cell: str = Field(description="its name within the run, fit for a file name")
+    device: str
+    variant: str
+    dtype: str
+    batch_size: int = Field(ge=1, description="sentences per forward pass")
+    length_policy: str = Field(description="fixed-N: padded or cut to N tokens; longest: padded to the batch's longest")
+    model_source: str
+
+
+class Repetition(Cell):
+    """One line of raw.jsonl: one fresh process that measured one cell in one pass."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
+    schema_version: Literal[1] = SCHEMA_VERSION
+    study: str
+    repetition: int = Field(ge=0)
+    attempt: int = Field(1, ge=1, description="1, or more where earlier attempts failed or were interrupted")
+    pass_: Pass = Field(alias="pass")
+    status: CellState
+    error: str | None = Field(None, description="what went wrong, for people")
+    started: str = Field(description="UTC, ISO 8601")
+    seconds: float = Field(ge=0, description="wall time of the whole process, start and load included")
+
+    latency_ms: float | None = Field(
+        None, description="median over timed iterations of one synchronised forward of one batch, host clock"
+    )
+    latency_ms_reason: str | None = None
+    latency_device_ms: float | None = Field(None, description="the same between two events on the device's stream")
+    latency_device_ms_reason: str | None = None
+    latency_request_ms: float | None = Field(None, description="tokenise, copy, forward, copy back; one batch")
+    latency_request_ms_reason: str | None = None
+    latency_per_sample_ms: float | None = Field(None, description="total time over total sentences")
+    latency_per_sample_ms_reason: str | None = None
+    throughput_samples_per_s: float | None = Field(None, description="total sentences over total time")
+    throughput_samples_per_s_reason: str | None = None
+    accuracy: float | None = Field(None, description="share of distinct sentences classified right by this process")
+    accuracy_reason: str | None = None
+    logits_sha256: str | None = Field(None, description="of the float32 logits of one cycle, in order")
+    logits_sha256_reason: str | None = None
+    peak_rss_MiB: float | None = Field(None, description="highest resident memory of the process (VmHWM)")
+    peak_rss_MiB_reason: str | None = None
+    loaded_rss_MiB: float | None = Field(None, description="resident memory once the model is loaded")
+    peak_cuda_allocated_MiB: float | None = Field(None, description="torch.cuda.max_memory_allocated after a reset")
+    peak_cuda_allocated_MiB_reason: str | None = None
+    peak_cuda_reserved_MiB: float | None = Field(None, description="torch.cuda.max_memory_reserved after a reset")
+    peak_cuda_reserved_MiB_reason: str | None = None
+    energy_J: float | None = Field(None, description="gross energy of the window")
+    energy_J_reason: str | None = None
+    energy_per_sample_J: float | None = None
+    energy_per_sample_J_reason: str | None = None
+    energy_net_per_sample_J: float | None = Field(None, description="idle power subtracted")
+    energy_net_per_sample_J_reason: str | None = None
+    energy_source: str | None = None
+
+    n_warmup: int | None = Field(None, description="untimed iterations, kept and flagged in the parquet file")
+    n_iterations: int | None = Field(None, description="timed iterations")
+    n_cycles: int | None = Field(None, description="timed cycles, always whole ones")
+    iterations_file: str | None = Field(None, description="parquet file, relative to the run folder")
+    iterations_sha256: str | None = None
+    inputs_sha256: str | None = Field(None, description="of all batches of the cycle, ids and masks, in order")
+    model_sha256: str | None = Field(None, description="of the weights file, or of random weights' bytes")
+    num_threads: int | None = None
+    affinity: list[int] | None = Field(None, description="CPUs that the process could use")
+    proof: dict[str, Any] = Field(default_factory=dict, description="what shows that the variant was really on")
+
+    REASONED: ClassVar[dict[str, Pass]] = MEASURED_IN
+
+    @model_validator(mode="after")
+    def _null_needs_reason(self) -> Repetition:
+        """A number is measured or absent with a reason; a bare null is a bug in the writer."""
+        for name, where in MEASURED_IN.items():
+            value, reason = getattr(self, name), getattr(self, f"{name}_reason")
+            if value is not None and reason is not None:
+                raise ValueError(f"{name} has both a value and a reason for having none")
+            if value is None and reason is None:
+                if where != self.pass_:
+                    setattr(self, f"{name}_reason", f"measured in the {where} pass")
+                elif self.status in ("ok", "unstable"):
+                    raise ValueError(f"{name} is null without a reason")
+                else:
+                    setattr(self, f"{name}_reason", f"the repetition ended as {self.status}")
+        return self
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What must be there once: (cell, pass, repetition)."""
+        return self.cell, self.pass_, self.repetition
+
+    def to_line(self) -> str:
+        """One JSON line without its newline."""
+        return self.model_dump_json(by_alias=True)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a line of raw.jsonl."""
+    return Repetition.model_json_schema(by_alias=True)
+
+
+def read_raw(path: Path) -> tuple[list[Repetition], str]:
+    """All committed repetitions of a raw.jsonl, and what stands after the last whole line ("" when nothing).
+
+    Raises:
+        RunError: a whole line is damaged; it is named.
+    """
+    if not path.exists():
+        return [], ""
+    *lines, rest = path.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(Repetition.model_validate_json(line))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise RunError(
+                f"{path}, line {number} is damaged: {'.'.join(map(str, problem['loc']))} {problem['msg']}"
+            ) from None
+    return records, rest.decode("utf-8", "replace")
+
+
+def mend_raw(path: Path) -> str | None:
+    """Makes raw.jsonl end with a whole line again after a kill or power loss; returns what was done, if anything.
+
+    A last line that is complete but for its newline gets it; a half one is set aside beside the file.
+    """
+    _, rest = read_raw(path)
+    if not rest:
+        return None
+    try:
+        Repetition.model_validate_json(rest)
+    except ValidationError:
+        aside = path.with_name(f"{path.name}.torn-{paths.sha256_bytes(rest.encode())[:8]}")
+        whole = path.read_bytes().rpartition(b"\n")
+        paths.write_atomic(aside, whole[2])
+        paths.write_atomic(path, whole[0] + whole[1])
+        return (
+            f"the last line of {path} was half written; it was set aside as {aside.name} and its repetition is redone"
+        )
+    paths.append_line(path, "")
+    return f"the last line of {path} lacked its end; it was complete and is kept"
+
+
+ITERATIONS = pa.schema(
+    [
+        ("cycle", pa.int32()),
+        ("batch", pa.int32()),
+        ("warmup", pa.bool_()),
+        ("samples", pa.int32()),
+        ("latency_ms", pa.float64()),
+        ("latency_device_ms", pa.float64()),
+    ]
+)
+PREDICTIONS = pa.schema(
+    [
+        ("cell", pa.string()),
+        ("sample", pa.string()),
+        ("label", pa.int32()),
+        ("predicted", pa.int32()),
+        ("logits", pa.list_(pa.float32())),
+    ]
+)
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> str:
+    """Writes rows as parquet, atomically; returns the file's SHA-256."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, compression="zstd")
+    content = sink.getvalue().to_pybytes()
+    paths.write_atomic(path, content)
+    return paths.sha256_bytes(content)
+
+
+def read_parquet(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
+    """Reads rows; with a hash given, a file that is not the committed one is an error."""
+    if not path.is_file():
+        raise RunError(f"{path} is missing")
+    if sha256 and (got := paths.sha256_file(path)) != sha256:
+        raise RunError(f"{path} is not the committed file: its SHA-256 is {got}, the record says {sha256}")
+    return pq.read_table(path).to_pylist()

@@ -1,0 +1,1 @@
+"""Reports: reading runs and showing them. No torch."""

@@ -1,0 +1,304 @@
+"""Run folders: made, found, held, resumed. Any process may be killed at any moment; the next start goes on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from distilbench import environment, paths
+from distilbench.errors import RunError
+from distilbench.params import Resolved, StudyParams
+from distilbench.records import (
+    FINAL,
+    PREDICTIONS,
+    Cell,
+    Repetition,
+    RunState,
+    mend_raw,
+    read_parquet,
+    read_raw,
+    write_parquet,
+)
+
+UNFINISHED = {"pending", "running", "failed", "cancelled", "preempted"}
+
+
+class Run:
+    """One run folder: results/<study>/<run_id>/."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run_id = folder.name
+
+    # -------------------------------------------------------------- files
+
+    @property
+    def raw(self) -> Path:
+        """The committed repetitions."""
+        return self.folder / "raw.jsonl"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Resolved parameters, design hash, cells."""
+        return paths.read_json(self.folder / "config.json")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """State of the run and of its cells; a run that says running but whose process is gone was interrupted."""
+        status = paths.read_json(self.folder / "status.json")
+        if status["state"] == "running" and not self.in_use:
+            status |= {
+                "state": "cancelled",
+                "message": "the process ended without a word (killed, or power loss)",
+            }
+        return status
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a living process works on this run."""
+        return paths.is_locked(self.folder / ".lock")
+
+    def set_status(self, state: RunState, message: str = "", cells: dict[str, str] | None = None) -> None:
+        """Writes status.json; cells that are not given keep their state."""
+        file = self.folder / "status.json"
+        known = paths.read_json(file) if file.is_file() else {"cells": {}}
+        paths.write_json(
+            file,
+            {
+                "schema_version": 1,
+                "run_id": self.run_id,
+                "state": state,
+                "message": message,
+                "updated": environment.now(),
+                "cells": known["cells"] | (cells or {}),
+            },
+        )
+
+    def record_once(self, name: str, content: dict[str, Any], hashes: tuple[str, ...]) -> None:
+        """Writes data.json or model.json; a later start of the run must find the same hashes.
+
+        Raises:
+            RunError: it does not; both hashes are named.
+        """
+        file = self.folder / name
+        if not file.is_file():
+            paths.write_json(file, content)
+            return
+        known = paths.read_json(file)
+        for key in hashes:
+            if known[key] != content[key]:
+                raise RunError(
+                    f"run {self.run_id} was begun with other content: {key} is {known[key]} in {name}, "
+                    f"{content[key]} now. Start a new run (--new)."
+                )
+
+    def link_notebook(self) -> None:
+        """Puts the notebook that papermill is writing elsewhere into notebooks/ too: a second name of the same file."""
+        output = _papermill_output()
+        if output is None or self.folder in output.parents or not output.is_file():
+            return
+        name = self.folder / "notebooks" / output.name
+        name.unlink(missing_ok=True)
+        try:
+            name.hardlink_to(output)
+        except OSError:  # another file system
+            name.symlink_to(output)
+
+    def inputs_of_cells(self) -> dict[str, set[str]]:
+        """The input hashes that each cell's repetitions saw; more than one means that they are not comparable."""
+        seen: dict[str, set[str]] = {}
+        for record in self.finished().values():
+            if record.inputs_sha256:
+                seen.setdefault(record.cell, set()).add(record.inputs_sha256)
+        return seen
+
+    # -------------------------------------------------------------- repetitions
+
+    @contextmanager
+    def held(self) -> Iterator[Run]:
+        """Keeps every other process from working on this run; a second start refuses."""
+        with paths.hold_lock(self.folder / ".lock", f"run {self.run_id} is being worked on by another process"):
+            yield self
+
+    def repetitions(self) -> list[Repetition]:
+        """All committed repetitions, in order of writing."""
+        return read_raw(self.raw)[0]
+
+    def finished(self) -> dict[tuple[str, str, int], Repetition]:
+        """The repetitions that need not be done again, by key."""
+        return {record.key: record for record in self.repetitions() if record.status in FINAL}
+
+    def commit(self, record: Repetition, predictions: list[dict[str, Any]] | None = None) -> None:
+        """Makes a repetition count: predictions first, its line last (the line is the commit)."""
+        if predictions is not None:
+            self._replace_predictions(record.cell, predictions)
+        paths.append_line(self.raw, record.to_line())
+
+    def _replace_predictions(self, cell: str, rows: list[dict[str, Any]]) -> None:
+        file = self.folder / "predictions.parquet"
+        others = [row for row in read_parquet(file) if row["cell"] != cell] if file.is_file() else []
+        write_parquet(file, others + rows, PREDICTIONS)
+
+    def recover(self) -> list[str]:
+        """Mends what a kill left: a half last line, iteration files that no line names. Says what it did."""
+        messages = [message] if (message := mend_raw(self.raw)) else []
+        named = {record.iterations_file for record in self.repetitions()}
+        for file in sorted((self.folder / "iterations").glob("*")):
+            if f"iterations/{file.name}" not in named:
+                aside = self.folder / "orphans" / file.name
+                aside.parent.mkdir(exist_ok=True)
+                file.replace(aside)
+                messages.append(f"iterations/{file.name} belongs to no committed repetition; moved to orphans/")
+        return messages
+
+    def require_same_design(self, resolved: Resolved) -> None:
+        """Refuses to mix designs in one run."""
+        known = self.config
+        if known["design_hash"] == resolved.design_hash:
+            return
+        new = resolved.params.model_dump(mode="json")
+        changed = [
+            f"{key}: {known['parameters'].get(key)!r} there, {value!r} now"
+            for key, value in new.items()
+            if known["parameters"].get(key) != value and key not in ("run_id", "results_root")
+        ]
+        raise RunError(
+            f"run {self.run_id} has another design ({known['design_hash']}, now {resolved.design_hash}): "
+            + "; ".join(changed)
+            + ". Start a new run (--new, or an empty run_id), or resume with the run's own parameters."
+        )
+
+    def require_same_environment(self) -> None:
+        """Refuses to mix machines or versions in one run."""
+        if changed := self._environment_changes():
+            raise RunError(
+                f"run {self.run_id} was begun in another environment: {'; '.join(changed)}. "
+                "Its repetitions cannot be mixed with new ones: start a new run (--new)."
+            )
+
+    def _environment_changes(self) -> list[str]:
+        there = environment.key_of(paths.read_json(self.folder / "env.json"))
+        here = environment.key_of(environment.capture())
+        return [f"{key}: {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
+
+
+def _papermill_output() -> Path | None:
+    """The output path of the papermill command that started this kernel, where there is one.
+
+    papermill tells a notebook its output path only on request (--inject-output-path), so the command line is read.
+    """
+    parent = psutil.Process().parent()
+    try:
+        command, where = (parent.cmdline(), parent.cwd()) if parent else ([], "")
+    except psutil.Error:
+        return None
+    notebooks = [word for word in command if word.endswith(".ipynb")]
+    if len(notebooks) < 2 or not any(Path(word).name.startswith("papermill") for word in command[:4]):
+        return None
+    return (Path(where) / notebooks[1]).resolve()
+
+
+def new_run_id(device: str) -> str:
+    """UTC time, device, short random: 20261122T141500Z-cpu-1a2b3c4d."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{device.replace(':', '')}-{secrets.token_hex(4)}"
+
+
+def create(resolved: Resolved, cells: list[Cell], run_id: str = "") -> Run:
+    """Makes a new run folder with config.json, env.json and status.json.
+
+    Raises:
+        RunError: the folder exists already.
+    """
+    params = resolved.params
+    run_id = run_id or params.run_id or new_run_id(params.device)
+    run = Run(paths.results_root(params.results_root) / params.study / run_id)
+    with paths.clear_write_errors(run.folder):
+        run.folder.mkdir(parents=True)
+        (run.folder / "iterations").mkdir()
+        (run.folder / "notebooks").mkdir()
+    paths.write_json(run.folder / "env.json", environment.capture())
+    config = {
+        "schema_version": 1,
+        "run_id": run_id,
+        "study": params.study,
+        "created": environment.now(),
+        "design_hash": resolved.design_hash,
+        "parameters": params.model_dump(mode="json") | {"run_id": run_id},
+        "origins": resolved.origins,
+        "seeds": {
+            "sample_order": params.seed,
+            "random_weights": params.seed,
+            "cell_order": resolved.design_hash,
+        },
+        "cells": [cell.model_dump() for cell in cells],
+    }
+    paths.write_json(run.folder / "config.json", config)
+    run.set_status("pending", cells={cell.cell: "pending" for cell in cells})
+    return run
+
+
+def open_or_create(resolved: Resolved, cells: list[Cell], new: bool = False) -> Run:
+    """The run to work on: the one named by `run_id`, else the newest unfinished one of this design, else a new one."""
+    params = resolved.params
+    root = paths.results_root(params.results_root)
+    if params.run_id:
+        run = Run(root / params.study / params.run_id)
+        if not (run.folder / "status.json").is_file():
+            return create(resolved, cells)
+        run.require_same_design(resolved)
+        run.require_same_environment()
+        return run
+    if not new and (run := _newest_unfinished(root / params.study, resolved.design_hash)):
+        return run
+    return create(resolved, cells)
+
+
+def _newest_unfinished(folder: Path, design_hash: str) -> Run | None:
+    """The newest unfinished run of this design and environment that nobody works on."""
+    for run in reversed(all_runs(folder)):
+        unfinished = run.status["state"] in UNFINISHED and not run.in_use
+        if unfinished and run.config["design_hash"] == design_hash and not run._environment_changes():
+            return run
+    return None
+
+
+def named(params: StudyParams) -> Run:
+    """The run folder that the parameters name; it must exist."""
+    run = Run(paths.results_root(params.results_root) / params.study / params.run_id)
+    if not (run.folder / "status.json").is_file():
+        raise RunError(f"there is no run {params.run_id!r} in {run.folder.parent}; leave run_id empty for a new one")
+    return run
+
+
+def all_runs(folder: Path) -> list[Run]:
+    """The complete run folders below results/<study>/, oldest first; half-made ones are not runs."""
+    return [Run(file.parent) for file in sorted(folder.glob("*/status.json"))]
+
+
+def find(reference: str, results_root: str | Path = "") -> Run:
+    """A run by folder path, by id, by the unique beginning or end of its id, or `latest`.
+
+    Raises:
+        RunError: there is none, or several match; the candidates are named.
+    """
+    if (Path(reference) / "status.json").is_file():
+        return Run(Path(reference).resolve())
+    root = paths.results_root(results_root)
+    known = [run for study in sorted(root.glob("*/")) if study.name != "published" for run in all_runs(study)]
+    known.sort(key=lambda run: run.run_id)
+    if not known:
+        raise RunError(f"there are no runs in {root}: make one with `distilbench run distilbert`")
+    if reference == "latest":
+        return known[-1]
+    matching = [run for run in known if run.run_id.startswith(reference) or run.run_id.endswith(reference)]
+    if len(matching) == 1:
+        return matching[0]
+    listed = ", ".join(run.run_id for run in (matching or known[-5:]))
+    what = "several runs match" if matching else "there is no run"
+    raise RunError(f"{what} {reference!r} in {root}. {'They are' if matching else 'The newest are'}: {listed}.")

@@ -1,0 +1,1 @@
+"""Training: extras that nothing else imports."""

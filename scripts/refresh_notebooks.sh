@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Executes the source notebooks in place in the ci profile, then drops what differs between any two executions.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export DISTILBENCH_PROFILE=ci DISTILBENCH_RESULTS="$scratch"
+jupyter execute --inplace notebooks/*.ipynb
+nbstripout --keep-output --keep-count \
+  --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info.version" \
+  notebooks/*.ipynb
