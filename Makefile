@@ -32,12 +32,13 @@ BOOK := $(call installed,book)
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
 
-# One tier of extras into $(VENV). torch comes first when an index is named, so that its build is the one that stays.
+# One tier of extras into $(VENV). torch comes first, and alone, when an index is named: its build is then the one that
+# stays, and what it depends on comes from the ordinary registry, where the pinned versions are.
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(if $(filter-out book lab,$*),test -d $(VENV)/lib/python*/site-packages/torch || \
-	  $(BIN)/python scripts/announce_torch.py $(BIN)/python $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch --index-url $(TORCH_INDEX))
+	  $(BIN)/python scripts/announce_torch.py $(BIN)/python $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)))
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps torch --index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,15 +32,15 @@ class Batch:
 
 def save_inputs(file: Path, token_ids: list[list[int]], samples: list[str], labels: list[int]) -> None:
     """Writes tokenised sentences once for all workers: none of them needs a tokenizer or a data set."""
-    with paths.clear_write_errors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            file,
-            ids=np.concatenate([np.array(ids, dtype=np.int64) for ids in token_ids]),
-            offsets=np.cumsum([0, *map(len, token_ids)]),
-            samples=np.array(samples),
-            labels=np.array(labels, dtype=np.int64),
-        )
+    content = io.BytesIO()
+    np.savez(
+        content,
+        ids=np.concatenate([np.array(ids, dtype=np.int64) for ids in token_ids]),
+        offsets=np.cumsum([0, *map(len, token_ids)]),
+        samples=np.array(samples),
+        labels=np.array(labels, dtype=np.int64),
+    )
+    paths.write_atomic(file, content.getvalue())
 
 
 def load_inputs(file: Path) -> tuple[list[list[int]], list[str], list[int]]:

@@ -78,7 +78,8 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any]) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of keys that other notebooks of the chain use
+    for library in ("papermill", "traitlets", "asyncio"):  # warnings of keys that other notebooks of the chain use,
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # tracebacks of a kernel that ends: said here, for people
     output = run.folder / "notebooks" / f"{name}.ipynb"
     with progress_stream() as stream:
         try:
@@ -90,7 +91,7 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any]) -> None:
                 stdout_file=stream,
                 kernel_name="python3",
                 language="python",
-                extra_arguments=["--log-level=ERROR"],  # else each kernel warns that it listens on loopback
+                extra_arguments=["--log-level=CRITICAL"],  # else it warns of listening on loopback, and of being ended
             )
         except PapermillExecutionError as error:
             _raise_as_said(run, name, error)

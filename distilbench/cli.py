@@ -57,7 +57,6 @@ def run(
     A run that was interrupted is gone on with: the same command finds the newest unfinished run of the same design.
     """
     from distilbench import chain, logs, paths
-    from distilbench.report import tables
 
     logs.setup(log_format)
     given = _given(profile, param, device=device, batch_sizes=batch_sizes, dtype=dtype)
@@ -67,8 +66,8 @@ def run(
     if as_json:
         _print_json({"run_id": done.run_id, "folder": str(done.folder), "state": status["state"], "summary": summary})
     else:
-        _print_table(tables.cells(summary))
-        print(f"\n{tables.headline(summary)}\n")
+        _print_summary(summary)
+        print()
         for what, where in (("run folder", ""), ("summary", "run_summary.md"), ("notebooks", "notebooks")):
             print(f"{what:>12}  {done.folder / where}")
         print(f"{'check it':>12}  distilbench verify run {done.run_id}")
@@ -133,7 +132,6 @@ def verify_data(
 def show(reference: RunName = "latest", results_root: ResultsRoot = "", as_json: AsJson = False) -> None:
     """Show a run: its table, and what it cannot say."""
     from distilbench import paths, runs
-    from distilbench.report import tables
 
     found = runs.find(reference, results_root)
     status = found.status
@@ -150,10 +148,7 @@ def show(reference: RunName = "latest", results_root: ResultsRoot = "", as_json:
         _print_json(summary)
         return
     print(f"run {found.run_id} ({status['state']}), profile {summary['profile']}")
-    _print_table(tables.cells(summary))
-    print(f"\n{tables.headline(summary)}")
-    for line in tables.not_measured(summary) + tables.doubts(summary):
-        print(f"- {line}")
+    _print_summary(summary)
 
 
 @app.command()
@@ -209,6 +204,16 @@ def _print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, default=str))
 
 
+def _print_summary(summary: dict[str, Any]) -> None:
+    """The table, the run in one sentence, and beside them what it cannot say."""
+    from distilbench.report import tables
+
+    _print_table(tables.cells(summary))
+    print(f"\n{tables.headline(summary)}")
+    for line in tables.not_measured(summary) + tables.doubts(summary):
+        print(f"- {line}")
+
+
 def _print_table(frame: Any) -> None:
     """A table that fits a terminal; plain text elsewhere."""
     from rich.console import Console
@@ -245,9 +250,10 @@ def main() -> None:
     except DistilbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: nothing that was measured is lost; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what typer makes of a KeyboardInterrupt
+            print("interrupted: nothing that was measured is lost; the same command goes on from here", file=sys.stderr)
+        raise
     except BrokenPipeError:
         sys.exit(1)
 

@@ -99,6 +99,8 @@ def _from_hub(params: DistilbertParams) -> TextSet:
         params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision
     )
     column = _text_column(loaded.column_names, params.dataset_name)
+    if min(loaded["label"], default=0) < 0:
+        raise DataError(f"{key}: its labels are withheld (-1), as of GLUE's test splits; use validation or train")
     names = tuple(getattr(loaded.features["label"], "names", None) or SST2_LABELS)
     samples = [str(i) for i in loaded["idx"]] if "idx" in loaded.column_names else map(str, range(len(loaded)))
     about = {
@@ -144,7 +146,8 @@ def _from_file(params: DistilbertParams) -> TextSet:
     if not rows:
         raise DataError(f"{file} is empty: it needs a header with 'text' and 'label', then one sentence per line")
     column = _text_column(rows[0][1], file)
-    names = _label_names([str(row.get("label", "")) for _, row in rows], file, [number for number, _ in rows])
+    labels = ["" if row.get("label") is None else str(row["label"]) for _, row in rows]
+    names = _label_names(labels, file, [number for number, _ in rows])
     triples = []
     for number, row in rows:
         text = row.get(column)
@@ -170,24 +173,27 @@ def _read_rows(file: Path) -> list[tuple[int, dict[str, Any]]]:
         raise DataError(f"{file}: allowed are {', '.join(readers)}, not {file.suffix or 'a file without an ending'!r}")
     try:
         return readers[file.suffix](file)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}") from None
 
 
 def _read_table(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    with file.open(newline="", encoding="utf-8") as stream:
+    with file.open(newline="", encoding="utf-8-sig") as stream:  # -sig: spreadsheets put a byte-order mark first
         reader = csv.DictReader(stream, delimiter="\t" if file.suffix == ".tsv" else ",", strict=True)
         rows = []
-        for row in reader:
-            if None in row or None in row.values():
-                raise DataError(f"{file}, line {reader.line_num}: has another number of columns than the header")
-            rows.append((reader.line_num, row))
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(f"{file}, line {reader.line_num}: has another number of columns than the header")
+                rows.append((reader.line_num, row))
+        except csv.Error as error:
+            raise DataError(f"{file}, line {reader.line_num + 1}: {error}") from None  # counted up to the last good row
         return rows
 
 
 def _read_jsonl(file: Path) -> list[tuple[int, dict[str, Any]]]:
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:

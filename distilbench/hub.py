@@ -1,8 +1,12 @@
-"""The model hub, through its own clients. HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE=1 mean what they always do."""
+"""The model hub, through its own clients.
+
+HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE=1 mean what they always do.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -115,13 +119,13 @@ def _split_patterns(card: Path, what: str, config: str, split: str) -> list[str]
 def _snapshot(kind: str, name: str, revision: str, locked: str | None, patterns: Sequence[str]) -> Path:
     """The folder in the hub's cache, named after the commit, that holds the files that match.
 
-    A locked commit that is cached whole needs no hub. Anything else is asked for, and every large file, whether
-    cached or just downloaded, is compared with the SHA-256 that the hub keeps of it.
+    A locked commit that is known to be cached whole needs no hub. Anything else is asked for, and every large file,
+    whether cached or just downloaded, is compared with the SHA-256 that the hub keeps of it.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    what = f"{kind} {name}@{revision}"
+    what = f"{'data set' if kind == 'dataset' else kind} {name}@{revision}"
     revision = locked or revision
 
     def cached_or_downloaded(commit: str, **options: Any) -> Path:
@@ -130,18 +134,31 @@ def _snapshot(kind: str, name: str, revision: str, locked: str | None, patterns:
                 snapshot_download(name, repo_type=kind, revision=commit, allow_patterns=list(patterns), **options)
             )
 
-    if locked or offline():
+    if offline() or (locked and _is_listed(kind, name, locked)):
         try:
             return cached_or_downloaded(revision, local_files_only=True)
         except LocalEntryNotFoundError:
             if offline():
-                raise HubError(f"cannot get {what}: HF_HUB_OFFLINE=1 is set and it is not in the cache. {WAY_OUT}") from None
+                raise HubError(
+                    f"cannot get {what}: HF_HUB_OFFLINE=1 is set and it is not in the cache. {WAY_OUT}"
+                ) from None
     about = _ask(
         what, lambda: HfApi().repo_info(name, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
     )
     folder = _ask(what, lambda: cached_or_downloaded(about.sha))
     _compare_with_hub(about, folder, patterns)
     return folder
+
+
+def _is_listed(kind: str, name: str, commit: str) -> bool:
+    """Whether the cache has the list of the commit's files; without it, it takes a part of them for the whole."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        return bool(get_cached_repo_tree(name, repo_type=kind, revision=commit))
+    except CachedRepoTreeNotFoundError:
+        return False
 
 
 def _compare_with_hub(about: Any, folder: Path, patterns: Sequence[str]) -> None:
@@ -152,13 +169,13 @@ def _compare_with_hub(about: Any, folder: Path, patterns: Sequence[str]) -> None
         got = paths.sha256_file(folder / told.rfilename)
         if got != told.lfs.sha256:
             raise HubError(
-                f"{told.rfilename} of {about.id} is damaged: the hub says SHA-256 {told.lfs.sha256}, the file has {got}. "
-                f"To repair it, {_fetch_again(folder)}."
+                f"{told.rfilename} of {about.id} is damaged: the hub says SHA-256 {told.lfs.sha256}, "
+                f"the file has {got}. To repair it, {_fetch_again(folder)}."
             )
 
 
 def _fetch_again(folder: Path) -> str:
-    """What to do about damaged files; a snapshot only links to the cached blobs, so all of the cached repository goes."""
+    """What to do about damaged files: a snapshot only links to blobs, so all that is cached of the repository goes."""
     return f"delete {folder.parents[1]} and fetch again"
 
 
@@ -181,10 +198,10 @@ def _ask(what: str, question: Callable[[], T]) -> T:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the clients' progress bars out of logs and notebooks."""
+    """Keeps the clients' progress bars out of logs and notebooks; a terminal gets them."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    if are_progress_bars_disabled():
+    if are_progress_bars_disabled() or sys.stderr.isatty():
         yield
         return
     disable_progress_bars()

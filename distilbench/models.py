@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from distilbench import embedded, hub, paths
@@ -161,7 +162,7 @@ def _from_folder(folder: Path, dtype: str, attention: str) -> torch.nn.Module:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(
             f"{folder} holds no DistilBERT checkpoint (config.json, model.safetensors): {first}"
@@ -202,6 +203,8 @@ def load_tokenizer(params: DistilbertParams) -> Any:
         folder, _ = hub.fetch_model(params.model_name, params.model_revision)
     else:
         folder = embedded.tokenizer_dir()
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):  # else an empty one is made up
+        raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt)")
     try:
         return DistilBertTokenizerFast.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:

@@ -65,6 +65,7 @@ def _distinct(values: list) -> list:
 
 
 Count = Annotated[int, Field(ge=1, strict=True)]
+Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Device = Annotated[str, AfterValidator(_device)]
 LengthPolicy = Annotated[str, AfterValidator(_length_policy)]
 RunId = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
@@ -127,8 +128,10 @@ class DistilbertParams(StudyParams):
     memory_repetitions: Count = Field(3, description="fresh processes per cell in the memory pass")
     warmup_cycles: Count = Field(1, description="untimed cycles before the timed ones; kept in the file, flagged")
     min_cycles: Count = Field(2, description="timed cycles per repetition, at least")
-    min_seconds: Annotated[float, Field(ge=0)] = Field(3.0, description="timed seconds per repetition, at least")
-    repetition_timeout_s: Annotated[float, Field(gt=0)] = Field(3600.0, description="a repetition is stopped after it")
+    min_seconds: Annotated[Seconds, Field(ge=0)] = Field(3.0, description="timed seconds per repetition, at least")
+    repetition_timeout_s: Annotated[Seconds, Field(gt=0)] = Field(
+        3600.0, description="a repetition is stopped after it"
+    )
     num_threads: Annotated[int, Field(ge=0, strict=True)] = Field(0, description="CPU threads; 0: one per usable core")
 
     @model_validator(mode="after")
@@ -168,7 +171,7 @@ class Resolved:
 
 def study_model(study: Any) -> type[StudyParams]:
     """The parameter model of a study."""
-    if study not in STUDIES:
+    if not isinstance(study, str) or study not in STUDIES:
         raise ParameterError(f"unknown study {study!r}{_hint(study, STUDIES)} Studies: {', '.join(STUDIES)}.")
     return STUDIES[study]
 
@@ -208,9 +211,13 @@ def resolve(study: str, given: dict[str, Any] | None = None) -> Resolved:
     model = study_model(study)
     given = {key: value for key, value in (given or {}).items() if value is not None and key != "study"}
     given = {key: value for key, value in given.items() if not (key == "profile" and value == "")}
-    profile = given.get("profile") or os.environ.get("DISTILBENCH_PROFILE") or "smoke"
-    if profile not in PROFILES:
-        raise ParameterError(f"unknown profile {profile!r}{_hint(profile, PROFILES)} Profiles: {', '.join(PROFILES)}.")
+    variable = os.environ.get("DISTILBENCH_PROFILE")
+    profile = given.get("profile", variable or "smoke")
+    if not isinstance(profile, str) or profile not in PROFILES:
+        where = "DISTILBENCH_PROFILE: " if "profile" not in given else ""
+        raise ParameterError(
+            f"{where}unknown profile {profile!r}{_hint(profile, PROFILES)} Profiles: {', '.join(PROFILES)}."
+        )
     file = paths.repo_root() / "params" / study / f"{profile}.yml"
     from_file = read_yaml(file)
     _refuse_unknown(model, from_file, f" in {file}")

@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from distilbench.errors import DistilbenchError, RunError, StorageError
 
@@ -98,11 +99,11 @@ def read_json(path: Path) -> Any:
 
 def append_line(path: Path, line: str) -> None:
     """Appends one whole line and fsyncs it; if that fails half-way (full disk), cuts the file back."""
-    with clear_write_errors(path), path.open("ab") as file:
-        before = file.tell()
+    with clear_write_errors(path), path.open("ab", buffering=0) as file:  # a buffer would write its rest at the close
+        before, rest = file.tell(), line.encode() + b"\n"
         try:
-            file.write(line.encode() + b"\n")
-            file.flush()
+            while rest:
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
             os.truncate(path, before)
@@ -144,24 +145,36 @@ def hold_lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+        if not _lock(file, wait):
             file.seek(0)
             raise RunError(f"{busy} (held by process {file.read().strip() or 'unknown'})") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {os.uname().nodename}")
-        file.flush()
+        with clear_write_errors(path):
+            os.truncate(path, 0)
+            os.write(file.fileno(), f"{os.getpid()} on {os.uname().nodename}".encode())
         yield
+
+
+def _lock(file: IO, wait: bool) -> bool:
+    """Takes the lock; without waiting, asks a few times, since `is_locked` of another process holds it for a moment."""
+    if wait:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return True
+    for _ in range(5):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+    return False
 
 
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock on `path`."""
     if not path.exists():
         return False
-    with path.open("a") as file:
+    with path.open() as file:  # for reading, and shared: works on what only others may write, and disturbs no reader
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False

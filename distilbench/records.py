@@ -59,7 +59,7 @@ class Cell(BaseModel):
 class Repetition(Cell):
     """One line of raw.jsonl: one fresh process that measured one cell in one pass."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True, allow_inf_nan=False)
     schema_version: Literal[1] = SCHEMA_VERSION
     study: str
     repetition: int = Field(ge=0)
@@ -219,9 +219,12 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> 
 
 
 def read_parquet(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
-    """Reads rows; with a hash given, a file that is not the committed one is an error."""
+    """Reads rows; a missing or damaged file is an error, and with a hash given one that is not the committed file."""
     if not path.is_file():
         raise RunError(f"{path} is missing")
     if sha256 and (got := paths.sha256_file(path)) != sha256:
         raise RunError(f"{path} is not the committed file: its SHA-256 is {got}, the record says {sha256}")
-    return pq.read_table(path).to_pylist()
+    try:
+        return pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}") from None

@@ -36,9 +36,12 @@ def read(file: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
         return {}
     try:
-        return yaml.safe_load(file.read_text()) or {}
-    except yaml.YAMLError as error:
+        entries = yaml.safe_load(file.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DistilbenchError(f"{file} is not valid YAML: {error}") from None
+    if not isinstance(entries, dict) or not all(isinstance(e, dict) and "sha256" in e for e in entries.values()):
+        raise DistilbenchError(f"{file} is damaged: it must hold names, each with its sha256; restore it from git")
+    return entries
 
 
 def enforce(key: str, found: dict[str, Any], file: Path) -> bool:

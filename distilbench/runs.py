@@ -13,7 +13,7 @@ import psutil
 
 from distilbench import environment, paths
 from distilbench.errors import RunError
-from distilbench.params import Resolved, StudyParams
+from distilbench.params import NOT_DESIGN, Resolved, StudyParams
 from distilbench.records import (
     FINAL,
     PREDICTIONS,
@@ -166,8 +166,8 @@ class Run:
         changed = [
             f"{key}: {known['parameters'].get(key)!r} there, {value!r} now"
             for key, value in new.items()
-            if known["parameters"].get(key) != value and key not in ("run_id", "results_root")
-        ]
+            if known["parameters"].get(key) != value and key not in NOT_DESIGN
+        ] or ["measured by another version of the code"]
         raise RunError(
             f"run {self.run_id} has another design ({known['design_hash']}, now {resolved.design_hash}): "
             + "; ".join(changed)
@@ -218,18 +218,27 @@ def create(resolved: Resolved, cells: list[Cell], run_id: str = "") -> Run:
     params = resolved.params
     run_id = run_id or params.run_id or new_run_id(params.device)
     run = Run(paths.results_root(params.results_root) / params.study / run_id)
+    with run.held():  # two starts of one name: the second is refused
+        if (run.folder / "status.json").is_file():
+            raise RunError(f"run {run_id} exists already in {run.folder.parent}")
+        _fill(run, resolved, cells)
+    return run
+
+
+def _fill(run: Run, resolved: Resolved, cells: list[Cell]) -> None:
+    """Writes what a new run folder holds, status.json last; what a kill in here left is written again."""
+    params = resolved.params
     with paths.clear_write_errors(run.folder):
-        run.folder.mkdir(parents=True)
-        (run.folder / "iterations").mkdir()
-        (run.folder / "notebooks").mkdir()
+        (run.folder / "iterations").mkdir(exist_ok=True)
+        (run.folder / "notebooks").mkdir(exist_ok=True)
     paths.write_json(run.folder / "env.json", environment.capture())
     config = {
         "schema_version": 1,
-        "run_id": run_id,
+        "run_id": run.run_id,
         "study": params.study,
         "created": environment.now(),
         "design_hash": resolved.design_hash,
-        "parameters": params.model_dump(mode="json") | {"run_id": run_id},
+        "parameters": params.model_dump(mode="json") | {"run_id": run.run_id},
         "origins": resolved.origins,
         "seeds": {
             "sample_order": params.seed,
@@ -240,7 +249,6 @@ def create(resolved: Resolved, cells: list[Cell], run_id: str = "") -> Run:
     }
     paths.write_json(run.folder / "config.json", config)
     run.set_status("pending", cells={cell.cell: "pending" for cell in cells})
-    return run
 
 
 def open_or_create(resolved: Resolved, cells: list[Cell], new: bool = False) -> Run:
@@ -278,7 +286,12 @@ def named(params: StudyParams) -> Run:
 
 def all_runs(folder: Path) -> list[Run]:
     """The complete run folders below results/<study>/, oldest first; half-made ones are not runs."""
-    return [Run(file.parent) for file in sorted(folder.glob("*/status.json"))]
+    return sorted((Run(file.parent) for file in folder.glob("*/status.json")), key=_age)
+
+
+def _age(run: Run) -> tuple[str, str]:
+    """Sorts runs by when they were made; names are the user's choice."""
+    return run.config["created"], run.run_id
 
 
 def find(reference: str, results_root: str | Path = "") -> Run:
@@ -291,12 +304,14 @@ def find(reference: str, results_root: str | Path = "") -> Run:
         return Run(Path(reference).resolve())
     root = paths.results_root(results_root)
     known = [run for study in sorted(root.glob("*/")) if study.name != "published" for run in all_runs(study)]
-    known.sort(key=lambda run: run.run_id)
+    known.sort(key=_age)
     if not known:
         raise RunError(f"there are no runs in {root}: make one with `distilbench run distilbert`")
     if reference == "latest":
         return known[-1]
-    matching = [run for run in known if run.run_id.startswith(reference) or run.run_id.endswith(reference)]
+    matching = [run for run in known if run.run_id == reference] or [
+        run for run in known if run.run_id.startswith(reference) or run.run_id.endswith(reference)
+    ]
     if len(matching) == 1:
         return matching[0]
     listed = ", ".join(run.run_id for run in (matching or known[-5:]))

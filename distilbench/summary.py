@@ -15,6 +15,7 @@ from distilbench.params import PROFILES
 from distilbench.records import FINAL, MEASURED_IN, Repetition, read_parquet, read_raw
 from distilbench.stats import summary_of, wilson_interval
 
+WORST_FIRST = ("oom", "unavailable", "timeout", "failed", "invalid", "cancelled", "preempted", "skipped", "unstable")
 NO_DEVICE_CLOCK = "a CPU has no clock of its own: on this device the host's time is the time of the forward"
 
 
@@ -147,7 +148,7 @@ def _doubts(timing: list[Repetition], cell: dict[str, Any]) -> list[str]:
     """What a reader must know beside the number."""
     doubts = []
     if 0 < len(timing) < 5:
-        doubts.append(f"{len(timing)} repetitions: no interval")
+        doubts.append(f"{len(timing)} repetition{'s' if len(timing) > 1 else ''}: no interval")
     if len({record.logits_sha256 for record in timing}) > 1:
         doubts.append("logits differ between repetitions")
     if (spread := cell.get("latency_ms_range")) and spread[1] > 1.1 * spread[0]:
@@ -158,7 +159,7 @@ def _doubts(timing: list[Repetition], cell: dict[str, Any]) -> list[str]:
 def cell_state(records: list[Repetition], params: dict[str, Any]) -> str:
     """The state of a cell from its repetitions: the worst of them, or pending while some are missing."""
     states = {record.status for record in records}
-    for state in ("oom", "unavailable", "timeout", "failed", "unstable"):
+    for state in WORST_FIRST:
         if state in states:
             return state
     wanted = {"timing": params["repetitions"], "memory": params["memory_repetitions"]}
@@ -184,11 +185,13 @@ def verify(folder: Path) -> list[str]:
         for record in read_raw(folder / "raw.jsonl")[0]:
             problems += _verify_record(folder, record)
         again = summarise(folder)
+        if (folder / "summary.json").is_file():
+            problems += differences(paths.read_json(folder / "summary.json"), again, "summary.json")
+        else:
+            problems.append(f"{folder / 'summary.json'} is missing: the run is unfinished")
     except RunError as error:
-        return [*problems, str(error)]
-    if not (folder / "summary.json").is_file():
-        return [*problems, f"{folder / 'summary.json'} is missing: the run is unfinished"]
-    return problems + differences(paths.read_json(folder / "summary.json"), again, "summary.json")
+        problems.append(str(error))
+    return list(dict.fromkeys(problems))  # a damaged file is met by the record and by the summary
 
 
 def _verify_record(folder: Path, record: Repetition) -> list[str]:
@@ -204,6 +207,8 @@ def _verify_record(folder: Path, record: Repetition) -> list[str]:
     predictions = folder / "predictions.parquet"
     if record.repetition == 0 and predictions.is_file():
         rows = [row for row in read_parquet(predictions) if row["cell"] == record.cell]
+        if not rows:
+            return [*problems, f"{predictions} holds no predictions of {record.cell}"]
         again = classification_fields(rows, record.model_source == "random")
         problems += differences({name: getattr(record, name) for name in again}, again, where)
     elif record.repetition == 0:

@@ -17,7 +17,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LARGE_FILES = (".safetensors", ".parquet", ".bin")  # kept as LFS objects, as .gitattributes of real repositories says
-API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)(/(?P<verb>revision|tree|paths-info)/(?P<rest>.+))?")
+API = re.compile(
+    r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)(/(?P<verb>revision|tree|paths-info)/(?P<rest>.+))?"
+)
 FILE = re.compile(r"/(?P<kind>datasets/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 
 
@@ -105,15 +107,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         place = urlsplit(self.path)
+        api, file = API.fullmatch(place.path), FILE.fullmatch(place.path)
         try:
-            self._refuse_if_told()
-            if asked := API.fullmatch(place.path):
-                content, headers = self._api(asked, parse_qs(place.query), parse_qs(body.decode())), {}
-                content = json.dumps(content).encode()
-            elif asked := FILE.fullmatch(place.path):
-                content, headers = self._file(asked)
-            else:
+            if not (api or file):
                 raise Refusal(404, "NotFound", f"no such page: {place.path}")
+            self._refuse_if_told()
+            if file:
+                content, headers = self._file(file)
+            else:
+                about = self._api(api, parse_qs(place.query), parse_qs(body.decode()))
+                content, headers = json.dumps(about).encode(), {"Content-Type": "application/json"}
             self._send(200, content, headers)
         except Refusal as refusal:
             status, code, message = refusal.args

@@ -23,6 +23,7 @@ from distilbench.params import DistilbertParams, Resolved
 from distilbench.progress import Progress
 from distilbench.records import FINAL, Cell, Repetition, read_parquet
 
+WORKER = (sys.executable, "-m", "distilbench.bench.worker")  # takes the job's file
 PROTOCOL = ("warmup_cycles", "min_cycles", "min_seconds", "samples_per_cycle", "seed", "num_threads")
 
 
@@ -118,12 +119,12 @@ def _measure_missing(run: runs.Run, resolved: Resolved, prepared: Prepared) -> N
         attempts[record.key] = record.attempt
     progress = Progress(len(steps), done=0)
     reason = energy.unavailable_reason(resolved.params.device)
-    run.set_status("running")
     for cell, where, repetition in steps:
         key = (cell.cell, where, repetition)
         if key in done or cell.cell in hopeless:
             progress.done += 1
             continue
+        run.set_status("running", cells={cell.cell: "running"})
         job = _job(run, resolved, prepared, cell, where, repetition, attempts.get(key, 0) + 1, reason)
         record = _run_worker(run, job, resolved.params.repetition_timeout_s)
         if record.status == "oom":
@@ -176,6 +177,7 @@ def _run_worker(run: runs.Run, job: Job, timeout_s: float) -> Repetition:
     record_file, failure_file = job_file.with_suffix(".record.json"), job_file.with_suffix(".failure.json")
     if code == 0 and record_file.is_file():
         record = Repetition.model_validate_json(record_file.read_text())
+        record.seconds = time.monotonic() - clock  # the worker cannot see how long its own imports took
     else:
         status, error = _outcome(code, failure_file, log, timeout_s)
         if status == "storage":
@@ -200,7 +202,7 @@ def _spawn(job_file: Path, timeout_s: float) -> tuple[int | None, str]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "distilbench.bench.worker", str(job_file)],
+        [*WORKER, str(job_file)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=child_env, text=True,
     )  # fmt: skip
     try:

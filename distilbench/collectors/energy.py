@@ -20,13 +20,20 @@ class Counter:
     note: str
 
 
+def powercap_root() -> Path:
+    """Where the kernel shows its counters: $DISTILBENCH_POWERCAP_ROOT, else /sys/class/powercap."""
+    return Path(os.environ.get("DISTILBENCH_POWERCAP_ROOT") or POWERCAP)
+
+
 def rapl_counters(root: Path | None = None) -> list[Counter]:
-    """The CPU packages' RAPL counters under `root` ($DISTILBENCH_POWERCAP_ROOT, else /sys/class/powercap)."""
-    root = root or Path(os.environ.get("DISTILBENCH_POWERCAP_ROOT", POWERCAP))
+    """The RAPL counters under `root` (`powercap_root()` when not given)."""
     counters = []
-    for zone in sorted(root.glob("intel-rapl:*")):
+    for zone in sorted((root or powercap_root()).glob("intel-rapl:*")):
         file = zone / "energy_uj"
-        name = (zone / "name").read_text().strip() if (zone / "name").is_file() else zone.name
+        try:
+            name = (zone / "name").read_text().strip()
+        except OSError:
+            name = zone.name
         try:
             file.read_text()
             counters.append(Counter(name, True, str(file)))
@@ -44,7 +51,7 @@ def unavailable_reason(device: str) -> str:
         return "the energy pass is not built yet; NVML is readable" if gpus else f"no GPU counter: {why}"
     counters = rapl_counters()
     if not counters:
-        return f"no RAPL counter at {POWERCAP} (a virtual machine, or a kernel without powercap)"
+        return f"no RAPL counter at {powercap_root()} (a virtual machine, or a kernel without powercap)"
     if not any(counter.readable for counter in counters):
         return f"RAPL cannot be read: {counters[0].note}"
     return "the energy pass is not built yet; RAPL is readable"

@@ -46,7 +46,7 @@ def mapping(content: dict[str, Any], leave_out: list[str] | None = None) -> pd.D
 def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return _shown(list(value) if isinstance(value, tuple) else value) if value is not None else "–"
 

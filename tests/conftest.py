@@ -1,0 +1,150 @@
+"""Fixtures for all tests: nothing is written into the checkout, and a small finished run costs milliseconds."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from distilbench import environment, runs
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def _point_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILBENCH_RESULTS", str(folder / "results"))
+    monkeypatch.setenv("DISTILBENCH_REVISIONS_LOCK", str(folder / "revisions.lock"))
+    monkeypatch.delenv("DISTILBENCH_PROFILE", raising=False)
+    monkeypatch.delenv("DISTILBENCH_PROGRESS", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def places_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What fixtures of a wider scope than one test write goes nowhere near the checkout either."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _point_to(tmp_path_factory.mktemp("session"), monkeypatch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def places_of_this_test(places_of_this_session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has results and a lock of its own. The cache stays: the embedded packages are in it."""
+    _point_to(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def captured() -> dict:
+    """The real environment, captured once."""
+    return environment.capture()
+
+
+@pytest.fixture
+def this_machine(captured: dict, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """What `environment.capture` says during this test: the real environment, which the test may change."""
+    env = copy.deepcopy(captured)
+    monkeypatch.setattr(environment, "capture", lambda: copy.deepcopy(env))
+    return env
+
+
+@pytest.fixture
+def make_run(this_machine: dict) -> Callable[..., runs.Run]:
+    """Fabricates finished runs (see `synthetic.finished_run`) in this test's results folder."""
+    return synthetic.finished_run
+
+
+@pytest.fixture(scope="session")
+def _finished_once(captured: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(environment, "capture", lambda: captured)
+        return synthetic.finished_run(results_root=str(tmp_path_factory.mktemp("finished"))).folder
+
+
+@pytest.fixture
+def finished_run(_finished_once: Path, this_machine: dict, tmp_path: Path) -> runs.Run:
+    """A finished synthetic run of two cells in this test's results folder, to be read or spoilt."""
+    place = tmp_path / "results" / _finished_once.parent.name / _finished_once.name
+    shutil.copytree(_finished_once, place)
+    return runs.Run(place)
+
+
+# ------------------------------------------------------------------ other processes
+
+
+@pytest.fixture
+def start_process() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts Python code in a process of its own and waits for its first line; whatever is left is killed."""
+    started: list[subprocess.Popen] = []
+
+    def start(code: str, *arguments: object) -> subprocess.Popen:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline().strip() == "ready"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+# ------------------------------------------------------------------ full disks
+
+
+class SmallDisk:
+    """A folder on a disk that can be made full.
+
+    A real one of 64 KiB where this process may mount; else the kernel's limit on the size of a file, which ends a
+    write half-way too, with another error number.
+    """
+
+    def __init__(self, folder: Path, mounted: bool) -> None:
+        self.folder, self.mounted = folder, mounted
+
+    @contextlib.contextmanager
+    def full(self, room: int = 0) -> Iterator[None]:
+        """Makes it full while inside; where it is not mounted, files can still grow to `room` bytes."""
+        if self.mounted:
+            filler = self.folder / "filler"
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(b"x" * 4096):
+                    pass
+            yield
+            filler.unlink()
+            return
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def _mount(folder: Path) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture(params=["mounted", "limited"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk that can be made full, of both kinds; where nothing can be mounted, the second kind does (CI: twice)."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = request.param == "mounted" and _mount(folder)
+    if request.param == "mounted" and not mounted and not IN_CI:
+        pytest.skip("nothing can be mounted here; the same is tried with a limit on the size of files")
+    yield SmallDisk(folder, mounted)
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

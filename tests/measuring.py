@@ -1,0 +1,145 @@
+"""What the tests of measuring share: a design that takes seconds, jobs for the worker, real processes to kill."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+import yaml
+
+from distilbench import params, paths, runs
+from distilbench.batches import save_inputs
+from distilbench.bench import design
+from distilbench.bench.sweep import Prepared
+from distilbench.bench.worker import Job
+from distilbench.models import arguments
+
+STAND_IN = (sys.executable, str(Path(__file__).parent / "standin_worker.py"))
+LABELS = ["negative", "positive"]
+VOCABULARY = 200  # of made-up token ids
+SMALL = {
+    "profile": "ci",
+    "batch_sizes": [2],
+    "length_policies": ["fixed-16"],
+    "repetitions": 1,
+    "memory_repetitions": 1,
+    "samples_per_cycle": 16,
+}
+
+
+def small_design(results: Path, **given: Any) -> params.Resolved:
+    """One cell, one repetition in either pass, of the tiny random model on the committed test sentences."""
+    return params.resolve("distilbert", SMALL | {"results_root": str(results)} | given)
+
+
+def made_up_inputs(file: Path, sentences: int = 40) -> Path:
+    """Token ids of sentences of 5 to 20 tokens, [CLS] and [SEP] included, with labels in turn."""
+    generator = random.Random(7)
+    ids = [[2, *(generator.randrange(5, VOCABULARY) for _ in range(generator.randrange(3, 19))), 3]]
+    ids += [[2, *(generator.randrange(5, VOCABULARY) for _ in range(3 + i % 16)), 3] for i in range(1, sentences)]
+    save_inputs(file, ids, [f"s{i}" for i in range(sentences)], [i % 2 for i in range(sentences)])
+    return file
+
+
+def prepared_by_hand(run: runs.Run) -> Prepared:
+    """What `sweep.prepare` gives, without loading anything."""
+    inputs = made_up_inputs(run.folder / "work" / "inputs.npz")
+    return Prepared(inputs, {"name": "made up", "rows": 40}, {"name": "stand-in"}, LABELS, VOCABULARY)
+
+
+def job(folder: Path, where: str = "timing", variant: str = "sdpa", **changed: Any) -> Job:
+    """A job of the small design, as the sweep writes it; `changed` are parameters of the design."""
+    resolved = small_design(folder / "results", variants=[variant], **changed)
+    (cell,) = design.cells_of(resolved.params)
+    (folder / "iterations").mkdir(exist_ok=True)
+    names = ("warmup_cycles", "min_cycles", "min_seconds", "samples_per_cycle", "seed", "num_threads")
+    return Job(
+        run=str(folder),
+        inputs=str(made_up_inputs(folder / "work" / "inputs.npz")),
+        identity=cell.model_dump() | {"study": "distilbert", "pass": where, "repetition": 0, "attempt": 1},
+        model=arguments(resolved.params, VOCABULARY),
+        protocol={name: getattr(resolved.params, name) for name in names},
+        label_names=LABELS,
+        energy_reason="not asked for",
+    )
+
+
+def checkout_with_notebooks(folder: Path, **sources: str | Path) -> Path:
+    """A checkout whose distilbert study is a chain of these notebooks; set DISTILBENCH_ROOT to it.
+
+    A source is the code of a notebook's one cell, or a notebook's file.
+    """
+    shutil.copytree(paths.repo_root() / "params", folder / "params")
+    (folder / "tests").symlink_to(paths.repo_root() / "tests")
+    (folder / "notebooks").mkdir()
+    for name, source in sources.items():
+        if isinstance(source, Path):
+            shutil.copy(source, folder / "notebooks")
+            continue
+        parameters = nbformat.v4.new_code_cell('study = "distilbert"\nrun_id = ""\nresults_root = None')
+        parameters.metadata["tags"] = ["parameters"]
+        notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(source)])
+        notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
+    studies = {"distilbert": {"question": "Does the chain hold?", "notebooks": list(sources)}}
+    (folder / "params" / "studies.yml").write_text(yaml.safe_dump(studies))
+    return folder
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Waits until the condition holds and returns what it gave; fails the test when it never does."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {condition}"
+        time.sleep(0.02)
+    return found
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it still does anything; a dead process may wait a while for its new parent to take note."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def descendants(process: subprocess.Popen | int, word: str = "") -> list[psutil.Process]:
+    """The living processes below a process whose command line has the word."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        below = psutil.Process(process if isinstance(process, int) else process.pid).children(recursive=True)
+        for child in filter(alive, below):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(word in part for part in child.cmdline()):
+                    found.append(child)
+    return found
+
+
+def all_gone(processes: list[psutil.Process], seconds: float = 15.0) -> bool:
+    """Whether the processes end within a time."""
+    deadline = time.monotonic() + seconds
+    while any(map(alive, processes)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def committed(run: runs.Run) -> list[tuple[tuple[str, str, int], int, str]]:
+    """Key, attempt and status of every line of raw.jsonl."""
+    return [(record.key, record.attempt, record.status) for record in run.repetitions()]
+
+
+def finished_once(run: runs.Run, resolved: params.Resolved) -> bool:
+    """Whether every repetition of the design is finished in the run exactly once."""
+    planned = sorted((cell.cell, where, repetition) for cell, where, repetition in design.plan(resolved))
+    return sorted(key for key, _, status in committed(run) if status == "ok") == planned

@@ -1,0 +1,77 @@
+"""Stands in for the worker where a test is about what the sweep keeps: the same files, made-up numbers, no torch.
+
+python standin_worker.py JOB.json
+
+$STAND_IN_SECONDS: how long it pretends to measure. $STAND_IN_ENDS: how it ends instead of with a record, as
+`WORD` for every repetition or `CELL-PASS-REPETITION=WORD` for one: crash, oom, silence, storage or kill.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import synthetic
+
+from distilbench import paths, records, summary
+
+job_file = Path(sys.argv[1])
+job = json.loads(job_file.read_text())
+run, who = Path(job["run"]), job["identity"]
+
+
+def die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != int(os.environ["DISTILBENCH_PARENT"]):
+        sys.exit("the parent is gone")
+
+
+def ending() -> str:
+    which, _, word = os.environ.get("STAND_IN_ENDS", "").rpartition("=")
+    return word if which in ("", f"{who['cell']}-{who['pass']}-{who['repetition']}") else ""
+
+
+def fail(status: str, error: str, code: int) -> None:
+    paths.write_json(job_file.with_suffix(".failure.json"), {"status": status, "error": error})
+    sys.exit(code)
+
+
+def timing() -> dict:
+    rows = synthetic.iterations(who["batch_size"], who["repetition"])
+    predicted = synthetic.predictions(who["cell"])
+    file = f"iterations/{who['cell']}-{who['repetition']:02d}.parquet"
+    digest = records.write_parquet(run / file, rows, records.ITERATIONS)
+    if word == "late kill":  # the files are there, the record is not
+        os.kill(os.getpid(), signal.SIGKILL)
+    records.write_parquet(run / "work" / f"{who['cell']}.predictions.parquet", predicted, records.PREDICTIONS)
+    fields = summary.timing_fields(rows) | summary.classification_fields(predicted, True)
+    energy = {f"{name}_reason": "made up" for name in ("energy_J", "energy_per_sample_J", "energy_net_per_sample_J")}
+    return fields | energy | {"iterations_file": file, "iterations_sha256": digest, "inputs_sha256": "0" * 64}
+
+
+def memory() -> dict:
+    absent = {f"peak_cuda_{what}_MiB_reason": "made up" for what in ("allocated", "reserved")}
+    return {"peak_rss_MiB": 100.0, "inputs_sha256": "0" * 64} | absent
+
+
+die_with_parent()
+word = ending()
+time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
+if word == "crash":
+    raise ValueError("a crash was asked for")
+if word == "oom":
+    fail("oom", "not enough memory was asked for", 3)
+if word == "storage":
+    fail("storage", "cannot write there", 1)
+if word == "silence":
+    sys.exit(7)
+if word == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+fields = timing() if who["pass"] == "timing" else memory()
+record = records.Repetition(**who, **fields, status="ok", started="2026-11-22T14:15:00Z", seconds=0.1)
+paths.write_atomic(job_file.with_suffix(".record.json"), record.to_line())

@@ -1,0 +1,186 @@
+"""The chain: a study's notebooks in order into one run folder, and what is said when one of them fails.
+
+The notebooks here have one cell each; they run in real kernels.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from measuring import checkout_with_notebooks, small_design
+
+from distilbench import chain, logs, paths, runs
+from distilbench.bench import design
+from distilbench.errors import DataError, DistilbenchError, ParameterError, RunError
+
+SAY = "import os\nprint('{0} of', run_id)\nprint('progress as', os.environ['DISTILBENCH_PROGRESS'])"
+FAIL = "from distilbench.errors import DataError\nraise DataError('line 3: the sentence is empty')"
+
+
+@pytest.fixture(autouse=True)
+def log_lines(monkeypatch):
+    """What the chain logs: (message, fields) per line; the log is put back as it was."""
+    lines = []
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            lines.append((record.getMessage(), getattr(record, "fields", {})))
+
+    monkeypatch.setattr(logs.log, "handlers", [Keep()])
+    monkeypatch.setattr(logs.log, "propagate", False)
+    monkeypatch.setattr(logs.log, "level", logging.INFO)
+    return lines
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch, this_machine):
+    """Makes a checkout of one's own notebooks the current one."""
+
+    def make(**sources: str) -> None:
+        monkeypatch.setenv("DISTILBENCH_ROOT", str(checkout_with_notebooks(tmp_path / "checkout", **sources)))
+
+    return make
+
+
+# ------------------------------------------------------------------ running
+
+
+def test_the_notebooks_run_in_order_into_one_folder(checkout, log_lines, monkeypatch):
+    monkeypatch.setenv("DISTILBENCH_PROGRESS", "bar")
+    checkout(b_first=SAY.format("first"), a_second=SAY.format("second"))
+    run = chain.run_study("distilbert", {"profile": "ci"})
+    messages = [message for message, _ in log_lines]
+    assert messages == [
+        f"run {run.run_id} of distilbert, profile ci",
+        "notebook b_first",
+        f"first of {run.run_id}",
+        "progress as lines",
+        "notebook a_second",
+        f"second of {run.run_id}",
+        "progress as lines",
+    ]
+    executed = sorted((run.folder / "notebooks").iterdir())
+    assert [file.name for file in executed] == ["a_second.ipynb", "b_first.ipynb"]
+    injected = nbformat.read(executed[0], 4).cells[1].source
+    assert f'run_id = "{run.run_id}"' in injected
+    assert f'results_root = "{run.folder.parent.parent}"' in injected
+    assert os.environ["DISTILBENCH_PROGRESS"] == "bar", "as it was before"
+    assert [run.run_id for run in runs.all_runs(run.folder.parent)] == [run.run_id]
+
+
+def test_a_notebooks_own_error_is_raised_as_it_was_said(checkout):
+    checkout(good="print('fine')", bad=FAIL, never="print('not reached')")
+    with pytest.raises(DataError, match=r"^line 3: the sentence is empty$"):
+        chain.run_study("distilbert", {"profile": "ci"})
+    (run,) = runs.all_runs(paths.results_root() / "distilbert")
+    assert run.status["state"] == "failed"
+    assert run.status["message"] == "bad: DataError: line 3: the sentence is empty"
+    assert not (run.folder / "notebooks" / "never.ipynb").exists()
+    assert "DISTILBENCH_PROGRESS" not in os.environ
+
+
+def test_any_other_error_names_the_notebook_with_the_traceback(checkout):
+    checkout(bad="1 / 0")
+    with pytest.raises(DistilbenchError, match="bad failed with ZeroDivisionError: division by zero") as raised:
+        chain.run_study("distilbert", {"profile": "ci"})
+    (run,) = runs.all_runs(paths.results_root() / "distilbert")
+    executed = run.folder / "notebooks" / "bad.ipynb"
+    assert str(raised.value).endswith(str(executed))
+    assert "ZeroDivisionError" in executed.read_text()
+
+
+def test_a_failure_that_the_sweep_has_recorded_is_not_overwritten(checkout):
+    checkout(
+        bad="from distilbench import params, runs\nrun = runs.find(run_id, results_root)\n"
+        "run.set_status('failed', 'the disk was full')\nraise ValueError('later')"
+    )
+    with pytest.raises(DistilbenchError, match="ValueError: later"):
+        chain.run_study("distilbert", {"profile": "ci"})
+    assert runs.find("latest").status["message"] == "the disk was full"
+
+
+def test_a_kernel_that_is_killed_is_said(checkout):
+    checkout(bad="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(RunError, match=r"the kernel of bad ended: .* Start again to go on"):
+        chain.run_study("distilbert", {"profile": "ci"})
+    assert runs.find("latest").status["state"] in runs.UNFINISHED, "the next start goes on with it"
+
+
+def test_a_run_that_another_process_works_on_is_left_alone(checkout):
+    checkout(one="print('reached')")
+    resolved = small_design(paths.results_root())
+    run = design.start(resolved)
+    given = resolved.params.model_dump(mode="json") | {"run_id": run.run_id}
+    with run.held(), pytest.raises(RunError, match=f"run {run.run_id} is being worked on by another process"):
+        chain.run_study("distilbert", given)
+    assert not list((run.folder / "notebooks").iterdir())
+
+
+# ------------------------------------------------------------------ parameters of a start
+
+
+def test_a_start_takes_what_was_given(tmp_path):
+    resolved = chain.resolve("distilbert", {"profile": "ci", "seed": 3}, results_root=str(tmp_path))
+    assert (resolved.params.seed, resolved.params.results_root) == (3, str(tmp_path))
+    assert resolved.origins["seed"] == "given"
+
+
+def test_resuming_takes_the_runs_own_parameters(finished_run):
+    resolved = chain.resolve("distilbert", {}, resume=finished_run.run_id[:20])
+    assert resolved.design_hash == finished_run.config["design_hash"]
+    assert resolved.params.run_id == finished_run.run_id
+    assert resolved.params.results_root == str(finished_run.folder.parent.parent)
+
+
+def test_resuming_refuses_parameters(finished_run):
+    with pytest.raises(ParameterError, match=r"--resume .* run 2.*; seed, device cannot be given as well"):
+        chain.resolve("distilbert", {"seed": 1, "device": "cpu"}, resume="latest")
+
+
+def test_resuming_refuses_a_run_of_another_study(finished_run):
+    config = finished_run.config | {"study": "palu"}
+    paths.write_json(finished_run.folder / "config.json", config)
+    with pytest.raises(RunError, match="is of study 'palu', not 'distilbert'"):
+        chain.resolve("distilbert", {}, resume="latest")
+
+
+# ------------------------------------------------------------------ progress
+
+
+def test_output_is_cut_into_lines_and_progress_is_told_apart(log_lines):
+    with chain.progress_stream() as stream:
+        for piece in ("[1/2] sd", "pa batch 1\n\n", "plain ", "text \n[2/2] sdpa batch 2\n", "[ not progress ]\nunfin"):
+            stream.write(piece)
+            stream.flush()
+    assert log_lines == [
+        ("[1/2] sdpa batch 1", {"event": "progress", "done": 1, "total": 2}),
+        ("plain text", {"event": "output"}),
+        ("[2/2] sdpa batch 2", {"event": "progress", "done": 2, "total": 2}),
+        ("[ not progress ]", {"event": "output"}),
+    ]
+
+
+def test_in_a_terminal_progress_is_a_bar(log_lines, monkeypatch):
+    class RichHandler(logging.NullHandler):
+        """What `logs.setup` installs for terminals, as far as the chain looks at it."""
+
+    monkeypatch.setattr(logs.log, "handlers", [*logs.log.handlers, RichHandler()])
+    with chain.progress_stream() as stream:
+        stream.write("[ 3/18] one\n[ 4/18] two, about 2 min left\nplain\n")
+        (task,) = stream.bar.tasks
+        assert (task.completed, task.total, task.description) == (4, 18, "two, about 2 min left")
+    assert log_lines == [("plain", {"event": "output"})], "the bar stands for the other lines"
+
+
+def test_json_lines_can_be_read_back(monkeypatch):
+    written = []
+    logs.setup("json", SimpleNamespace(write=written.append, flush=lambda: None, isatty=lambda: False))
+    with chain.progress_stream() as stream:
+        stream.write("[1/2] sdpa\n")
+    line = json.loads("".join(written))
+    assert (line["message"], line["done"], line["total"], line["level"]) == ("[1/2] sdpa", 1, 2, "info")

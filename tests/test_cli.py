@@ -1,0 +1,542 @@
+"""The command line: what people see, what programs read, and what is left when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from measuring import SMALL, all_gone, checkout_with_notebooks, committed, descendants, finished_once, wait_for
+
+from distilbench import chain, cli, embedded, logs, params, paths, revisions, runs, summary
+
+COMMAND = str(Path(sys.executable).parent / "distilbench")
+COMMANDS = (
+    *((), ("run",), ("fetch",), ("verify",), ("verify", "run"), ("verify", "data")),
+    *(("show",), ("doctor",), ("version",)),
+)
+
+
+@pytest.fixture
+def distilbench(monkeypatch, capsys):
+    """Calls the command line in this process: exit code, stdout, stderr. A traceback would fail the test."""
+    monkeypatch.setattr(logs.log, "handlers", logs.log.handlers[:])
+    monkeypatch.setattr(logs.log, "propagate", logs.log.propagate)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    level = logs.log.level
+
+    def call(*words: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["distilbench", *map(str, words)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    yield call
+    logs.log.setLevel(level)
+
+
+def one_message(result: SimpleNamespace) -> str:
+    """What is said to people about something they can solve."""
+    assert result.code == 1, (result.out, result.err)
+    assert result.err.startswith("error: ")
+    assert "Traceback" not in result.err
+    return result.err
+
+
+def no_whole_run(folder: Path) -> bool:
+    """Whether nothing below the folder could be taken for a measured run."""
+    return not [run for run in runs.all_runs(folder / "distilbert") if run.status["state"] == "ok"] and not list(
+        folder.glob("**/summary.json")
+    )
+
+
+# ------------------------------------------------------------------ help
+
+
+def test_every_help_answers_without_torch_or_pandas():
+    code = (
+        "import sys, distilbench.cli as c\n"
+        f"for words in {COMMANDS!r}:\n"
+        "    try:\n        c.app(args=[*words, '--help'], prog_name='distilbench')\n"
+        "    except SystemExit as ended:\n        assert not ended.code, words\n"
+        "    loaded = {'torch', 'pandas', 'transformers', 'numpy'} & set(sys.modules)\n"
+        "    assert not loaded, (words, loaded)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage: distilbench") == len(COMMANDS)
+    for option in ("--resume", "--batch-sizes", "--log-format", "--results-root", "--json"):
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "joined"),
+    [
+        (["run", "distilbert", "-p", "device", "cpu"], ["run", "distilbert", "-p", "device=cpu"]),
+        (["-p", "a", "1", "--param", "b", "2"], ["-p", "a=1", "--param", "b=2"]),
+        (["-p", "a=1", "--new"], ["-p", "a=1", "--new"]),
+        (["-p", "a", "x=y"], ["-p", "a=x=y"]),
+        (["-p", "seed", "-1"], ["-p", "seed=-1"]),
+        (["-p", "a"], ["-p", "a"]),
+        (["-p"], ["-p"]),
+        ([], []),
+    ],
+)
+def test_pairs_are_joined_as_papermill_has_them(words, joined):
+    before = list(words)
+    assert cli.join_pairs(words) == joined
+    assert words == before
+
+
+# ------------------------------------------------------------------ what people get wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-p", "devcie", "cpu"), "unknown parameter 'devcie'; did you mean 'device'?"),
+        (("--batch-sizes", "0"), "batch_sizes: 0 is not allowed"),
+        (("--batch-sizes", "-1"), "batch_sizes: -1 is not allowed"),
+        (("--batch-sizes", "eight"), "batch_sizes: 'eight' is not allowed"),
+        (("-p", "batch_sizes", "[1, "), "the value of -p batch_sizes is not valid YAML: '[1, '"),
+        (("-p", "seed"), "-p takes a key and a value, but got only 'seed'"),
+        (("-p", "seed", "many"), "seed: 'many' is not allowed"),
+        (("--dtype", "float64"), "dtype: 'float64' is not allowed"),
+        (("--device", "tpu"), "device: 'tpu' is not allowed: allowed: 'cpu', 'cuda' or 'cuda:N'"),
+        (("--device", "cuda:9"), "there is no device 'cuda:9' here"),
+        (("--profile", "cii"), "unknown profile 'cii'; did you mean 'ci'?"),
+        (("--resume", "nothing"), "there are no runs in"),
+    ],
+)
+def test_a_wrong_parameter_is_one_message_and_no_run_folder(distilbench, tmp_path, words, said):
+    message = one_message(distilbench("run", "distilbert", "--profile", "ci", *words))
+    assert said in message
+    assert not list((tmp_path / "results").glob("*/*")), "nothing was begun"
+
+
+def test_the_devices_that_are_there_are_listed(distilbench):
+    assert "Devices: cpu" in one_message(distilbench("run", "distilbert", "--device", "cuda:9"))
+
+
+def test_an_unknown_study_is_one_message(distilbench):
+    assert "unknown study 'distillbert'; did you mean 'distilbert'?" in one_message(distilbench("run", "distillbert"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        ("run",),
+        ("run", "distilbert", "--no-such-option"),
+        ("run", "distilbert", "-p"),
+        ("show", "--json=x"),
+    ],
+)
+def test_a_wrong_usage_exits_with_2(distilbench, words):
+    result = distilbench(*words)
+    assert result.code == 2
+    assert "Error" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("distilbert/ci.yml", "profile: ci\nseed: [1, 2\nrepetitions: 1\n", r"ci\.yml is not valid YAML \(line \d\)"),
+        ("distilbert/ci.yml", "just words\n", r"ci\.yml must hold `key: value` lines, but holds str"),
+        ("distilbert/ci.yml", "profile: ci\nsede: 1\n", r"unknown parameter 'sede' in .*ci\.yml; did you mean 'seed'"),
+        ("distilbert/ci.yml", b"\xff\xfe", r"ci\.yml is not valid YAML"),
+    ],
+    ids=["broken", "no mapping", "misspelt", "binary"],
+)
+def test_a_broken_parameter_file_is_named(distilbench, tmp_path, monkeypatch, file, content, said):
+    checkout = checkout_with_notebooks(tmp_path / "checkout", one="print()")
+    target = checkout / "params" / file
+    target.write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.setenv("DISTILBENCH_ROOT", str(checkout))
+    assert re.search(said, one_message(distilbench("run", "distilbert", "--profile", "ci")))
+
+
+def test_a_root_that_is_no_checkout_is_named(distilbench, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILBENCH_ROOT", str(tmp_path))
+    message = one_message(distilbench("run", "distilbert"))
+    assert f"no distilbench checkout at {tmp_path}" in message
+
+
+@pytest.mark.parametrize("place", ["a file", "read-only"])
+def test_an_unwritable_results_root_is_one_message(distilbench, tmp_path, place):
+    root = tmp_path / "results"
+    mounted = False
+    if place == "a file":
+        root.write_text("not a folder")
+    else:
+        root.mkdir()
+        root.chmod(0o555)
+        if os.access(root, os.W_OK):  # as root, modes do not count; a read-only file system does
+            command = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(root)]
+            mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+            if not mounted:
+                pytest.skip("nothing can be made read-only here")
+    try:
+        message = one_message(distilbench("run", "distilbert", "--profile", "ci", "--results-root", root))
+        assert "cannot write " in message
+        assert "--results-root" in message, "what to do"
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(root)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("", "is empty: it needs a header"), ("text\tlabel\nfine\tpositive\nno label\n", "line 3: has another number")],
+    ids=["empty", "malformed"],
+)
+def test_a_bad_data_file_is_one_message(distilbench, tmp_path, monkeypatch, content, said):
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "reviews.tsv"
+    file.write_text(content)
+    for command in (("fetch",), ("verify", "data")):
+        message = one_message(distilbench(*command, "distilbert", "--profile", "ci", "-p", "data_path", file))
+        assert str(file) in message
+        assert said in message
+
+
+def test_a_bad_data_file_stops_a_real_run_with_one_message(tmp_path):
+    """The whole process: the notebook's error comes out as the last line, and the run does not look measured."""
+    file = tmp_path / "reviews.tsv"
+    file.write_text("text\tlabel\nfine\tpositive\nno label\n")
+    command = [COMMAND, "run", "distilbert", "--profile", "ci", "-p", "data_path", str(file)]
+    env = os.environ | {"DISTILBENCH_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last == f"error: {file}, line 3: has another number of columns than the header"
+    assert no_whole_run(tmp_path / "results")
+    assert runs.find("latest").status["state"] == "failed"
+    shown = subprocess.run([COMMAND, "show"], capture_output=True, text=True, check=True).stdout
+    assert "is failed, 0 repetitions done. 01_ingest: DataError:" in shown
+    assert "--resume" in shown
+
+
+# ------------------------------------------------------------------ commands that only read
+
+
+@pytest.fixture
+def known_run(finished_run, monkeypatch):
+    """A finished run that the next `run` command returns at once."""
+    monkeypatch.setattr(chain, "run_study", lambda *given: finished_run)
+    return finished_run
+
+
+def test_run_prints_table_headline_and_where_everything_is(distilbench, known_run):
+    result = distilbench("run", "distilbert")
+    assert result.code == 0
+    assert re.search(r"variant +length +batch size +latency \(ms\) +samples/s", result.out)
+    assert "Highest throughput" in result.out
+    for where in ("", "/run_summary.md", "/notebooks"):
+        assert f"{known_run.folder}{where}\n" in result.out
+    assert f"distilbench verify run {known_run.run_id}" in result.out
+    assert max(map(len, result.out.splitlines())) < 300
+
+
+def test_run_as_json_is_one_document(distilbench, known_run):
+    told = json.loads(distilbench("run", "distilbert", "--json").out)
+    assert told["run_id"] == known_run.run_id
+    assert told["folder"] == str(known_run.folder)
+    assert told["state"] == "ok"
+    assert told["summary"] == paths.read_json(known_run.folder / "summary.json")
+
+
+def test_a_run_that_ended_badly_shows_what_it_has_and_exits_with_1(distilbench, known_run):
+    known_run.set_status("failed", "not measured: some cell (timeout)")
+    result = distilbench("run", "distilbert")
+    assert f"run {known_run.run_id} ended as failed: not measured: some cell (timeout)" in one_message(result)
+    assert "batch size" in result.out
+
+
+def test_what_is_given_reaches_the_study(distilbench, finished_run, monkeypatch):
+    got = []
+    monkeypatch.setattr(chain, "run_study", lambda *given: got.append(given) or finished_run)
+    distilbench(
+        "run", "distilbert", "--profile", "ci", "--batch-sizes", "16,32", "-p", "seed", "3",
+        "--param", "variants", "[sdpa]", "--new", "--results-root", "/somewhere", "--json",
+    )  # fmt: skip
+    given = {"profile": "ci", "batch_sizes": "16,32", "seed": 3, "variants": ["sdpa"]}
+    assert got == [("distilbert", given, "", True, "/somewhere")]
+    distilbench("run", "distilbert", "--resume", "abc", "-p", "device", "null", "--json")
+    assert got[1] == ("distilbert", {}, "abc", False, "")
+
+
+def test_show_says_what_was_measured_and_what_not(distilbench, finished_run):
+    result = distilbench("show")
+    assert f"run {finished_run.run_id} (ok), profile ci" in result.out
+    assert "Highest throughput" in result.out
+    assert "- energy_J: " in result.out
+    assert distilbench("show", finished_run.run_id[:18]).out == result.out
+    assert distilbench("show", finished_run.folder).out == result.out
+    assert json.loads(distilbench("show", "--json").out) == paths.read_json(finished_run.folder / "summary.json")
+
+
+def test_show_of_an_unfinished_run_says_how_to_go_on(distilbench, finished_run):
+    (finished_run.folder / "summary.json").unlink()
+    finished_run.set_status("cancelled", "interrupted")
+    result = distilbench("show", "latest")
+    assert f"run {finished_run.run_id} is cancelled, 6 repetitions done. interrupted" in result.out
+    assert f"distilbench run distilbert --resume {finished_run.run_id}" in result.out
+    assert json.loads(distilbench("show", "--json").out)["state"] == "cancelled"
+
+
+def test_verify_run_believes_a_whole_run_and_not_an_altered_one(distilbench, finished_run):
+    result = distilbench("verify", "run")
+    assert (result.code, result.err) == (0, "")
+    assert "6 repetitions computed again from their raw files, no difference" in result.out
+    assert json.loads(distilbench("verify", "run", "--json").out) == {"run_id": finished_run.run_id, "problems": []}
+
+    derived = paths.read_json(finished_run.folder / "summary.json")
+    derived["cells"][0]["latency_ms"] *= 0.5
+    paths.write_json(finished_run.folder / "summary.json", derived)
+    result = distilbench("verify", "run")
+    assert "1 difference(s)" in one_message(result)
+    assert "latency_ms" in result.out
+    result = distilbench("verify", "run", "--json")
+    assert result.code == 1
+    assert len(json.loads(result.out)["problems"]) == 1
+
+
+def test_a_run_that_is_not_there_is_one_message(distilbench, finished_run):
+    message = one_message(distilbench("show", "no-such-run"))
+    assert "there is no run 'no-such-run'" in message
+    assert finished_run.run_id in message, "what there is"
+
+
+def test_doctor_says_what_can_be_measured(distilbench, monkeypatch):
+    findings = json.loads(distilbench("doctor", "--json").out)
+    topics = [finding["topic"] for finding in findings]
+    assert {"CPU", "memory", "torch", "GPU", "disk", "embedded source", "model hub"} <= set(topics)
+    assert {finding["state"] for finding in findings} <= {"ok", "limited", "missing"}
+    result = distilbench("doctor")
+    assert result.code == 0
+    for topic in topics:
+        assert topic in result.out
+
+
+def test_version_names_what_is_measured_with(distilbench):
+    told = json.loads(distilbench("version", "--json").out)
+    assert {"distilbench", "torch", "transformers"} <= set(told)
+    plain = distilbench("version").out.splitlines()
+    assert plain == [f"{name} {number}" for name, number in told.items()]
+
+
+# ------------------------------------------------------------------ fetch, and the text of the first time
+
+
+@pytest.mark.embedded
+def test_fetch_names_text_and_model_with_their_hashes(distilbench):
+    told = json.loads(distilbench("fetch", "--json").out)
+    assert told["data"]["rows"] == 1027
+    assert told["data"]["source"] == told["model"]["source"] == "embedded"
+    weights = embedded.classifier_dir() / "model.safetensors"
+    assert told["model"]["sha256"] == paths.sha256_file(weights)
+    plain = distilbench("fetch", "distilbert", "--profile", "smoke").out
+    assert f"1027 sentences, SHA-256 {told['data']['content_sha256']}" in plain
+    assert f"22,713,218 parameters, SHA-256 {told['model']['sha256']}" in plain
+
+
+@pytest.mark.embedded
+def test_verify_data_notices_that_the_text_is_not_what_it_was(distilbench):
+    told = json.loads(distilbench("verify", "data", "--json").out)
+    plain = distilbench("verify", "data")
+    assert plain.code == 0
+    assert f"1027 sentences, unchanged: SHA-256 {told['content_sha256']}" in plain.out
+
+    lock = revisions.shared_lock()
+    (key,) = revisions.read(lock)
+    lock.write_text(yaml.safe_dump({key: {"sha256": "0" * 64}}))
+    message = one_message(distilbench("verify", "data"))
+    assert "0" * 64 in message
+    assert told["content_sha256"] in message
+    assert str(lock) in message, "where the first one stands, and what to delete if the change is meant"
+
+
+# ------------------------------------------------------------------ a whole run, once
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """`distilbench run distilbert --profile ci` as a process of its own, with its log as JSON."""
+    results = tmp_path_factory.mktemp("whole")
+    command = [COMMAND, "run", "distilbert", "--profile", "ci", "--results-root", str(results), "--log-format", "json"]
+    env = os.environ | {"DISTILBENCH_CACHE": str(results / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=results)
+    (run,) = runs.all_runs(results / "distilbert")
+    return SimpleNamespace(done=done, run=run, results=results)
+
+
+def test_a_whole_run_ends_well_and_prints_what_it_found(whole):
+    assert whole.done.returncode == 0, whole.done.stderr
+    out = whole.done.stdout
+    assert re.search(r"variant +length +batch size +latency \(ms\) +samples/s", out)
+    assert re.search(r"^sdpa +longest +1 .* ok *$", out, re.MULTILINE)
+    assert re.search(r"^sdpa +longest +4 .* ok *$", out, re.MULTILINE)
+    assert "Highest throughput" in out
+    assert "never published" in out, "the profile's reservation stands beside the number"
+    for line in (f"run folder  {whole.run.folder}", f"notebooks  {whole.run.folder / 'notebooks'}"):
+        assert line in out
+    assert (whole.run.folder / "run_summary.md").is_file()
+
+
+def test_a_whole_run_leaves_a_whole_folder(whole):
+    assert finished_once(whole.run, params.resolve("distilbert", {"profile": "ci"}))
+    assert summary.verify(whole.run.folder) == []
+    assert sorted(file.stem for file in (whole.run.folder / "notebooks").iterdir()) == params.chain("distilbert")
+    names = {file.name for file in whole.run.folder.iterdir() if file.name != ".lock"}
+    assert names == {
+        "config.json", "env.json", "data.json", "model.json", "status.json", "raw.jsonl", "iterations",
+        "predictions.parquet", "summary.json", "run_summary.md", "notebooks",
+    }  # fmt: skip
+
+
+def test_the_log_is_json_line_by_line(whole):
+    lines = [json.loads(line) for line in whole.done.stderr.splitlines()]
+    assert all({"time", "level", "message"} <= set(line) for line in lines)
+    assert lines[0]["run_id"] == whole.run.run_id
+    assert [line["notebook"] for line in lines if line.get("event") == "notebook"] == params.chain("distilbert")
+    steps = [(line["done"], line["total"]) for line in lines if line.get("event") == "progress"]
+    assert steps == [(i, 6) for i in range(1, 7)]
+
+
+def test_a_whole_run_can_be_shown_and_verified(whole, distilbench):
+    root = ("--results-root", whole.results)
+    assert "no difference" in distilbench("verify", "run", *root).out
+    assert whole.run.run_id in distilbench("show", *root).out
+    told = json.loads(distilbench("show", "latest", "--json", *root).out)
+    assert [cell["state"] for cell in told["cells"]] == ["ok", "ok"]
+
+
+# ------------------------------------------------------------------ stopped
+
+
+def start(results: Path, env: dict, *words: str) -> subprocess.Popen:
+    """`distilbench run` as a terminal starts it."""
+    command = [COMMAND, "run", "distilbert", "--profile", "ci", "--results-root", str(results), *words]
+    return subprocess.Popen(command, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_one_line_and_takes_the_kernel_along(tmp_path, number):
+    checkout = checkout_with_notebooks(tmp_path / "checkout", one="print('at work')\nimport time\ntime.sleep(120)")
+    process = start(tmp_path / "results", {"DISTILBENCH_ROOT": str(checkout)})
+    try:
+        while "at work" not in (line := process.stderr.readline()):
+            assert line, "it ended before it began"
+        kernels = descendants(process, "ipykernel")
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert said.strip() == ("interrupted: nothing that was measured is lost; the same command goes on from here"), (
+            "one line, no traceback of any process"
+        )
+        assert len(kernels) == 1
+        assert all_gone(kernels)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_killed_then_interrupted_then_finished(tmp_path):
+    """The real notebook: a kill in the first repetition, Ctrl-C in the second, and the third start completes it."""
+    notebook = paths.repo_root() / "notebooks" / "02_benchmark.ipynb"
+    checkout = checkout_with_notebooks(tmp_path / "checkout", **{notebook.stem: notebook})
+    results = tmp_path / "results"
+    env = {"DISTILBENCH_CACHE": str(tmp_path / "cache"), "DISTILBENCH_ROOT": str(checkout)}
+    words = ["-p", "passes", "[timing]", "-p", "repetitions", "2"]
+    for key in ("batch_sizes", "length_policies", "samples_per_cycle"):
+        words += ["-p", key, str(SMALL[key])]
+
+    process = start(results, env, *words)
+    at_work = wait_for(lambda: descendants(process, "distilbench.bench.worker"))
+    at_work += descendants(process, "ipykernel")
+    assert len(at_work) == 2
+    process.kill()
+    process.communicate()
+    assert all_gone(at_work, seconds=10), "kernel and worker end with it"
+    (run,) = runs.all_runs(results / "distilbert")
+    assert run.status["state"] == "cancelled"
+    assert committed(run) == []
+
+    process = start(results, env, *words)
+    wait_for(lambda: len(committed(run)) == 1)
+    at_work = wait_for(lambda: descendants(process, "distilbench.bench.worker"))
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("interrupted: nothing that was measured is lost")
+    assert all_gone(at_work)
+    assert run.status["state"] == "cancelled"
+    assert f"--resume {run.run_id}" in run.status["message"]
+    first = run.raw.read_bytes()
+
+    process = start(results, env, *words)
+    out, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert str(run.folder) in out
+    assert "[2/2]" in said, "it goes on at the second"
+    assert [run.run_id for run in runs.all_runs(results / "distilbert")] == [run.run_id]
+    assert run.raw.read_bytes().startswith(first)
+    given = {key: SMALL[key] for key in ("profile", "batch_sizes", "length_policies", "samples_per_cycle")}
+    assert finished_once(run, params.resolve("distilbert", given | {"passes": ["timing"], "repetitions": 2}))
+    assert summary.verify(run.folder) == []
+
+
+def test_a_finished_start_is_not_taken_for_an_interrupted_one(distilbench, monkeypatch, finished_run):
+    """Exit code 130 is for interrupts only; their message too."""
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chain, "run_study", interrupted)
+    result = distilbench("run", "distilbert")
+    assert result.code == 130
+    assert result.err.splitlines()[-1].startswith("interrupted: nothing that was measured is lost")
+    result = distilbench("show")
+    assert (result.code, result.err) == (0, "")
+
+
+def test_sigterm_is_an_interrupt(monkeypatch):
+    handlers = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(cli, "app", lambda **_: handlers[signal.SIGTERM](signal.SIGTERM, None))
+    with pytest.raises(KeyboardInterrupt):
+        cli.main()
+
+
+def test_a_reader_that_goes_away_is_no_error_to_speak_of():
+    """`distilbench version | true`"""
+    process = subprocess.Popen([COMMAND, "version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.wait(timeout=30)
+    process.stderr.close()
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "distilbench.cli", "nonsense"], capture_output=True, check=False)
+    assert done.returncode == 2

@@ -1,0 +1,110 @@
+"""The design of a sweep: its cells, the order of measuring, and no folder for a device that is not there."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from collections import Counter
+
+import pytest
+import synthetic
+
+import distilbench
+from distilbench.bench import design
+from distilbench.errors import DeviceError
+
+
+def plan_of(**given):
+    return [(cell.cell, where, number) for cell, where, number in design.plan(synthetic.resolved(**given))]
+
+
+SWEEP = {
+    "variants": ["eager", "sdpa"],
+    "length_policies": ["fixed-32", "longest"],
+    "batch_sizes": [1, 4, 8],
+    "repetitions": 4,
+    "memory_repetitions": 2,
+}
+
+
+def test_cells_are_all_combinations_in_reading_order():
+    cells = design.cells_of(synthetic.resolved(**SWEEP).params)
+    assert [(c.variant, c.length_policy, c.batch_size) for c in cells] == [
+        (variant, policy, size)
+        for variant in ("eager", "sdpa")
+        for policy in ("fixed-32", "longest")
+        for size in (1, 4, 8)
+    ]
+    assert {(c.device, c.dtype, c.model_source) for c in cells} == {("cpu", "float32", "embedded")}
+
+
+def test_names_of_cells_are_unique_fit_for_files_and_sort_by_batch_size():
+    cells = design.cells_of(
+        synthetic.resolved(**SWEEP | {"batch_sizes": [2, 16, 128], "samples_per_cycle": 128}).params
+    )
+    names = [cell.cell for cell in cells]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9-]+", name) for name in names)
+    assert names[:3] == sorted(names[:3]) == [f"eager-float32-fixed-32-b{size}" for size in ("002", "016", "128")]
+
+
+def test_every_repetition_of_every_cell_is_planned_once():
+    counted = Counter(plan_of(**SWEEP))
+    assert set(counted.values()) == {1}
+    assert len(counted) == 12 * (4 + 2)
+    assert {(where, number) for _, where, number in counted} == {
+        *(("timing", number) for number in range(4)),
+        *(("memory", number) for number in range(2)),
+    }
+
+
+def test_a_pass_that_was_not_asked_for_is_not_planned():
+    assert {where for _, where, _ in plan_of(passes=["memory"])} == {"memory"}
+
+
+def test_rounds_interleave_all_cells_each_in_an_order_of_its_own():
+    """So that a slow quarter of an hour of the machine touches all cells alike."""
+    steps = plan_of(**SWEEP)
+    rounds = [steps[i : i + 12] for i in range(0, len(steps), 12)]
+    assert [{(where, number) for _, where, number in one} for one in rounds] == [
+        {("timing", 0)},
+        {("timing", 1)},
+        {("timing", 2)},
+        {("timing", 3)},
+        {("memory", 0)},
+        {("memory", 1)},
+    ]
+    orders = [tuple(cell for cell, _, _ in one) for one in rounds]
+    assert len({frozenset(order) for order in orders}) == 1
+    assert len(set(orders)) == len(orders)
+
+
+def test_a_resumed_run_goes_on_in_the_same_order(tmp_path):
+    assert plan_of(**SWEEP) == plan_of(**SWEEP, run_id="mine", results_root=str(tmp_path))
+    assert plan_of(**SWEEP) != plan_of(**SWEEP, seed=18)
+
+
+def test_a_start_makes_a_run_with_these_cells(this_machine):
+    resolved = synthetic.resolved(**SWEEP)
+    run = design.start(resolved)
+    assert run.config["cells"] == [cell.model_dump() for cell in design.cells_of(resolved.params)]
+    assert design.start(resolved).run_id == run.run_id, "it is unfinished"
+    assert design.start(resolved, new=True).run_id != run.run_id
+
+
+def test_no_folder_is_made_for_a_device_that_is_not_there(this_machine, tmp_path, monkeypatch):
+    asked = []
+
+    def parse(name):
+        asked.append(name)
+        raise DeviceError("there is no device 'cuda:7' here")
+
+    device = types.ModuleType("distilbench.device")
+    device.parse = parse
+    monkeypatch.setitem(sys.modules, "distilbench.device", device)
+    monkeypatch.setattr(distilbench, "device", device, raising=False)
+    with pytest.raises(DeviceError):
+        design.start(synthetic.resolved(device="cuda:7"))
+    assert asked == ["cuda:7"]
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,248 @@
+"""What can be measured here: each finding when all is well, when something limits it, and when it is missing."""
+
+from __future__ import annotations
+
+import json
+import socket
+import types
+from pathlib import Path
+
+import pytest
+
+import distilbench
+from distilbench import doctor, embedded, environment
+from distilbench.collectors import energy
+from distilbench.collectors.energy import Counter
+from distilbench.doctor import Finding
+
+GIB = 2**30
+
+
+def only(findings: Finding | list[Finding]) -> tuple[str, str]:
+    (finding,) = findings if isinstance(findings, list) else [findings]
+    return finding.state, finding.text
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """torch as a stand-in: nothing of it is loaded here."""
+    fake = types.SimpleNamespace(available=lambda: ["cpu"], cuda_version=lambda: None)
+    monkeypatch.setattr(distilbench, "device", fake, raising=False)
+    return fake
+
+
+# ------------------------------------------------------------------ processor and memory
+
+
+def machine(monkeypatch, usable: int, logical: int, quota: str | None, isa=("avx2",)) -> None:
+    cpu = {"model": "Imagined", "affinity": list(range(usable)), "logical_cores": logical, "physical_cores": 4}
+    monkeypatch.setattr(environment, "cpu", lambda: cpu | {"isa": list(isa)})
+    monkeypatch.setattr(environment, "cgroup", lambda: {"cpu.max": quota})
+
+
+@pytest.mark.parametrize("quota", [None, "max 100000"])
+def test_a_whole_processor_is_ok(monkeypatch, quota):
+    machine(monkeypatch, 8, 8, quota)
+    assert only(doctor._cpu()) == ("ok", "Imagined; 8 of 8 logical cores usable (4 physical); avx2")
+
+
+@pytest.mark.parametrize(("usable", "quota"), [(2, None), (8, "150000 100000"), (2, "max 100000")])
+def test_a_part_of_a_processor_is_limited(monkeypatch, usable, quota):
+    machine(monkeypatch, usable, 8, quota, isa=())
+    state, text = only(doctor._cpu())
+    assert state == "limited"
+    assert f"{usable} of 8 logical cores" in text
+    assert "no vector extension" in text
+    assert f"cgroup cpu.max {quota}" in text
+
+
+@pytest.mark.parametrize(("available", "state"), [(16, "ok"), (3, "limited")])
+def test_memory(monkeypatch, available, state):
+    memory = types.SimpleNamespace(available=available * GIB, total=32 * GIB)
+    monkeypatch.setattr(doctor.psutil, "virtual_memory", lambda: memory)
+    assert only(doctor._memory()) == (state, f"{available}.0 of 32.0 GiB available")
+
+
+# ------------------------------------------------------------------ torch and GPUs
+
+
+def test_without_torch_nothing_can_be_measured(monkeypatch):
+    monkeypatch.setattr(environment, "packages", lambda: {"torch": None})
+    state, text = only(doctor._torch())
+    assert state == "missing"
+    assert "extra `run`" in text
+
+
+@pytest.mark.parametrize(("cuda", "built"), [(None, "without CUDA"), ("12.8", "for CUDA 12.8")])
+def test_torch_says_what_it_was_built_for(monkeypatch, device, cuda, built):
+    monkeypatch.setattr(environment, "packages", lambda: {"torch": "2.13.0"})
+    device.cuda_version = lambda: cuda
+    assert only(doctor._torch()) == ("ok", f"2.13.0, built {built}")
+
+
+def test_no_gpu_is_missing_with_the_reason(monkeypatch):
+    monkeypatch.setattr(environment, "gpus", lambda: ([], "NVML: Driver Not Loaded"))
+    assert only(doctor._gpus()) == ("missing", "none: NVML: Driver Not Loaded; cells on CUDA cannot be measured here")
+
+
+def test_a_gpu_that_torch_cannot_use_is_limited(monkeypatch, device):
+    gpu = {"name": "H100", "memory_MiB": 81559, "driver": "570.1"}
+    monkeypatch.setattr(environment, "gpus", lambda: ([gpu], None))
+    state, text = only(doctor._gpus())
+    assert state == "limited"
+    assert "H100, 81559 MiB, driver 570.1; but torch can use none" in text
+    device.available = lambda: ["cpu", "cuda:0"]
+    assert only(doctor._gpus()) == ("ok", "H100, 81559 MiB, driver 570.1; 1 usable by torch; NVML readable")
+
+
+# ------------------------------------------------------------------ energy and SLURM
+
+
+def test_energy_without_counters_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(tmp_path))
+    state, text = only(doctor._rapl())
+    assert state == "missing"
+    assert f"no RAPL counter at {tmp_path}" in text
+
+
+def test_each_counter_is_a_finding(monkeypatch):
+    counters = [Counter("package-0", True, "/x/energy_uj"), Counter("dram", False, "/y is for root only")]
+    monkeypatch.setattr(energy, "rapl_counters", lambda: counters)
+    assert [(f.topic, f.state, f.text) for f in doctor._rapl()] == [
+        ("CPU energy", "ok", "RAPL package-0: readable"),
+        ("CPU energy", "limited", "RAPL dram: /y is for root only"),
+    ]
+
+
+def test_slurm(monkeypatch, tmp_path):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert only(doctor._slurm()) == ("missing", "no sbatch on the PATH: runs are local")
+    (tmp_path / "sbatch").touch(mode=0o755)
+    assert only(doctor._slurm()) == ("ok", "sbatch is on the PATH")
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    assert only(doctor._slurm()) == ("ok", "inside job 42")
+
+
+# ------------------------------------------------------------------ the hub and the cache
+
+
+@pytest.fixture
+def online(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+
+def test_a_hub_that_answers_is_ok(monkeypatch, online):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        assert only(doctor._hub()) == ("ok", f"{endpoint} answers")
+    state, text = only(doctor._hub())
+    assert state == "missing"
+    assert f"{endpoint} cannot be reached (" in text
+    assert "source=embedded" in text
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "hub.example.org", "http://127.0.0.1:port", "http://127.0.0.1:99999", "https://"]
+)
+def test_a_hub_whose_address_is_none_is_missing(monkeypatch, online, endpoint):
+    """No request may go to this machine's own web server only because a name is missing."""
+
+    def refuse(place, timeout):
+        raise AssertionError(f"asked {place}")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    state, text = only(doctor._hub())
+    assert state == "missing"
+    assert f"HF_ENDPOINT is {endpoint!r}, which is no address such as https://huggingface.co" in text
+
+
+def test_the_public_hub_is_asked_where_nothing_is_set(monkeypatch, online):
+    asked = []
+
+    def connect(place, timeout):
+        asked.append((place, timeout))
+        raise TimeoutError("timed out")
+
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    assert only(doctor._hub())[0] == "missing"
+    assert asked == [(("huggingface.co", 443), 3)]
+
+
+def test_a_hub_that_one_is_told_to_leave_alone_is_limited(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    state, text = only(doctor._hub())
+    assert state == "limited"
+    assert "HF_HUB_OFFLINE=1" in text
+
+
+def test_the_embedded_source_is_ok_when_both_files_are_cached(monkeypatch, tmp_path):
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path))
+    (tmp_path / "packages").mkdir()
+    for package in (embedded.MINILM, embedded.VADER):
+        state, text = only(doctor._embedded())
+        assert state == "limited"
+        assert "will be fetched" in text
+        (tmp_path / "packages" / package.filename).touch()
+    assert only(doctor._embedded()) == ("ok", "model and text are in the cache")
+
+
+# ------------------------------------------------------------------ disk
+
+
+def free_space(monkeypatch, gib: int) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=gib * GIB))
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("DISTILBENCH_RESULTS", str(tmp_path / "results" / "not" / "made" / "yet"))
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path))
+    free_space(monkeypatch, 50)
+    return tmp_path
+
+
+def test_places_with_space_are_ok_even_before_they_are_made(places):
+    assert only(doctor._places()) == (
+        "ok",
+        f"results {places}/results/not/made/yet: 50 GiB free; cache {places}: 50 GiB free",
+    )
+    assert list(places.iterdir()) == [], "looking makes nothing"
+
+
+def test_places_that_are_nearly_full_are_limited(places, monkeypatch):
+    free_space(monkeypatch, 1)
+    assert only(doctor._places())[0] == "limited"
+
+
+def test_a_place_that_cannot_be_written_is_limited(places, monkeypatch):
+    monkeypatch.setattr(doctor.os, "access", lambda folder, _: folder != places)
+    state, text = only(doctor._places())
+    assert state == "limited"
+    assert text.count("NOT WRITABLE") == 2
+
+
+def test_a_place_below_a_regular_file_cannot_be_written(places):
+    (places / "results").touch()
+    state, text = only(doctor._places())
+    assert state == "limited"
+    assert f"results {places}/results/not/made/yet: 50 GiB free, NOT WRITABLE" in text
+    assert text.count("NOT WRITABLE") == 1
+
+
+# ------------------------------------------------------------------ all together
+
+
+def test_an_examination_of_this_machine_finds_something_on_every_topic(monkeypatch, device):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    findings = doctor.examine()
+    topics = [finding.topic for finding in findings]
+    assert list(dict.fromkeys(topics)) == [
+        "CPU", "memory", "torch", "GPU", "CPU energy", "SLURM", "model hub", "embedded source", "disk",
+    ]  # fmt: skip
+    assert all(finding.text for finding in findings)
+    assert {finding.state for finding in findings} <= {"ok", "limited", "missing"}
+    assert json.dumps([vars(finding) for finding in findings])

@@ -1,0 +1,255 @@
+"""What env.json says of a machine: read where it can be read, null where it cannot, never guessed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import types
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from distilbench import environment, paths
+
+CPUINFO = """\
+processor\t: 0
+model name\t: Imagined CPU @ 3.00GHz
+flags\t\t: fpu avx2 fma avx512f amx_int8 unknown_flag
+
+processor\t: 1
+model name\t: Another CPU
+flags\t\t: fpu
+"""
+
+
+def read_text_of(monkeypatch, **files: str | OSError) -> None:
+    """Makes files of /proc say this; `cpuinfo="..."` is /proc/cpuinfo, `self_cgroup` is /proc/self/cgroup."""
+    original = Path.read_text
+    contents = {f"/proc/{name.replace('_', '/')}": content for name, content in files.items()}
+
+    def read_text(self, *arguments, **named):
+        content = contents.get(str(self))
+        if isinstance(content, OSError):
+            raise content
+        return original(self, *arguments, **named) if content is None else content
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+
+
+# ------------------------------------------------------------------ everything
+
+
+def test_a_capture_is_plain_json_with_all_its_parts():
+    env = environment.capture()
+    assert json.loads(json.dumps(env, allow_nan=False)) == env
+    assert env.keys() == {
+        "schema_version", "captured", "host", "cpu", "memory_MiB", "cgroup", "gpus", "python", "packages",
+        "lock_sha256", "git", "threads", "slurm",
+    }  # fmt: skip
+    assert env["memory_MiB"] > 100
+    assert env["python"]["version"] == sys.version.split()[0]
+    assert env["lock_sha256"] == paths.sha256_file(paths.repo_root() / "constraints.txt")
+    assert env["cpu"]["affinity"] == sorted(os.sched_getaffinity(0))
+
+
+def test_no_secret_of_the_environment_is_captured(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "node[1-2]")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    env = environment.capture()
+    assert "hf_secret" not in json.dumps(env)
+    assert env["slurm"]["SLURM_JOB_ID"] == "42"
+    assert env["slurm"]["SLURM_JOB_NODELIST"] == "node[1-2]"
+    assert env["threads"]["OMP_NUM_THREADS"] == "3"
+    assert env["threads"]["MKL_NUM_THREADS"] is None
+
+
+def test_time_is_utc_to_the_second(monkeypatch):
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", environment.now())
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    code = "from distilbench.environment import now; print(now())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = datetime.strptime(done.stdout.strip(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert abs((said - datetime.now(UTC)).total_seconds()) < 60
+
+
+def test_the_key_holds_what_repetitions_must_share(captured):
+    key = environment.key_of(captured)
+    assert set(key) == {
+        "host", "cpu", "usable cores", "python", "gpus", "distilbench", "torch", "transformers", "tokenizers", "numpy",
+    }  # fmt: skip
+    assert key["usable cores"] == len(os.sched_getaffinity(0))
+    assert environment.key_of(json.loads(json.dumps(captured))) == key, "read back from env.json it is the same"
+
+
+# ------------------------------------------------------------------ processor and limits
+
+
+def test_the_first_processor_of_proc_is_described(monkeypatch):
+    read_text_of(monkeypatch, cpuinfo=CPUINFO)
+    cpu = environment.cpu()
+    assert cpu["model"] == "Imagined CPU @ 3.00GHz"
+    assert cpu["isa"] == ["avx2", "fma", "avx512f", "amx_int8"]
+
+
+def test_without_proc_the_processor_has_a_name_all_the_same(monkeypatch):
+    read_text_of(monkeypatch, cpuinfo=FileNotFoundError())
+    cpu = environment.cpu()
+    assert cpu["model"]
+    assert cpu["isa"] == []
+    assert cpu["logical_cores"] >= 1
+
+
+def test_limits_are_those_of_the_own_cgroup_else_of_the_root(tmp_path, monkeypatch):
+    read_text_of(monkeypatch, self_cgroup="3:cpuset:/old\n0::/user.slice/job_7\n")
+    own = tmp_path / "user.slice" / "job_7"
+    own.mkdir(parents=True)
+    (own / "cpu.max").write_text("150000 100000\n")
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert environment.cgroup(tmp_path) == {
+        "cpu.max": "150000 100000",
+        "memory.max": "max",
+        "cpuset.cpus.effective": None,
+    }
+
+
+@pytest.mark.parametrize("self_cgroup", ["0::/\n", "0::/gone\n", PermissionError()])
+def test_limits_of_the_root_hold_where_there_is_no_own_cgroup(tmp_path, monkeypatch, self_cgroup):
+    read_text_of(monkeypatch, self_cgroup=self_cgroup)
+    (tmp_path / "cpuset.cpus.effective").write_text("0-1\n")
+    assert environment.cgroup(tmp_path) == {"cpu.max": None, "memory.max": None, "cpuset.cpus.effective": "0-1"}
+
+
+def test_without_cgroups_nothing_is_said(tmp_path):
+    assert set(environment.cgroup(tmp_path / "absent").values()) == {None}
+
+
+# ------------------------------------------------------------------ GPUs
+
+
+class FakeNvml(types.ModuleType):
+    """NVML as its library shows it: two GPUs; `fails` names the call that does not work. Notes all calls."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, fails: str = "") -> None:
+        super().__init__("pynvml")
+        self.fails, self.calls = fails, []
+
+    def _call(self, name: str, result=None):
+        self.calls.append(name)
+        if name == self.fails:
+            raise self.NVMLError("Driver Not Loaded")
+        return result
+
+    def nvmlInit(self):
+        self._call("init")
+
+    def nvmlShutdown(self):
+        self._call("shutdown")
+
+    def nvmlDeviceGetCount(self):
+        return self._call("count", 2)
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        return self._call("handle", index)
+
+    def nvmlDeviceGetName(self, handle):
+        return f"Imagined GPU {handle}"
+
+    def nvmlDeviceGetUUID(self, handle):
+        return f"GPU-{handle}"
+
+    def nvmlDeviceGetMemoryInfo(self, handle):
+        return types.SimpleNamespace(total=(handle + 1) * 2**30)
+
+    def nvmlSystemGetDriverVersion(self):
+        return self._call("driver", "570.1")
+
+
+def fake_nvml(monkeypatch, nvml):
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    return nvml
+
+
+def test_all_gpus_are_listed_and_nvml_is_closed(monkeypatch):
+    nvml = fake_nvml(monkeypatch, FakeNvml())
+    assert environment.gpus() == (
+        [
+            {"name": "Imagined GPU 0", "uuid": "GPU-0", "memory_MiB": 1024, "driver": "570.1"},
+            {"name": "Imagined GPU 1", "uuid": "GPU-1", "memory_MiB": 2048, "driver": "570.1"},
+        ],
+        None,
+    )
+    assert (nvml.calls[0], nvml.calls[-1]) == ("init", "shutdown")
+
+
+def test_without_the_library_the_reason_says_which(monkeypatch):
+    fake_nvml(monkeypatch, None)
+    assert environment.gpus() == ([], "nvidia-ml-py is not installed (extra `run`)")
+
+
+def test_without_a_driver_the_reason_is_nvmls_and_nothing_is_closed(monkeypatch):
+    nvml = fake_nvml(monkeypatch, FakeNvml(fails="init"))
+    assert environment.gpus() == ([], "NVML: Driver Not Loaded")
+    assert nvml.calls == ["init"]
+
+
+@pytest.mark.parametrize("fails", ["count", "handle", "driver"])
+def test_an_error_half_way_is_a_reason_and_nvml_is_closed(monkeypatch, fails):
+    nvml = fake_nvml(monkeypatch, FakeNvml(fails=fails))
+    assert environment.gpus() == ([], "NVML: Driver Not Loaded")
+    assert nvml.calls[-1] == "shutdown"
+
+
+# ------------------------------------------------------------------ software
+
+
+def test_versions_of_packages(monkeypatch):
+    monkeypatch.setattr(environment, "PACKAGES", ("numpy", "no-such-package"))
+    versions = environment.packages()
+    assert re.match(r"\d+\.\d+", versions["numpy"])
+    assert versions["no-such-package"] is None
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A checkout that is not under git yet, and has no lock file."""
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "studies.yml").touch()
+    monkeypatch.setenv("DISTILBENCH_ROOT", str(tmp_path))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    return tmp_path
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@example.org", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_checkout_without_git_has_no_commit(checkout):
+    assert environment.git() == {"sha": None, "dirty": None}
+    assert environment.lock_sha256() is None
+
+
+def test_a_commit_is_named_and_changes_are_seen(checkout):
+    git(checkout, "init", "--quiet")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "--message", "first")
+    sha = git(checkout, "rev-parse", "HEAD")
+    assert environment.git() == {"sha": sha, "dirty": False}
+    (checkout / "new").touch()
+    assert environment.git() == {"sha": sha, "dirty": True}
+
+
+def test_a_machine_without_git_says_nothing(checkout, monkeypatch):
+    monkeypatch.setenv("PATH", str(checkout))
+    assert environment.git() == {"sha": None, "dirty": None}

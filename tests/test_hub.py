@@ -1,0 +1,480 @@
+"""The hub source, end to end: the real clients in a fresh process each, over a real socket, against a loopback hub."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from loopback_hub import LoopbackHub
+
+from distilbench import paths
+
+MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+SHORT_REVISION = "714eb0f"
+DATASET = "nyu-mll/glue"
+VALIDATION = "sst2/validation-00000-of-00001.parquet"
+MODEL_KEY = f"model {MODEL}@{SHORT_REVISION}"
+DATA_KEY = f"data {DATASET}/sst2/validation@main"
+SENTENCES = ("a moving film ", "it is dull and slow ", "great fun ")  # SST-2's own end in a blank
+WAYS_OUT = ("`distilbench fetch`", "source=embedded")
+
+# ------------------------------------------------------------------ what is on the hub
+
+
+def model_files(seed: int) -> dict[str, bytes]:
+    """A tiny classifier, laid out as the real one: vocab.txt, no tokenizer.json, and formats that nobody asks for."""
+    import torch
+    from safetensors.torch import save
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    tokenizer = json.loads((paths.repo_root() / "tests/data/tiny_tokenizer/tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    config = DistilBertConfig(
+        vocab_size=len(vocabulary), n_layers=2, n_heads=2, dim=64, hidden_dim=128,
+        id2label={0: "NEGATIVE", 1: "POSITIVE"}, label2id={"NEGATIVE": 0, "POSITIVE": 1},
+        architectures=["DistilBertForSequenceClassification"],
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    weights = save(DistilBertForSequenceClassification(config).state_dict(), metadata={"format": "pt"})
+    return {
+        "README.md": b"# a tiny stand-in",
+        "config.json": config.to_json_string().encode(),
+        "model.safetensors": weights,
+        "onnx/tokenizer.json": b"{}",
+        "pytorch_model.bin": b"never to be downloaded",
+        "tokenizer_config.json": b'{"do_lower_case": true, "model_max_length": 512}',
+        "vocab.txt": "".join(f"{word}\n" for word in sorted(vocabulary, key=vocabulary.get)).encode(),
+    }
+
+
+def glue_files(sentences: tuple[str, ...]) -> dict[str, bytes]:
+    """Two configurations of GLUE; only the card knows the names of the labels."""
+    names = {"cola": ["unacceptable", "acceptable"], "sst2": ["negative", "positive"]}
+    splits = ("train", "validation", "test")
+    features = {
+        config: [
+            {"name": "sentence", "dtype": "string"},
+            {"name": "label", "dtype": {"class_label": {"names": {str(i): name for i, name in enumerate(labels)}}}},
+            {"name": "idx", "dtype": "int32"},
+        ]
+        for config, labels in names.items()
+    }
+    card = {
+        "configs": [
+            {"config_name": config, "data_files": [{"split": s, "path": f"{config}/{s}-*"} for s in splits]}
+            for config in names
+        ],
+        "dataset_info": [{"config_name": config, "features": features[config]} for config in names],
+    }
+    files = {"README.md": f"---\n{yaml.safe_dump(card, sort_keys=False)}---\n# GLUE\n".encode()}
+    for config in names:
+        for split in splits:
+            labels = [-1] * len(sentences) if split == "test" else [(i + 1) % 2 for i in range(len(sentences))]
+            table = pa.table(
+                {
+                    "sentence": [f"{config} {split}" for _ in sentences] if config == "cola" else list(sentences),
+                    "label": pa.array(labels, pa.int64()),
+                    "idx": pa.array(range(len(sentences)), pa.int32()),
+                }
+            )
+            pq.write_table(table, buffer := io.BytesIO())
+            files[f"{config}/{split}-00000-of-00001.parquet"] = buffer.getvalue()
+    return files
+
+
+@pytest.fixture(scope="module")
+def content() -> dict[str, dict[str, bytes]]:
+    """Files of both repositories, and of what they become when their branches move."""
+    return {
+        "model": model_files(seed=1),
+        "moved model": model_files(seed=2),
+        "data": glue_files(SENTENCES),
+        "moved data": glue_files(("other words ", *SENTENCES)),
+    }
+
+
+def stocked(hub: LoopbackHub, content: dict[str, dict[str, bytes]]) -> LoopbackHub:
+    """Puts both repositories there; equal content gives equal commits."""
+    hub.push("models", MODEL, content["model"], "main", SHORT_REVISION)
+    hub.push("datasets", DATASET, content["data"], "main")
+    return hub
+
+
+@pytest.fixture
+def hub(content):
+    """A hub of its own for each test, so that its faults stay there."""
+    with LoopbackHub() as running:
+        yield stocked(running, content)
+
+
+def commit_of(hub: LoopbackHub, kind: str, name: str) -> str:
+    """What main stands for."""
+    return hub.repositories[kind, name].branches["main"]
+
+
+# ------------------------------------------------------------------ a user's process
+
+FETCH = f"""
+from distilbench import hub
+folder, commit = hub.fetch_model({MODEL!r}, {SHORT_REVISION!r})
+answer = {{"commit": commit, "folder": str(folder)}}
+"""
+TEXTS = """
+from distilbench import data
+from distilbench.params import DistilbertParams
+texts = data.load_texts(DistilbertParams(source="hub"))
+answer = {"commit": texts.about["revision"], "texts": texts.texts, "labels": texts.labels, "names": texts.label_names}
+"""
+FORWARD = f"""
+from distilbench import models
+from distilbench.params import DistilbertParams
+tokens = models.load_tokenizer(DistilbertParams(source="hub"))({list(SENTENCES)!r}, return_tensors="pt", padding=True)
+loaded = models.load_model(name={MODEL!r}, revision={SHORT_REVISION!r})
+answer = {{
+    "ids": tokens["input_ids"].tolist(),
+    "logits": loaded.forward(tokens["input_ids"], tokens["attention_mask"]).tolist(),
+    "names": loaded.info.label_names,
+    "commit": loaded.info.revision,
+    "matched": models.match_labels(loaded.info.label_names, ("negative", "positive")),
+}}
+"""
+STEP = """
+try:
+{code}
+except DistilbenchError as error:
+    answer = {{"error": type(error).__name__, "message": str(error)}}
+answers[{name!r}] = answer
+"""
+START = """
+import json
+from distilbench import hub
+from distilbench.errors import DistilbenchError
+hub.RETRY_DELAYS_S = (0.1, 0.1)
+answers = {}
+"""
+
+
+def run(url: str, home: Path, environment: dict[str, str] | None = None, **steps: str) -> dict[str, Any]:
+    """Runs the steps in order in a fresh process (the clients read their settings when imported).
+
+    Args:
+        url: of the hub.
+        home: holds the caches and the lock.
+        environment: further variables.
+        steps: by name, code that sets `answer`.
+
+    Returns:
+        By name of the step its answer; for an error that people are meant to read, its type and message.
+    """
+    inherited = {k: v for k, v in os.environ.items() if not re.match("HF_|HUGGING|TRANSFORMERS_|.*_proxy$", k, re.I)}
+    own = {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(home / "hf"),
+        "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # `datasets` would tell a server elsewhere
+        "NO_PROXY": "127.0.0.1",
+        "DISTILBENCH_CACHE": str(home / "cache"),
+        "DISTILBENCH_REVISIONS_LOCK": str(home / "revisions.lock"),
+    }
+    code = START + "".join(STEP.format(name=n, code=textwrap.indent(c, "    ")) for n, c in steps.items())
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print(json.dumps(answers))"],
+        env=inherited | own | (environment or {}), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def locked(home: Path) -> dict[str, dict[str, str]]:
+    """What the lock holds."""
+    file = home / "revisions.lock"
+    return yaml.safe_load(file.read_text()) if file.exists() else {}
+
+
+def hashes_in(message: str) -> list[str]:
+    """The SHA-256 sums that a message names, in order."""
+    return re.findall(r"\b[0-9a-f]{64}\b", message)
+
+
+def is_clear(answer: dict[str, Any], error: str, *words: str) -> bool:
+    """Whether the step ended in one readable message of this type that says all of this."""
+    assert answer.get("error") == error, answer
+    missing = [word for word in words if word not in answer["message"]]
+    assert not missing, f"{missing} not in: {answer['message']}"
+    assert "Traceback" not in answer["message"]
+    assert "\n" not in answer["message"]
+    return True
+
+
+@dataclass(frozen=True)
+class Download:
+    """What the first fetch gave.
+
+    Attributes:
+        answers: of the steps.
+        home: caches and lock; copy it before changing it.
+        requests: what the hub was asked.
+        url: where the hub was; nothing listens there any more.
+    """
+
+    answers: dict[str, Any]
+    home: Path
+    requests: list[str]
+    url: str
+
+
+@pytest.fixture(scope="module")
+def download(content, tmp_path_factory) -> Download:
+    """One fetch of model and text into empty caches."""
+    home = tmp_path_factory.mktemp("home")
+    with LoopbackHub() as running:
+        stocked(running, content)
+        answers = run(running.url, home, model=FORWARD, texts=TEXTS)
+        return Download(answers, home, running.requests, running.url)
+
+
+@pytest.fixture
+def home(download, tmp_path) -> Path:
+    """A copy of what the first fetch left: caches and lock."""
+    return Path(shutil.copytree(download.home, tmp_path / "home", symlinks=True))
+
+
+# ------------------------------------------------------------------ download, lock, offline
+
+
+def test_download_gives_a_working_model_and_the_text(download):
+    model, texts = download.answers["model"], download.answers["texts"]
+    assert model["names"] == ["NEGATIVE", "POSITIVE"]
+    assert model["matched"] == [0, 1]
+    assert [len(row) for row in model["logits"]] == [2, 2, 2]
+    assert len({str(row) for row in model["ids"]}) == 3, "vocab.txt was not used: all sentences have the same tokens"
+    assert texts["texts"] == ["a moving film", "it is dull and slow", "great fun"]
+    assert texts["labels"] == [1, 0, 1]
+    assert texts["names"] == ["negative", "positive"]
+
+
+def test_download_takes_what_is_needed_and_no_more(download):
+    fetched = {
+        line.split()[1].rpartition("/")[2]
+        for line in download.requests
+        if line.startswith("GET") and "/resolve/" in line
+    }
+    assert fetched == {
+        "README.md", "config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt", Path(VALIDATION).name
+    }  # fmt: skip
+    assert not any("/cola/" in line or "/test-" in line for line in download.requests)
+
+
+def test_download_is_locked_by_commit_and_content(download):
+    lock = locked(download.home)
+    assert set(lock) == {MODEL_KEY, DATA_KEY}
+    assert lock[MODEL_KEY]["commit"] == download.answers["model"]["commit"]
+    assert lock[DATA_KEY]["commit"] == download.answers["texts"]["commit"]
+    assert all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in lock.values())
+
+
+def test_the_plain_datasets_client_reads_the_same_rows(hub, tmp_path):
+    plain = f"""
+import datasets
+rows = datasets.load_dataset({DATASET!r}, "sst2", split="validation", revision={commit_of(hub, "datasets", DATASET)!r})
+answer = {{"texts": rows["sentence"][:], "labels": rows["label"][:], "names": rows.features["label"].names}}
+"""
+    answers = run(hub.url, tmp_path, plain=plain, ours=TEXTS)
+    assert answers["plain"]["texts"] == list(SENTENCES)
+    assert answers["plain"]["labels"] == answers["ours"]["labels"]
+    assert answers["plain"]["names"] == answers["ours"]["names"]
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cached", "on another machine"])
+def test_a_moved_branch_does_not_change_what_is_loaded(hub, home, content, download, cached):
+    hub.push("models", MODEL, content["moved model"], "main", SHORT_REVISION)
+    hub.push("datasets", DATASET, content["moved data"], "main")
+    if not cached:
+        shutil.rmtree(home / "hf")
+    answers = run(hub.url, home, model=FETCH, texts=TEXTS)
+    assert answers["model"]["commit"] == download.answers["model"]["commit"]
+    assert answers["texts"] == download.answers["texts"]
+    weights = Path(answers["model"]["folder"], "model.safetensors").read_bytes()
+    assert weights == content["model"]["model.safetensors"]
+    assert locked(home) == locked(download.home)
+    if cached:
+        assert [line for line in hub.requests if "nyu-mll" in line or "distilbert" in line] == []
+
+
+def test_a_cache_that_another_tool_filled_in_part_is_completed(hub, home, download):
+    for name, file in (("models--*", "vocab.txt"), ("datasets--*", VALIDATION)):
+        (repository,) = (home / "hf" / "hub").glob(name)
+        shutil.rmtree(repository / "trees")  # a client that fetches single files lists none
+        (missing,) = repository.glob(f"snapshots/*/{file}")
+        missing.unlink()
+    answers = run(hub.url, home, model=FETCH, texts=TEXTS)
+    assert answers["model"]["commit"] == download.answers["model"]["commit"], answers["model"]
+    assert answers["texts"] == download.answers["texts"]
+
+
+def test_other_content_under_the_same_commit_is_refused(hub, home, content):
+    model, data = hub.repositories["models", MODEL], hub.repositories["datasets", DATASET]
+    model.commits[commit_of(hub, "models", MODEL)] = content["moved model"]
+    data.commits[commit_of(hub, "datasets", DATASET)] = content["moved data"]
+    shutil.rmtree(home / "hf")
+    lock = locked(home)
+    answers = run(hub.url, home, model=FETCH, texts=TEXTS)
+    for step, error, key in (("model", "HubError", MODEL_KEY), ("texts", "DataError", DATA_KEY)):
+        assert is_clear(answers[step], error, key, "is not what it was", "delete the entry")
+        then, now = hashes_in(answers[step]["message"])
+        assert then == lock[key]["sha256"]
+        assert now != then
+    assert locked(home) == lock
+
+
+def test_other_vocabulary_under_the_same_commit_is_refused(hub, home, content):
+    files = content["model"] | {"vocab.txt": content["model"]["vocab.txt"].replace(b"film\n", b"clip\n")}
+    hub.repositories["models", MODEL].commits[commit_of(hub, "models", MODEL)] = files
+    shutil.rmtree(home / "hf")
+    assert is_clear(run(hub.url, home, model=FETCH)["model"], "HubError", "is not what it was")
+
+
+def test_offline_loads_what_was_downloaded(home, download):
+    answers = run(download.url, home, {"HF_HUB_OFFLINE": "1"}, model=FORWARD, texts=TEXTS)
+    assert answers == download.answers
+
+
+def test_offline_with_an_empty_cache_names_the_ways_out(hub, tmp_path):
+    answers = run(hub.url, tmp_path, {"HF_HUB_OFFLINE": "1"}, model=FETCH, texts=TEXTS)
+    assert is_clear(answers["model"], "HubError", MODEL, "HF_HUB_OFFLINE=1", "not in the cache", *WAYS_OUT)
+    assert is_clear(answers["texts"], "HubError", DATASET, "HF_HUB_OFFLINE=1", "not in the cache", *WAYS_OUT)
+    assert hub.requests == []
+
+
+# ------------------------------------------------------------------ damage
+
+
+def with_one_bit_changed(content: bytes) -> bytes:
+    """The same size, other content; in a safetensors file the header stays valid."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def test_damage_on_the_way_is_found_and_can_be_repaired(hub, tmp_path):
+    hub.spoil = {"model.safetensors": with_one_bit_changed, VALIDATION: with_one_bit_changed}
+    answers = run(hub.url, tmp_path, model=FETCH, model_again=FETCH, texts=TEXTS, texts_again=TEXTS)
+    for step, file in (("model", "model.safetensors"), ("texts", VALIDATION)):
+        assert is_clear(answers[step], "HubError", file, "is damaged", "delete", "fetch again")
+        assert len(set(hashes_in(answers[step]["message"]))) == 2
+        assert answers[f"{step}_again"] == answers[step], "the damaged file in the cache was accepted"
+    assert locked(tmp_path) == {}
+    hub.spoil = {}
+    for step in ("model", "texts"):
+        shutil.rmtree(re.search(r"delete (\S+) and fetch again", answers[step]["message"])[1])
+    run(hub.url, tmp_path, model=FETCH, texts=TEXTS)
+    assert set(locked(tmp_path)) == {MODEL_KEY, DATA_KEY}
+
+
+def test_a_truncated_download_is_found(hub, tmp_path):
+    hub.spoil = dict.fromkeys(("model.safetensors", VALIDATION), lambda content: content[:-100])
+    answers = run(hub.url, tmp_path, model=FETCH, texts=TEXTS)
+    assert is_clear(answers["model"], "HubError", MODEL, "damaged", "file should be of size", *WAYS_OUT)
+    assert is_clear(answers["texts"], "HubError", DATASET, "damaged", "file should be of size", *WAYS_OUT)
+    assert locked(tmp_path) == {}
+
+
+def test_damage_in_the_cache_is_found_later(home, download):
+    snapshots = home / "hf" / "hub"
+    (weights,) = snapshots.glob("models--*/snapshots/*/model.safetensors")
+    weights.write_bytes(with_one_bit_changed(weights.read_bytes()))
+    (sentences,) = snapshots.glob(f"datasets--*/snapshots/*/{VALIDATION}")
+    sentences.write_bytes(sentences.read_bytes()[:-100])
+    answers = run(download.url, home, {"HF_HUB_OFFLINE": "1"}, model=FETCH, texts=TEXTS)
+    assert is_clear(answers["model"], "HubError", "is not what it was", str(snapshots), "fetch again")
+    assert hashes_in(answers["model"]["message"])[0] == locked(home)[MODEL_KEY]["sha256"]
+    assert is_clear(answers["texts"], "HubError", "cannot read sst2/validation", str(snapshots), "fetch again")
+
+
+# ------------------------------------------------------------------ refusals and silence
+
+
+def test_without_permission_it_says_how_to_log_in(hub, tmp_path):
+    hub.token = "hf_a_token"
+    answers = run(hub.url, tmp_path, model=FETCH, texts=TEXTS)
+    for step in ("model", "texts"):
+        assert is_clear(answers[step], "HubError", "refused (401)", "`hf auth login`", "HF_TOKEN")
+    answers = run(hub.url, tmp_path, {"HF_TOKEN": hub.token}, model=FETCH, texts=TEXTS)
+    assert "error" not in answers["model"] | answers["texts"]
+
+
+def test_a_hub_that_is_briefly_overloaded_is_asked_again(hub, tmp_path):
+    hub.overloaded_for = 2
+    answers = run(hub.url, tmp_path, model=FETCH, texts=TEXTS)
+    assert [line[-3:] for line in hub.requests if MODEL in line][:3] == ["503", "503", "200"]
+    assert answers["model"]["commit"] == commit_of(hub, "models", MODEL)
+
+
+def test_a_hub_that_stays_overloaded_is_left_alone_after_three_questions(hub, tmp_path):
+    hub.overloaded_for = float("inf")
+    answers = run(hub.url, tmp_path, model=FETCH, texts=TEXTS)
+    for step, name in (("model", MODEL), ("texts", DATASET)):
+        assert is_clear(answers[step], "HubError", name, hub.url, "503", "Try later", *WAYS_OUT)
+        assert sum(name in line for line in hub.requests) == 3
+
+
+def test_no_route_names_the_ways_out(download, tmp_path):
+    answers = run(download.url, tmp_path, model=FETCH, texts=TEXTS)
+    assert is_clear(answers["model"], "HubError", MODEL, download.url, "cannot be reached", *WAYS_OUT)
+    assert is_clear(answers["texts"], "HubError", DATASET, download.url, "cannot be reached", *WAYS_OUT)
+
+
+def test_no_route_to_a_locked_commit_fails_at_once(home, download):
+    shutil.rmtree(home / "hf")
+    code = "import time\nstarted = time.monotonic()\ntry:\n" + textwrap.indent(FETCH, "    ")
+    code += "except DistilbenchError:\n    answer = time.monotonic() - started\n"
+    assert run(download.url, home, waited_s=code)["waited_s"] < 10  # the client's own retries would take 23 s
+
+
+# ------------------------------------------------------------------ what is not there
+
+
+def of_other(**params: str) -> str:
+    """The step that loads other text."""
+    return TEXTS.replace('source="hub"', "source='hub', " + ", ".join(f"{k}={v!r}" for k, v in params.items()))
+
+
+def test_what_is_not_there_is_named(hub, tmp_path):
+    answers = run(
+        hub.url, tmp_path,
+        revision=FETCH.replace(SHORT_REVISION, "0ddba11"),
+        data_revision=of_other(dataset_revision="v9"),
+        configuration=of_other(dataset_config="sst3"),
+        split=of_other(dataset_split="dev"),
+        labels=of_other(dataset_split="test"),
+        stranger=of_other(dataset_name="nobody/nothing"),
+    )  # fmt: skip
+    assert is_clear(answers["revision"], "HubError", f"{MODEL}@0ddba11", "does not have it", "Invalid rev id: 0ddba11")
+    assert is_clear(
+        answers["data_revision"], "HubError", f"{DATASET}@v9", "does not have it", "Check name and revision"
+    )
+    assert is_clear(answers["configuration"], "DataError", "'sst3'", "cola, sst2")
+    assert is_clear(answers["split"], "DataError", "'dev'", "train, validation, test")
+    assert is_clear(answers["labels"], "DataError", "withheld", "validation or train")
+    assert is_clear(answers["stranger"], "HubError", "nobody/nothing", "check the name")
+    assert locked(tmp_path) == {}
+
+
+def test_part_of_a_split_and_the_other_configuration(hub, tmp_path):
+    answers = run(
+        hub.url, tmp_path, part=of_other(dataset_split="validation[1:]"), cola=of_other(dataset_config="cola")
+    )
+    assert answers["part"]["texts"] == [sentence.strip() for sentence in SENTENCES[1:]]
+    assert answers["cola"]["texts"] == ["cola validation"] * 3
+    assert answers["cola"]["names"] == ["unacceptable", "acceptable"]

@@ -1,0 +1,83 @@
+"""papermill alone, as a batch job calls it: `papermill notebooks/02_benchmark.ipynb -p device cpu`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from distilbench import params, paths, runs, summary
+
+PAPERMILL = str(Path(sys.executable).parent / "papermill")
+NOTEBOOK = paths.repo_root() / "notebooks" / "02_benchmark.ipynb"
+COMPLETE = {
+    *("config.json", "env.json", "data.json", "model.json", "status.json", "raw.jsonl", "iterations"),
+    *("predictions.parquet", "summary.json", "run_summary.md", "notebooks"),
+}
+
+
+@pytest.fixture
+def papermill(tmp_path):
+    """Executes papermill in the ci profile from a folder that is not the checkout, with stdout sent to a file."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def execute(*words: str) -> subprocess.CompletedProcess:
+        env = os.environ | {"DISTILBENCH_PROFILE": "ci", "DISTILBENCH_CACHE": str(tmp_path / "cache")}
+        with (tmp_path / "stdout").open("w") as stdout:
+            command = [PAPERMILL, str(NOTEBOOK), *words]
+            return subprocess.run(
+                command, cwd=elsewhere, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+            )
+
+    return execute
+
+
+def only_run(tmp_path: Path) -> runs.Run:
+    (run,) = runs.all_runs(tmp_path / "results" / "distilbert")
+    return run
+
+
+def test_the_bare_call_leaves_a_whole_run(papermill, tmp_path):
+    done = papermill("-p", "device", "cpu")
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    assert run.status["state"] == "ok"
+    assert {file.name for file in run.folder.iterdir() if file.name != ".lock"} == COMPLETE
+    assert not list((run.folder / "notebooks").iterdir()), "the executed notebook went to stdout only"
+    assert summary.verify(run.folder) == []
+    assert run.config["parameters"]["profile"] == "ci"
+    assert run.config["origins"]["device"] == "given"
+    assert not any((tmp_path / "elsewhere").iterdir()), "nothing is left where it was called from"
+    executed = nbformat.read(tmp_path / "stdout", 4)
+    assert not any(output.output_type == "error" for cell in executed.cells for output in cell.get("outputs", []))
+
+
+def test_with_an_output_path_the_run_holds_the_same_notebook(papermill, tmp_path):
+    done = papermill("out.ipynb", "-p", "batch_sizes", "[4]", "-p", "repetitions", "1")
+    assert done.returncode == 0, done.stderr
+    run, output = only_run(tmp_path), tmp_path / "elsewhere" / "out.ipynb"
+    (kept,) = (run.folder / "notebooks").iterdir()
+    assert kept.name == output.name
+    assert kept.samefile(output)
+    assert kept.read_bytes() == output.read_bytes()
+    assert "summary = sweep.sweep" in kept.read_text(), "the whole of it"
+    assert run.status["state"] == "ok"
+    assert run.config["parameters"]["batch_sizes"] == [4]
+    assert len(run.finished()) == 2
+    assert summary.verify(run.folder) == []
+
+
+def test_a_misspelt_parameter_stops_it_with_a_suggestion(papermill, tmp_path):
+    done = papermill("out.ipynb", "-p", "devcie", "cpu")
+    assert done.returncode != 0
+    assert "unknown parameter 'devcie'; did you mean 'device'?" in done.stderr
+    assert runs.all_runs(tmp_path / "results" / "distilbert") == [], "nothing was begun"
+
+
+def test_the_notebook_is_part_of_the_chain():
+    assert NOTEBOOK.stem in params.chain("distilbert")

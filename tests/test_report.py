@@ -1,0 +1,238 @@
+"""Tables and run_summary.md: every number with its doubts, and what was not measured said with its reason."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import jinja2
+import pytest
+import synthetic
+
+from distilbench import params, paths, summary
+from distilbench.report import insights, tables
+
+
+@pytest.fixture
+def derived(finished_run) -> dict:
+    """The summary of a finished synthetic run, to be altered."""
+    return copy.deepcopy(paths.read_json(finished_run.folder / "summary.json"))
+
+
+# ------------------------------------------------------------------ parameters and mappings
+
+
+def test_every_parameter_is_shown_with_origin_and_meaning():
+    table = tables.parameters(params.resolve("distilbert", {"profile": "ci", "seed": 3, "batch_sizes": "1,8"}))
+    assert list(table.index) == list(params.DistilbertParams.model_fields)
+    assert table.loc["seed"].tolist() == ["3", "given", "seeds sample order and random weights"]
+    assert table.loc["batch_sizes", "value"] == "1, 8"
+    assert table.loc["repetitions", "from"] == "params/distilbert/ci.yml"
+    assert table.loc["device"].tolist()[:2] == ["cpu", "default"]
+    assert table.loc["run_id", "value"] == "–", "an empty text is shown as nothing"
+    assert not table.isna().any().any()
+
+
+def test_some_parameters_only():
+    resolved = params.resolve("distilbert")
+    assert list(tables.parameters(resolved, ["dtype", "seed"]).index) == ["dtype", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234567, "1,234,567"),
+        (0.123456, "0.1235"),
+        (0.0, "0"),
+        (None, "–"),
+        ("", "–"),
+        ("text", "text"),
+        ([1, 2], "1, 2"),
+        (("a", "b"), "a, b"),
+        (True, "True"),
+        (False, "False"),
+    ],
+)
+def test_values_are_written_for_people(value, text):
+    assert tables.mapping({"some_name": value}).loc["some name", "value"] == text
+
+
+def test_names_can_be_left_out():
+    assert list(tables.mapping({"a_b": 1, "c": 2}, leave_out=["c"]).index) == ["a b"]
+
+
+def test_rows_are_named_by_their_first_column():
+    table = tables.frame([{"batch_size": 1, "padding": 0.0}, {"batch_size": 8, "padding": 0.5}])
+    assert table.loc[8, "padding"] == 0.5
+
+
+# ------------------------------------------------------------------ cells
+
+
+def test_a_row_per_cell_with_numbers_as_text(derived):
+    table = tables.cells(derived)
+    assert list(table.columns) == [
+        "variant", "length", "batch size", "latency (ms)", "samples/s", "peak memory (MiB)", "accuracy", "state",
+    ]  # fmt: skip
+    assert table.values.tolist() == [
+        ["sdpa", "longest", "1", "12.06", "82.9", "401", "0.750", "ok"],
+        ["sdpa", "longest", "4", "18.09", "221.1", "404", "0.750", "ok"],
+    ]
+
+
+def test_what_was_not_measured_is_a_dash(derived):
+    derived["cells"][0] |= {"latency_ms": None, "accuracy": None}
+    table = tables.cells(derived)
+    assert table.loc[0, ["latency (ms)", "accuracy"]].tolist() == ["–", "–"]
+    assert table.loc[1, "latency (ms)"] == "18.09"
+
+
+def test_gpu_memory_has_a_column_where_there_is_any(derived):
+    derived["cells"][1]["peak_cuda_allocated_MiB"] = 1234.5
+    assert tables.cells(derived)["peak GPU memory (MiB)"].tolist() == ["–", "1234"]
+
+
+def test_nothing_measured_is_never_zero(this_machine):
+    table = tables.cells(summary.summarise(synthetic.started_run().folder))
+    assert table["state"].tolist() == ["pending", "pending"]
+    assert set(table[["latency (ms)", "samples/s", "peak memory (MiB)", "accuracy"]].values.flat) == {"–"}
+
+
+def test_markdown_is_a_pipe_table_with_numbers_to_the_right(derived):
+    derived["cells"][0]["latency_ms"] = None
+    lines = tables.markdown(tables.cells(derived)).splitlines()
+    assert (
+        lines[0]
+        == "| variant | length | batch size | latency (ms) | samples/s | peak memory (MiB) | accuracy | state |"
+    )
+    assert lines[1] == "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    assert lines[2] == "| sdpa | longest | 1 | – | 82.9 | 401 | 0.750 | ok |"
+    assert len(lines) == 4
+
+
+# ------------------------------------------------------------------ sentences
+
+
+def test_the_headline_names_the_best_cell_and_the_profile(derived):
+    assert tables.headline(derived) == (
+        "Highest throughput with padding to the longest of each batch: batch size 4 with 221.1 samples/s (sdpa); "
+        "tiny random models and a handful of sentences, for tests; never published."
+    )
+
+
+def test_the_headline_of_a_full_run_needs_no_warning(derived):
+    derived["note"] = None
+    derived["best_throughput"]["length_policy"] = "fixed-128"
+    assert tables.headline(derived) == (
+        "Highest throughput at 128 tokens per sentence: batch size 4 with 221.1 samples/s (sdpa)."
+    )
+
+
+def test_the_headline_of_a_run_without_numbers(derived):
+    derived["best_throughput"] = None
+    assert tables.headline(derived) == "Nothing was measured."
+
+
+def test_what_no_cell_has_is_said_once_with_its_reason(derived):
+    assert tables.not_measured(derived) == [
+        f"latency_device_ms: {summary.NO_DEVICE_CLOCK}",
+        "peak_cuda_allocated_MiB: the model ran on the CPU",
+        f"energy_J: {synthetic.NO_ENERGY}",
+    ]
+
+
+def test_the_same_reason_is_said_once_for_several_numbers(derived):
+    for cell in derived["cells"]:
+        cell |= {"accuracy": None, "accuracy_reason": synthetic.NO_ENERGY}
+    assert tables.not_measured(derived)[0] == f"accuracy, energy_J: {synthetic.NO_ENERGY}"
+
+
+def test_what_one_cell_has_is_not_missing(derived):
+    derived["cells"][1]["energy_J"] = 3.0
+    assert not any("energy_J" in line for line in tables.not_measured(derived))
+
+
+def test_doubts_that_all_cells_share_are_said_once(derived):
+    derived["cells"][1]["doubts"].append("repetitions differ by 25%")
+    name = derived["cells"][1]["cell"]
+    assert tables.doubts(derived) == [
+        "every cell: 2 repetitions: no interval",
+        f"{name}: repetitions differ by 25%",
+    ]
+
+
+def test_without_doubts_none_are_said(derived):
+    for cell in derived["cells"]:
+        cell["doubts"] = []
+    assert tables.doubts(derived) == []
+    assert tables.doubts({"cells": []}) == []
+
+
+# ------------------------------------------------------------------ run_summary.md
+
+
+def test_the_summary_for_people_says_it_all(finished_run, derived):
+    text = insights.write(finished_run, derived)
+    assert (finished_run.folder / "run_summary.md").read_text() == text
+    config = finished_run.config
+    assert text.startswith(f"# distilbert on cpu, {config['created'][:10]}\n")
+    assert text.endswith("\n")
+    for part in (
+        "**Profile ci: tiny random models and a handful of sentences, for tests; never published.**",
+        tables.headline(derived),
+        f"- run `{finished_run.run_id}`, design `{config['design_hash']}`",
+        "- model: imagined (1,234,567 parameters, source embedded)",
+        "- text: invented (8 sentences, source local)",
+        tables.markdown(tables.cells(derived)),
+        "## What the run cannot say",
+        f"- energy_J: {synthetic.NO_ENERGY}",
+        "- every cell: 2 repetitions: no interval",
+    ):
+        assert part in text, part
+    assert "\n\n\n" not in text
+    assert not re.search(r"\bNone\b|\bnan\b|{{|}}|{%", text)
+
+
+def test_a_table_stands_in_a_paragraph_of_its_own(finished_run, derived):
+    lines = insights.run_summary(finished_run, derived).splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("| variant"))
+    assert lines[first - 1] == ""
+    assert lines[first + 4] == ""
+
+
+def environment_says(run, change) -> str:
+    env = paths.read_json(run.folder / "env.json")
+    change(env)
+    paths.write_json(run.folder / "env.json", env)
+    return insights.run_summary(run, paths.read_json(run.folder / "summary.json"))
+
+
+def test_the_code_of_a_run_is_named(finished_run):
+    said = environment_says(finished_run, lambda env: env.update(git={"sha": "0123456789abcdef" * 2, "dirty": False}))
+    assert "- code: 0123456789ab\n" in said
+    said = environment_says(finished_run, lambda env: env["git"].update(dirty=True))
+    assert "- code: 0123456789ab, with uncommitted changes\n" in said
+    said = environment_says(finished_run, lambda env: env.update(git={"sha": None, "dirty": None}))
+    assert "- code: not under git\n" in said
+
+
+def test_gpus_of_a_run_are_named(finished_run):
+    said = environment_says(finished_run, lambda env: env.update(gpus=[{"name": "One"}, {"name": "Two"}]))
+    assert re.search(r"usable cores, One, Two; torch ", said)
+
+
+def test_a_full_run_without_doubts(finished_run, derived):
+    derived["note"] = None
+    for cell in derived["cells"]:
+        cell |= {"doubts": [], "energy_J": 1.0, "latency_device_ms": 1.0, "peak_cuda_allocated_MiB": 1.0}
+    text = insights.run_summary(finished_run, derived)
+    assert "Profile" not in text
+    assert text.endswith("## What the run cannot say\n\n- no doubts were recorded\n")
+
+
+def test_a_value_that_the_files_lack_is_an_error_not_a_gap(finished_run, derived):
+    model = paths.read_json(finished_run.folder / "model.json")
+    del model["source"]
+    paths.write_json(finished_run.folder / "model.json", model)
+    with pytest.raises(jinja2.UndefinedError, match="source"):
+        insights.run_summary(finished_run, derived)

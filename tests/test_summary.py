@@ -1,0 +1,453 @@
+"""Derived numbers: computed again by hand for a small case, and a run whose files disagree is found out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from distilbench import records, summary
+from distilbench.bench import design
+from distilbench.errors import RunError
+from distilbench.records import Cell, read_parquet
+from distilbench.runs import Run
+
+RECORDED = sorted((Path(__file__).parent / "data" / "runs").glob("*/*/"))
+
+
+def rows(latencies_ms: list[float], samples: list[int], warmup_ms: float = 1000.0) -> list[dict]:
+    """A slow warm-up iteration, then timed ones."""
+    timed = [
+        {"cycle": 1, "batch": i, "warmup": False, "samples": n, "latency_ms": ms, "latency_device_ms": None}
+        for i, (ms, n) in enumerate(zip(latencies_ms, samples, strict=True))
+    ]
+    return [timed[0] | {"cycle": 0, "warmup": True, "latency_ms": warmup_ms}, *timed]
+
+
+def one_cell(**given) -> tuple[Run, Cell]:
+    run = synthetic.started_run(batch_sizes=[2], **given)
+    return run, Cell(**run.config["cells"][0])
+
+
+def cell_of(run: Run, number: int = 0) -> dict:
+    return summary.summarise(run.folder)["cells"][number]
+
+
+# ------------------------------------------------------------------ by hand
+
+
+def test_a_record_says_what_its_iterations_say():
+    """Two batches of 2 and a last one of 1: 5 sentences in 70 ms."""
+    fields = summary.timing_fields(rows([10, 40, 20], [2, 2, 1]))
+    assert fields["n_iterations"] == 3
+    assert fields["latency_ms"] == 20, "the median of single iterations, warm-up left out"
+    assert fields["latency_per_sample_ms"] == 14
+    assert fields["throughput_samples_per_s"] == pytest.approx(5 / 0.070)
+    assert fields["latency_device_ms"] is None
+    assert "no clock of its own" in fields["latency_device_ms_reason"]
+
+
+def test_a_device_with_a_clock_has_its_own_median():
+    timed = [row | {"latency_device_ms": row["latency_ms"] / 2} for row in rows([10, 40, 20], [2, 2, 1])]
+    fields = summary.timing_fields(timed)
+    assert fields["latency_device_ms"] == 10
+    assert fields["latency_device_ms_reason"] is None
+
+
+def test_accuracy_is_the_share_of_right_predictions():
+    fields = summary.classification_fields(synthetic.predictions("c", right=3, n=4), random_weights=False)
+    assert fields["accuracy"] == 0.75
+    assert fields["accuracy_reason"] is None
+
+
+def test_random_weights_have_no_accuracy_but_logits():
+    told = synthetic.predictions("c")
+    fields = summary.classification_fields(told, random_weights=True)
+    assert fields["accuracy"] is None
+    assert "random weights" in fields["accuracy_reason"]
+    assert fields["logits_sha256"] == summary.classification_fields(told, random_weights=False)["logits_sha256"]
+
+
+def test_the_logits_hash_changes_with_any_logit_and_with_their_order():
+    told = synthetic.predictions("c")
+    seen = {summary.classification_fields(told, True)["logits_sha256"]}
+    for i in range(len(told)):
+        for j in range(2):
+            other = copy.deepcopy(told)
+            other[i]["logits"][j] += 2**-10
+            seen.add(summary.classification_fields(other, True)["logits_sha256"])
+    seen.add(summary.classification_fields(told[::-1], True)["logits_sha256"])
+    assert len(seen) == 1 + 2 * len(told) + 1
+
+
+def test_a_cell_by_hand(this_machine):
+    """Two repetitions of medians 20 and 22 ms, 5 sentences in 70 and 66 ms; 3 of 4 sentences right."""
+    run, cell = one_cell()
+    predicted = synthetic.predictions(cell.cell, right=3, n=4)
+    run.commit(synthetic.timing(run, cell, 0, rows([10, 40, 20], [2, 2, 1]), predicted), predicted)
+    run.commit(synthetic.timing(run, cell, 1, rows([12, 32, 22], [2, 2, 1]), predicted))
+    run.commit(synthetic.memory(cell, 0, peak_rss_MiB=400))
+    derived = summary.summarise(run.folder)
+    (got,) = derived["cells"]
+
+    assert got["state"] == "ok"
+    assert (got["latency_ms"], got["latency_ms_range"], got["latency_ms_repetitions"]) == (21, [20, 22], 2)
+    assert got["latency_per_sample_ms"] == pytest.approx((70 / 5 + 66 / 5) / 2)
+    assert got["throughput_samples_per_s"] == pytest.approx((5 / 0.070 + 5 / 0.066) / 2)
+    assert got["throughput_samples_per_s_range"] == pytest.approx([5 / 0.070, 5 / 0.066])
+    assert (got["peak_rss_MiB"], got["peak_rss_MiB_repetitions"]) == (402, 1)
+    assert (got["accuracy"], got["accuracy_n"]) == (0.75, 4)
+    # Wilson by hand: z = 1.96, (0.75 + z²/8 ± z sqrt(0.75·0.25/4 + z²/64)) / (1 + z²/4)
+    z = 1.959964
+    half = z * math.sqrt(0.75 * 0.25 / 4 + z * z / 64)
+    by_hand = [(0.75 + z * z / 8 - half) / (1 + z * z / 4), (0.75 + z * z / 8 + half) / (1 + z * z / 4)]
+    assert got["accuracy_wilson_95"] == pytest.approx(by_hand, abs=1e-6)
+    assert got["accuracy_wilson_95"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
+    iterations = got["iterations_ms"]
+    assert (iterations["n"], iterations["median"], iterations["min"], iterations["max"]) == (6, 21, 10, 40)
+    assert iterations["mean"] == pytest.approx(136 / 6)
+    assert got["energy_J"] is None
+    assert got["energy_J_reason"] == synthetic.NO_ENERGY
+    assert got["peak_cuda_allocated_MiB_reason"] == "the model ran on the CPU"
+    assert got["errors"] == []
+    assert got["doubts"] == ["2 repetitions: no interval"]
+    assert (derived["profile"], derived["run_id"]) == ("ci", run.run_id)
+    assert "never published" in derived["note"]
+    assert derived["best_throughput"]["cell"] == cell.cell
+
+
+def test_the_full_profile_needs_no_note(this_machine):
+    run = synthetic.started_run(profile="full", repetitions=1)
+    assert summary.summarise(run.folder)["note"] is None
+
+
+def test_a_summary_is_plain_json(finished_run):
+    derived = summary.summarise(finished_run.folder)
+    assert json.loads(json.dumps(derived, allow_nan=False)) == derived
+
+
+# ------------------------------------------------------------------ what is missing
+
+
+def test_a_run_that_measured_nothing_says_so_everywhere(this_machine):
+    run = synthetic.started_run()
+    derived = summary.summarise(run.folder)
+    assert derived["best_throughput"] is None
+    for cell in derived["cells"]:
+        assert cell["state"] == "pending"
+        assert cell["latency_ms"] is None
+        assert cell["latency_ms_reason"] == "no finished repetition of the timing pass"
+        assert cell["peak_rss_MiB_reason"] == "no finished repetition of the memory pass"
+        assert cell["accuracy_reason"] == "no predictions"
+        assert cell["iterations_ms"] is None
+
+
+@pytest.mark.parametrize(
+    "state", ["oom", "unavailable", "timeout", "failed", "invalid", "cancelled", "preempted", "skipped"]
+)
+def test_a_cell_is_as_bad_as_its_worst_repetition(this_machine, state):
+    run = synthetic.finished_run(repetitions=1)
+    cell = Cell(**run.config["cells"][0])
+    assert cell_of(run)["state"] == "ok"
+    run.commit(synthetic.repetition(cell, "timing", 1, status=state, error="it broke"))
+    got = cell_of(run)
+    assert got["state"] == state
+    assert got["errors"] == [f"timing 1: {state}: it broke"]
+    assert got["latency_ms_repetitions"] == 1, "what was measured counts all the same"
+
+
+def test_states_while_a_cell_is_measured(this_machine):
+    run, cell = one_cell()
+    predicted = synthetic.predictions(cell.cell)
+    states = [cell_of(run)["state"]]
+    for where, number in (("timing", 0), ("timing", 1), ("memory", 0)):
+        if where == "memory":
+            run.commit(synthetic.memory(cell))
+        else:
+            run.commit(synthetic.timing(run, cell, number, synthetic.iterations(2), predicted))
+        states.append(cell_of(run)["state"])
+    assert states == ["pending", "running", "running", "ok"]
+
+
+def test_a_pass_that_was_not_asked_for_is_not_missing(this_machine):
+    run = synthetic.finished_run(passes=["timing"])
+    assert cell_of(run)["state"] == "ok"
+    assert cell_of(run)["peak_rss_MiB_reason"] == "no finished repetition of the memory pass"
+
+
+def test_a_later_attempt_replaces_a_failed_one(this_machine):
+    run, cell = one_cell(repetitions=1)
+    run.commit(synthetic.repetition(cell, status="failed", error="first"))
+    assert cell_of(run)["state"] == "failed"
+    predicted = synthetic.predictions(cell.cell)
+    record = synthetic.timing(run, cell, 0, rows([10], [2]), predicted)
+    run.commit(record.model_copy(update={"attempt": 2}), predicted)
+    run.commit(synthetic.memory(cell))
+    assert (cell_of(run)["state"], cell_of(run)["errors"]) == ("ok", [])
+
+
+def test_an_unstable_repetition_counts_and_shows(this_machine):
+    run, cell = one_cell(repetitions=1)
+    predicted = synthetic.predictions(cell.cell)
+    record = synthetic.timing(run, cell, 0, rows([10], [2]), predicted).model_copy(update={"status": "unstable"})
+    run.commit(record, predicted)
+    assert cell_of(run)["state"] == "unstable"
+    assert cell_of(run)["latency_ms"] == 10
+
+
+# ------------------------------------------------------------------ doubts
+
+
+@pytest.mark.parametrize(
+    ("medians", "doubts"),
+    [
+        ([10.0], ["1 repetition: no interval"]),
+        ([10.0, 10.9], ["2 repetitions: no interval"]),
+        ([10.0, 12.5], ["2 repetitions: no interval", "repetitions differ by 25%"]),
+        ([10.0] * 5, []),
+        ([10.0] * 4 + [11.5], ["repetitions differ by 15%"]),
+    ],
+)
+def test_few_or_scattered_repetitions_are_doubted(this_machine, medians, doubts):
+    run, cell = one_cell(repetitions=len(medians))
+    predicted = synthetic.predictions(cell.cell)
+    for number, median in enumerate(medians):
+        run.commit(synthetic.timing(run, cell, number, rows([median], [2]), predicted))
+    assert cell_of(run)["doubts"] == doubts
+
+
+def test_logits_that_differ_between_repetitions_are_doubted(this_machine):
+    run, cell = one_cell(repetitions=5)
+    for number in range(5):
+        predicted = synthetic.predictions(cell.cell, right=6 - (number == 4))
+        run.commit(synthetic.timing(run, cell, number, rows([10], [2]), predicted))
+    assert cell_of(run)["doubts"] == ["logits differ between repetitions"]
+
+
+# ------------------------------------------------------------------ the best cell
+
+
+@pytest.mark.parametrize(
+    ("policies", "policy", "size"),
+    [
+        (["fixed-128", "fixed-32", "longest"], "fixed-32", 4),
+        (["longest"], "longest", 4),
+        (["longest", "fixed-256"], "fixed-256", 4),
+    ],
+)
+def test_the_best_cell_is_the_fastest_where_each_sentence_is_the_same_work(this_machine, policies, policy, size):
+    """The synthetic batch takes 10 ms and 2 ms per sentence: the larger one has the higher throughput."""
+    run = synthetic.finished_run(length_policies=policies)
+    best = summary.summarise(run.folder)["best_throughput"]
+    assert (best["length_policy"], best["batch_size"], best["variant"]) == (policy, size, "sdpa")
+    assert best["throughput_samples_per_s"] == pytest.approx(4 / 0.018 * (1 + 1 / 1.01) / 2)
+
+
+# ------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize("status", ["ok", "oom"])
+def test_a_repetition_that_was_committed_twice_is_refused(this_machine, status):
+    run, cell = one_cell()
+    fields = synthetic.TIMED if status == "ok" else {}
+    for _ in range(2):
+        run.commit(synthetic.repetition(cell, status=status, **fields))
+    with pytest.raises(RunError, match=r"repetition .*'timing', 0\) is in raw\.jsonl twice"):
+        summary.summarise(run.folder)
+    assert any("twice" in problem for problem in summary.verify(run.folder))
+
+
+def test_a_missing_iterations_file_is_refused(finished_run):
+    file = next((finished_run.folder / "iterations").iterdir())
+    file.unlink()
+    with pytest.raises(RunError, match=f"{file.name} is missing"):
+        summary.summarise(finished_run.folder)
+
+
+# ------------------------------------------------------------------ verification
+
+
+def problems_of(run: Run) -> str:
+    problems = summary.verify(run.folder)
+    assert problems, "the damage was not noticed"
+    assert len(problems) == len(set(problems)), "each problem is said once"
+    return "\n".join(problems)
+
+
+def change_line(run: Run, number: int, **fields) -> dict:
+    """Alters a field of a line of raw.jsonl; returns the line as it was."""
+    lines = run.raw.read_text().splitlines()
+    old = json.loads(lines[number])
+    lines[number] = json.dumps(old | fields)
+    run.raw.write_text("\n".join(lines) + "\n")
+    return old
+
+
+def change_json(file: Path, change) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def first(run: Run, where: str) -> int:
+    return next(i for i, record in enumerate(run.repetitions()) if record.pass_ == where and record.repetition == 0)
+
+
+def test_a_finished_run_can_be_believed(finished_run):
+    assert summary.verify(finished_run.folder) == []
+
+
+@pytest.mark.parametrize("run", RECORDED, ids=lambda folder: folder.name)
+def test_a_recorded_run_can_be_believed(run):
+    """A run of the ci profile as it was written: today's code reads every line and computes the same numbers."""
+    assert summary.verify(run) == []
+    lines = (run / "raw.jsonl").read_text().splitlines()
+    recorded, rest = records.read_raw(run / "raw.jsonl")
+    assert rest == ""
+    assert len(recorded) == len(lines) == 6
+    for line, record in zip(lines, recorded, strict=True):
+        assert json.loads(line).items() <= json.loads(record.to_line()).items(), "fields are added, never changed"
+    assert {record.pass_ for record in recorded} == {"timing", "memory"}
+    assert {record.status for record in recorded} == {"ok"}
+    assert Run(run).status["state"] == "ok"
+
+
+@pytest.mark.parametrize("run", RECORDED, ids=lambda folder: folder.name)
+def test_a_recorded_run_holds_no_path_of_a_machine(run):
+    """It was recorded with the checkout mounted at /mnt: env.json names the interpreter, data.json the local file."""
+    for file in (*run.glob("*.json*"), *run.glob("*.md")):
+        absolute = re.findall(r"(?<![\w/:.-])/\w+(?=/)", file.read_text())
+        assert set(absolute) <= {"/mnt", "/sys"}, file
+
+
+def test_there_is_a_recorded_run():
+    assert RECORDED
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("latency_ms", 1.0),
+        ("latency_per_sample_ms", 1.0),
+        ("throughput_samples_per_s", 1e6),
+        ("n_iterations", 1000),
+        ("accuracy", 1.0),
+        ("logits_sha256", "0" * 64),
+    ],
+)
+def test_a_number_that_the_files_do_not_give_is_found(finished_run, name, value):
+    old = change_line(finished_run, number := first(finished_run, "timing"), **{name: value})
+    found = problems_of(finished_run)
+    record = finished_run.repetitions()[number]
+    assert f"raw.jsonl, {record.cell} timing 0: {name} says {value!r}, computed again it is {old[name]!r}" in found
+
+
+def test_a_peak_that_was_altered_is_found_in_the_summary(finished_run):
+    change_line(finished_run, first(finished_run, "memory"), peak_rss_MiB=1.0)
+    assert "summary.json: cells[" in problems_of(finished_run)
+    assert "peak_rss_MiB says 40" in problems_of(finished_run)
+
+
+def test_a_line_that_was_removed_is_found(finished_run):
+    lines = finished_run.raw.read_text().splitlines()
+    finished_run.raw.write_text("\n".join(lines[:-1]) + "\n")
+    assert "summary.json: cells[" in problems_of(finished_run)
+
+
+def test_a_line_that_is_no_record_is_named(finished_run):
+    finished_run.raw.write_text(finished_run.raw.read_text().replace('"pass":"timing"', '"pass":"speed"', 1))
+    assert "raw.jsonl, line 1 is damaged" in problems_of(finished_run)
+
+
+def test_an_altered_iterations_file_is_named(finished_run):
+    record = finished_run.repetitions()[first(finished_run, "timing")]
+    file = finished_run.folder / record.iterations_file
+    faster = [row | {"latency_ms": row["latency_ms"] / 2} for row in read_parquet(file)]
+    records.write_parquet(file, faster, records.ITERATIONS)
+    assert f"{file} is not the committed file" in problems_of(finished_run)
+
+
+def test_one_altered_byte_of_an_iterations_file_is_named(finished_run):
+    file = next((finished_run.folder / "iterations").iterdir())
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert f"{file} is not the committed file" in problems_of(finished_run)
+
+
+@pytest.mark.parametrize("change", ["label", "predicted", "logits"])
+def test_an_altered_prediction_is_found(finished_run, change):
+    file = finished_run.folder / "predictions.parquet"
+    told = read_parquet(file)
+    told[0] = told[0] | ({"logits": [0.0, 0.0]} if change == "logits" else {change: 1 - told[0][change]})
+    records.write_parquet(file, told, records.PREDICTIONS)
+    found = problems_of(finished_run)
+    assert f"{told[0]['cell']} timing 0: {'logits_sha256' if change == 'logits' else 'accuracy'} says" in found
+
+
+def test_missing_and_damaged_predictions_are_named(finished_run):
+    file = finished_run.folder / "predictions.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "predictions.parquet is damaged" in problems_of(finished_run)
+    file.unlink()
+    assert "predictions.parquet is missing" in problems_of(finished_run)
+
+
+def test_predictions_without_a_cell_are_found(finished_run):
+    file, cell = finished_run.folder / "predictions.parquet", finished_run.config["cells"][0]["cell"]
+    records.write_parquet(file, [row for row in read_parquet(file) if row["cell"] != cell], records.PREDICTIONS)
+    assert f"{file} holds no predictions of {cell}" in problems_of(finished_run)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s["cells"][1].update(latency_ms=1.0), "summary.json: cells[1]: latency_ms says 1.0, computed again"),
+        (lambda s: s["cells"][0]["doubts"].clear(), "summary.json: cells[0]: doubts says [], computed again"),
+        (lambda s: s["cells"][0].pop("accuracy_n"), "summary.json: cells[0]: accuracy_n says None, computed again"),
+        (lambda s: s["cells"].pop(), "summary.json: cells says [{"),
+        (lambda s: s.update(profile="full"), "summary.json: profile says 'full', computed again it is 'ci'"),
+        (lambda s: s.update(extra=1), "summary.json: extra says 1, computed again it is None"),
+        (lambda s: s["best_throughput"].update(batch_size=1), "best_throughput: batch_size says 1"),
+        (lambda s: s["cells"][0]["latency_ms_range"].reverse(), "summary.json: cells[0]: latency_ms_range[0] says"),
+    ],
+    ids=["number", "doubt", "missing", "cell", "profile", "extra", "best", "range"],
+)
+def test_an_altered_summary_is_found_and_the_place_is_named(finished_run, change, said):
+    change_json(finished_run.folder / "summary.json", change)
+    assert said in problems_of(finished_run)
+
+
+def test_a_run_without_a_summary_is_unfinished(finished_run):
+    (finished_run.folder / "summary.json").unlink()
+    assert "summary.json is missing: the run is unfinished" in problems_of(finished_run)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "config.json"])
+def test_a_damaged_file_is_one_of_the_problems(finished_run, name):
+    (finished_run.folder / name).write_text('{"cells": [')
+    assert f"{name} is damaged" in problems_of(finished_run)
+
+
+def test_a_changed_configuration_is_found(finished_run):
+    change_json(finished_run.folder / "config.json", lambda c: c["parameters"].update(profile="full"))
+    assert "profile says 'ci', computed again it is 'full'" in problems_of(finished_run)
+
+
+def test_several_problems_are_all_said(finished_run):
+    change_line(finished_run, first(finished_run, "timing"), latency_ms=1.0)
+    for file in sorted((finished_run.folder / "iterations").glob("*-01.parquet")):
+        file.unlink()
+    found = problems_of(finished_run)
+    assert found.count("is missing") == 2
+    assert "latency_ms says 1.0" in found
+
+
+def test_a_design_of_every_synthetic_cell_is_that_of_the_sweep(finished_run):
+    """What these tests spoil is what the sweep would have written."""
+    assert finished_run.config["cells"] == [c.model_dump() for c in design.cells_of(synthetic.resolved().params)]

@@ -1,0 +1,126 @@
+"""Variants: each leaves proof that it was on, and one that was not is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import get_args
+
+import pytest
+import torch
+
+from distilbench.bench import variants
+from distilbench.bench.variants import VARIANTS, Variant, watch
+from distilbench.errors import ModelError
+from distilbench.models import load_model
+from distilbench.params import DistilbertParams
+
+TINY = {"source": "random", "size": "tiny", "vocab_size": 200}
+IDS = torch.tensor([[2, 17, 55, 3], [2, 99, 3, 0]])
+MASK = (IDS > 0).long()
+
+
+def watched(loaded, variant: Variant) -> dict:
+    with watch(loaded, variant) as proof:
+        loaded.forward(IDS, MASK)
+    return proof
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "proof"),
+    [
+        ("eager", "float32", {"attention": "eager", "matmul_dtype": "float32"}),
+        ("sdpa", "float32", {"attention": "sdpa", "matmul_dtype": "float32"}),
+        ("sdpa", "bfloat16", {"attention": "sdpa", "matmul_dtype": "bfloat16"}),
+        ("autocast", "float32", {"attention": "sdpa", "matmul_dtype": "bfloat16"}),
+    ],
+)
+def test_each_variant_leaves_its_proof(name, dtype, proof):
+    variant = VARIANTS[name]
+    assert watched(load_model(**TINY, dtype=dtype, **asdict(variant)), variant) == proof
+
+
+def test_every_variant_that_can_be_asked_for_is_there():
+    (choice,) = get_args(DistilbertParams.model_fields["variants"].annotation)
+    assert set(get_args(choice)) == set(VARIANTS)
+
+
+def test_autocast_that_was_off_is_refused():
+    """The model was loaded without it: the linear layers stay float32."""
+    with pytest.raises(ModelError, match="bfloat16 arithmetic was asked for, the linear layers gave float32"):
+        watched(load_model(**TINY), VARIANTS["autocast"])
+
+
+def test_autocast_that_was_on_uninvited_is_refused():
+    with pytest.raises(ModelError, match="float32 arithmetic was asked for, the linear layers gave bfloat16"):
+        watched(load_model(**TINY, autocast="bfloat16"), VARIANTS["sdpa"])
+
+
+@pytest.mark.parametrize(("asked", "used"), [("eager", "sdpa"), ("sdpa", "eager")])
+def test_another_attention_is_refused(asked, used):
+    with pytest.raises(ModelError, match=f"attention '{asked}' was asked for, '{used}' was used"):
+        watched(load_model(**TINY, attention=used), VARIANTS[asked])
+
+
+def test_a_model_that_was_never_called_proves_nothing():
+    with (
+        pytest.raises(ModelError, match="the linear layers gave None"),
+        watch(load_model(**TINY), VARIANTS["sdpa"]),
+    ):
+        pass
+
+
+def test_compile_that_compiled_nothing_is_refused():
+    with pytest.raises(ModelError, match=r"torch\.compile was asked for, but no graph was compiled"):
+        watched(load_model(**TINY), VARIANTS["compiled"])
+
+
+def test_compile_that_compiled_something_is_believed(monkeypatch):
+    counts = iter([4, 6])
+    monkeypatch.setattr(variants, "_compiled_graphs", lambda: next(counts))
+    assert watched(load_model(**TINY), VARIANTS["compiled"]) == {"attention": "sdpa", "compiled_graphs": 2}
+
+
+def test_the_watch_leaves_no_hook_behind():
+    """A hook would be timed with every forward after it, on failure too."""
+    loaded = load_model(**TINY)
+    linear = next(module for module in loaded.module.modules() if isinstance(module, torch.nn.Linear))
+    watched(loaded, VARIANTS["sdpa"])
+    assert not linear._forward_hooks
+    with pytest.raises(ZeroDivisionError), watch(loaded, VARIANTS["sdpa"]):
+        raise ZeroDivisionError
+    assert not linear._forward_hooks
+
+
+def test_the_compiled_variant_carries_no_hook(monkeypatch):
+    monkeypatch.setattr(variants, "_check", lambda *_: None)
+    loaded = load_model(**TINY)
+    linear = next(module for module in loaded.module.modules() if isinstance(module, torch.nn.Linear))
+    with watch(loaded, VARIANTS["compiled"]):
+        assert not linear._forward_hooks
+    with watch(loaded, VARIANTS["sdpa"]):
+        assert linear._forward_hooks
+
+
+REAL = """
+from dataclasses import asdict
+import torch
+from distilbench.bench.variants import VARIANTS, watch
+from distilbench.models import load_model
+ids = torch.tensor([[2, 17, 55, 3], [2, 99, 3, 0]])
+tiny = dict(source="random", size="tiny", vocab_size=200)
+loaded = load_model(**tiny, **asdict(VARIANTS["compiled"]))
+with watch(loaded, VARIANTS["compiled"]) as proof:
+    loaded.forward(ids, (ids > 0).long())
+plain = load_model(**tiny)
+assert torch.allclose(loaded.forward(ids, (ids > 0).long()), plain.forward(ids, (ids > 0).long()), atol=1e-5)
+print(proof["compiled_graphs"])
+"""
+
+
+def test_torch_compile_really_compiles():
+    """In a process of its own, with the real compiler (which needs g++)."""
+    done = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 1

@@ -1,0 +1,354 @@
+"""The worker: real processes that measure one repetition, and what they leave when they cannot."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from measuring import LABELS, all_gone, descendants, job, wait_for
+
+from distilbench import paths, records, summary
+from distilbench.batches import batches_sha256, load_inputs, make_batches
+from distilbench.bench import worker
+from distilbench.device import usable_cores
+from distilbench.errors import ModelError, StorageError
+from distilbench.records import Repetition
+
+CYCLE = 8  # batches: 16 sentences, 2 at a time
+BATCH_OF_5 = [5, 5, 5, 1]  # how 16 sentences are cut
+
+
+def measured(work: worker.Job) -> dict:
+    """The fields of a record, measured in this process."""
+    return worker.measure(work)
+
+
+def as_record(work: worker.Job, fields: dict) -> Repetition:
+    energy = {f"{name}_reason": "none" for name in worker.ENERGY}
+    return Repetition(**work.identity, **fields, **energy, status="ok", started="now", seconds=1.0)
+
+
+# ------------------------------------------------------------------ real processes
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """Three jobs, each done by a process of its own: (job, exit code, stderr, record) by name."""
+    jobs, processes = {}, {}
+    for name, where, variant in (
+        ("timing", "timing", "sdpa"),
+        ("eager", "timing", "eager"),
+        ("memory", "memory", "sdpa"),
+    ):
+        jobs[name] = job(tmp_path_factory.mktemp(name), where, variant)
+        file = Path(jobs[name].run) / "work" / "job.json"
+        jobs[name].save(file)
+        command = [sys.executable, "-m", "distilbench.bench.worker", str(file)]
+        processes[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    done = {}
+    for name, process in processes.items():
+        _, said = process.communicate(timeout=120)
+        file = Path(jobs[name].run) / "work" / "job.record.json"
+        record = Repetition.model_validate_json(file.read_text()) if file.is_file() else None
+        done[name] = SimpleNamespace(job=jobs[name], code=process.returncode, said=said, record=record)
+    return done
+
+
+def iterations(result) -> list[dict]:
+    """The rows of a repetition's parquet file, which must be the one that its record names."""
+    return records.read_parquet(Path(result.job.run) / result.record.iterations_file, result.record.iterations_sha256)
+
+
+def test_each_process_ends_well_and_says_nothing(real):
+    assert {name: (result.code, result.said) for name, result in real.items()} == dict.fromkeys(real, (0, ""))
+
+
+def test_a_timing_record_is_valid_and_says_which_repetition_it_is(real):
+    record = real["timing"].record
+    assert record.status == "ok"
+    assert record.key == ("sdpa-float32-fixed-16-b002", "timing", 0)
+    assert record.proof == {"attention": "sdpa", "matmul_dtype": "float32"}
+    assert record.num_threads == usable_cores()
+    assert record.affinity == sorted(os.sched_getaffinity(0))
+    assert record.energy_J is None
+    assert record.energy_J_reason == "not asked for"
+    assert record.accuracy is None
+    assert record.accuracy_reason == "random weights classify nothing"
+    assert 0 < record.latency_ms < 1000
+
+
+def test_the_iterations_are_whole_cycles_with_the_warm_up_flagged(real):
+    rows, record = iterations(real["timing"]), real["timing"].record
+    assert [row["batch"] for row in rows] == list(range(CYCLE)) * (1 + record.n_cycles)
+    assert [row["cycle"] for row in rows] == [i // CYCLE for i in range(len(rows))]
+    assert [row["warmup"] for row in rows] == [True] * CYCLE + [False] * CYCLE * record.n_cycles
+    assert {row["samples"] for row in rows} == {2}
+    assert (record.n_warmup, record.n_iterations) == (CYCLE, CYCLE * record.n_cycles)
+    assert record.n_cycles == real["timing"].job.protocol["min_cycles"] == 2
+    assert all(row["latency_ms"] > 0 and row["latency_device_ms"] is None for row in rows)
+
+
+def test_the_numbers_follow_from_the_iterations(real):
+    record = real["timing"].record
+    timed = [row["latency_ms"] for row in iterations(real["timing"]) if not row["warmup"]]
+    assert record.latency_ms == np.median(timed)
+    assert record.latency_per_sample_ms == pytest.approx(math.fsum(timed) / (2 * len(timed)))
+    assert record.throughput_samples_per_s == pytest.approx(1e3 / record.latency_per_sample_ms)
+
+
+def test_two_variants_see_the_same_inputs_and_weights(real):
+    one, other = real["timing"].record, real["eager"].record
+    assert one.inputs_sha256 == other.inputs_sha256
+    assert one.model_sha256 == other.model_sha256
+    assert (one.proof["attention"], other.proof["attention"]) == ("sdpa", "eager")
+    token_ids, _, _ = load_inputs(Path(real["timing"].job.inputs))
+    assert one.inputs_sha256 == batches_sha256(make_batches(token_ids, 2, "fixed-16", 16, 17))
+
+
+def test_predictions_are_left_for_the_parent(real):
+    result = real["timing"]
+    file = worker.predictions_file(Path(result.job.run), result.record.cell)
+    rows = records.read_parquet(file)
+    _, samples, labels = load_inputs(Path(result.job.inputs))
+    known = dict(zip(samples, labels, strict=True))
+    assert len(rows) == 16
+    assert len({row["sample"] for row in rows}) == 16
+    assert all(row["label"] == known[row["sample"]] for row in rows)
+    assert all(row["predicted"] == int(np.argmax(row["logits"])) for row in rows)
+    assert summary.classification_fields(rows, True)["logits_sha256"] == result.record.logits_sha256
+
+
+def test_a_memory_record_has_peaks_and_no_times(real):
+    record = real["memory"].record
+    assert record.pass_ == "memory"
+    assert record.peak_rss_MiB >= record.loaded_rss_MiB > 50
+    assert record.peak_cuda_allocated_MiB is None
+    assert record.peak_cuda_allocated_MiB_reason == "the model ran on the CPU"
+    assert record.latency_ms is None
+    assert record.latency_ms_reason == "measured in the timing pass"
+    assert record.iterations_file is None
+    assert not list((Path(real["memory"].job.run) / "iterations").iterdir()), "nothing is timed in the memory pass"
+
+
+# ------------------------------------------------------------------ in this process
+
+
+def test_measuring_again_gives_the_same_logits_and_inputs(tmp_path, real):
+    again = measured(replace(real["timing"].job, run=str(tmp_path)))
+    assert again["logits_sha256"] == real["timing"].record.logits_sha256
+    assert again["inputs_sha256"] == real["timing"].record.inputs_sha256
+    assert as_record(real["timing"].job, again).key == real["timing"].record.key
+
+
+class SteadyClock:
+    """A clock by which every forward takes 10 ms: what is tested is when to stop, not how long something takes."""
+
+    def time(self, work):
+        return 10.0, None, work()
+
+
+def test_timing_goes_on_until_both_floors_are_met(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker.latency, "clock_for", lambda _device: SteadyClock())
+    many = measured(job(tmp_path, min_cycles=5, min_seconds=0.0, warmup_cycles=2))
+    assert (many["n_cycles"], many["n_warmup"]) == (5, 2 * CYCLE)
+    long = measured(job(tmp_path, min_cycles=1, min_seconds=0.3))
+    assert long["n_cycles"] == 4, "a cycle takes 80 ms: three are too few, and not a cycle longer"
+
+
+def test_a_last_batch_may_be_smaller(tmp_path):
+    fields = measured(job(tmp_path, batch_sizes=[5]))
+    rows = records.read_parquet(tmp_path / fields["iterations_file"])
+    assert [row["samples"] for row in rows if row["cycle"] == 1] == BATCH_OF_5
+
+
+def test_a_sentence_that_stands_twice_in_the_cycle_counts_once(tmp_path):
+    work = job(tmp_path, samples_per_cycle=60)  # of 40 sentences
+    measured(work)
+    rows = records.read_parquet(worker.predictions_file(tmp_path, work.identity["cell"]))
+    assert len(rows) == len({row["sample"] for row in rows}) == 40
+
+
+def test_the_number_of_threads_can_be_given(tmp_path):
+    before = torch.get_num_threads()
+    try:
+        assert measured(job(tmp_path, num_threads=1))["num_threads"] == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_cuda_peaks_are_recorded_where_there_are_some(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker.memory, "cuda_peaks_MiB", lambda device: (12.0, 20.0))
+    work = job(tmp_path, "memory")
+    record = as_record(work, measured(work))
+    assert (record.peak_cuda_allocated_MiB, record.peak_cuda_reserved_MiB) == (12.0, 20.0)
+
+
+def test_peaks_are_reset_before_the_first_forward(tmp_path, monkeypatch):
+    order = []
+    real_load = worker.load_model
+
+    def load(**arguments):
+        loaded = real_load(**arguments)
+        return replace(loaded, forward=lambda *pair: order.append("forward") or loaded.forward(*pair))
+
+    monkeypatch.setattr(worker, "load_model", load)
+    monkeypatch.setattr(worker.memory, "reset_cuda_peaks", lambda device: order.append("reset"))
+    measured(job(tmp_path, "memory"))
+    assert order == ["reset", *["forward"] * (1 + CYCLE)], "one to prove the variant, then a whole cycle"
+
+
+def test_accuracy_matches_labels_by_name(tmp_path, monkeypatch):
+    """A model that calls its logits POSITIVE, NEGATIVE, and always finds the first larger."""
+    real_load = worker.load_model
+
+    def load(**arguments):
+        loaded = real_load(**arguments)
+        info = replace(loaded.info, source="local", label_names=("POSITIVE", "NEGATIVE"))
+        head = loaded.module.classifier
+        torch.nn.init.zeros_(head.weight)
+        head.bias.data = torch.tensor([1.0, 0.0])
+        return replace(loaded, info=info)
+
+    monkeypatch.setattr(worker, "load_model", load)
+    work = job(tmp_path)
+    fields = measured(work)
+    rows = records.read_parquet(worker.predictions_file(tmp_path, work.identity["cell"]))
+    assert {row["predicted"] for row in rows} == {LABELS.index("positive")}
+    assert fields["accuracy"] == sum(row["label"] for row in rows) / 16
+    assert fields["accuracy_reason"] is None
+
+
+# ------------------------------------------------------------------ when it cannot
+
+
+@pytest.fixture
+def job_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "_die_with_parent", lambda: None)
+    file = tmp_path / "work" / "job.json"
+    job(tmp_path).save(file)
+    return file
+
+
+def ends_with(error: BaseException, monkeypatch) -> None:
+    def measure(job):
+        raise error
+
+    monkeypatch.setattr(worker, "measure", measure)
+
+
+def failure(job_file: Path) -> dict:
+    return paths.read_json(job_file.with_suffix(".failure.json"))
+
+
+def test_main_leaves_the_record_beside_the_job(job_file):
+    assert worker.main(job_file) == 0
+    record = Repetition.model_validate_json(job_file.with_suffix(".record.json").read_text())
+    assert record.status == "ok"
+    assert record.energy_J_reason == "not asked for"
+    assert not job_file.with_suffix(".failure.json").exists()
+
+
+def test_a_cpu_out_of_memory_is_oom(job_file, monkeypatch):
+    """The allocator's own message: no machine has 4 EiB."""
+    monkeypatch.setattr(worker, "measure", lambda job: torch.empty(2**62, dtype=torch.uint8))
+    assert worker.main(job_file) == 3
+    assert failure(job_file)["status"] == "oom"
+    assert "memory" in failure(job_file)["error"]
+    assert not job_file.with_suffix(".record.json").exists()
+
+
+def test_a_cuda_out_of_memory_is_oom(job_file, monkeypatch):
+    ends_with(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore lines"), monkeypatch)
+    assert worker.main(job_file) == 3
+    assert failure(job_file) == {"status": "oom", "error": "CUDA out of memory. Tried to allocate 2 GiB."}
+
+
+def test_another_runtime_error_is_not_called_oom(job_file, monkeypatch):
+    ends_with(RuntimeError("shapes do not match"), monkeypatch)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        worker.main(job_file)
+    assert not job_file.with_suffix(".failure.json").exists(), "the parent reads the traceback's last line"
+
+
+def test_an_error_for_people_is_a_failure_file(job_file, monkeypatch):
+    ends_with(ModelError("float32 arithmetic was asked for"), monkeypatch)
+    assert worker.main(job_file) == 1
+    assert failure(job_file) == {"status": "failed", "error": "float32 arithmetic was asked for"}
+
+
+def test_a_full_disk_is_said_as_storage(job_file, monkeypatch):
+    ends_with(StorageError("cannot write there: No space left on device"), monkeypatch)
+    assert worker.main(job_file) == 1
+    assert failure(job_file)["status"] == "storage"
+
+
+def test_where_not_even_the_failure_can_be_written_it_is_said(job_file, monkeypatch, capsys):
+    def full(path, content):
+        raise StorageError(f"cannot write {path}: {os.strerror(errno.ENOSPC)}")
+
+    monkeypatch.setattr(worker.paths, "write_json", full)
+    ends_with(StorageError("cannot write the iterations\nsecond line"), monkeypatch)
+    assert worker.main(job_file) == 1
+    assert capsys.readouterr().err == "cannot write the iterations\n"
+
+
+# ------------------------------------------------------------------ no worker without its parent
+
+PARENT = """
+import os, subprocess, sys
+worker = subprocess.Popen([sys.executable, "-m", "distilbench.bench.worker", sys.argv[1]],
+                          env=os.environ | {"DISTILBENCH_PARENT": str(os.getpid())},
+                          stderr=subprocess.DEVNULL)
+print("started", flush=True)
+worker.wait()
+"""
+
+
+@pytest.mark.parametrize("moment", ["while it starts", "while it measures"])
+def test_the_worker_dies_with_its_parent(tmp_path, moment):
+    """Real processes; the inputs are a pipe that never delivers, so the worker would wait for ever."""
+    work = job(tmp_path)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    file = tmp_path / "work" / "job.json"
+    replace(work, inputs=str(pipe)).save(file)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(file)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert parent.stdout.readline() == "started\n"
+        (child,) = wait_for(lambda: descendants(parent, "distilbench.bench.worker"))
+        if moment == "while it measures":
+            with pipe.open("w"):  # opens once the worker reads from it
+                parent.send_signal(signal.SIGKILL)
+                assert all_gone([child], seconds=5)
+        else:
+            parent.send_signal(signal.SIGKILL)
+            assert all_gone([child], seconds=60), "it finds its parent gone as soon as it can look"
+    finally:
+        parent.kill()
+        parent.communicate()
+
+
+def test_a_worker_whose_parent_went_before_it_could_ask_ends(monkeypatch):
+    monkeypatch.setattr(worker.ctypes, "CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))
+    monkeypatch.setenv("DISTILBENCH_PARENT", "1")
+    with pytest.raises(SystemExit, match="the parent went"):
+        worker._die_with_parent()
+    monkeypatch.setenv("DISTILBENCH_PARENT", str(os.getppid()))
+    worker._die_with_parent()
+
+
+def test_a_job_survives_its_file(tmp_path):
+    work = job(tmp_path)
+    work.save(tmp_path / "job.json")
+    assert worker.Job(**json.loads((tmp_path / "job.json").read_text())) == work
