@@ -8,7 +8,6 @@ $STAND_IN_SECONDS: how long it pretends to measure. $STAND_IN_ENDS: how it ends 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -19,16 +18,11 @@ from pathlib import Path
 import synthetic
 
 from distilbench import paths, records, summary
+from distilbench.bench.__main__ import tie_to_parent
 
 job_file = Path(sys.argv[1])
 job = json.loads(job_file.read_text())
 run, who = Path(job["run"]), job["identity"]
-
-
-def die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != int(os.environ["DISTILBENCH_PARENT"]):
-        sys.exit("the parent is gone")
 
 
 def ending() -> str:
@@ -59,7 +53,7 @@ def memory() -> dict:
     return {"peak_rss_MiB": 100.0, "inputs_sha256": "0" * 64} | absent
 
 
-die_with_parent()
+tie_to_parent()
 word = ending()
 time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
 if word == "crash":

@@ -470,7 +470,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
         words += ["-p", key, str(SMALL[key])]
 
     process = start(results, env, *words)
-    at_work = wait_for(lambda: descendants(process, "distilbench.bench.worker"))
+    at_work = wait_for(lambda: descendants(process, "job.json"))
     at_work += descendants(process, "ipykernel")
     assert len(at_work) == 2
     process.kill()
@@ -482,7 +482,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
 
     process = start(results, env, *words)
     wait_for(lambda: len(committed(run)) == 1)
-    at_work = wait_for(lambda: descendants(process, "distilbench.bench.worker"))
+    at_work = wait_for(lambda: descendants(process, "job.json"))
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)

@@ -338,7 +338,7 @@ def test_a_killed_worker_is_recorded_and_retried_alone(tmp_path, monkeypatch):
     run, resolved = start(tmp_path, **TIMING)
 
     def kill() -> None:
-        (process,) = wait_for(lambda: descendants(os.getpid(), "distilbench.bench.worker"))
+        (process,) = wait_for(lambda: descendants(os.getpid(), "job.json"))
         time.sleep(1.0)
         process.kill()
 
@@ -404,7 +404,7 @@ def test_a_killed_sweep_takes_its_worker_with_it_and_is_gone_on_with(tmp_path, m
     parent = start_real(tmp_path, TIMING)
     try:
         assert parent.stdout.readline().startswith(b"[1/2]")
-        workers = wait_for(lambda: descendants(parent, "distilbench.bench.worker"))
+        workers = wait_for(lambda: descendants(parent, "job.json"))
         time.sleep(1.0)
         parent.kill()
         assert all_gone(workers), "it ends with its parent"
@@ -430,7 +430,7 @@ def test_five_kills_of_a_real_sweep_at_any_moment(tmp_path, monkeypatch):
     for moment in (3.0, 6.5, 9.7, 12.1, 14.9):
         parent = start_real(tmp_path, TWO_CELLS)
         time.sleep(moment)
-        workers = descendants(parent, "distilbench.bench.worker")
+        workers = descendants(parent, "job.json")
         parent.kill()
         parent.communicate()
         assert all_gone(workers)
@@ -531,4 +531,4 @@ def test_a_disk_that_fills_up_damages_nothing(stand_in, small_results, monkeypat
 
 def test_the_worker_is_given_as_a_command_that_python_runs():
     """The seam that the tests above use is the real one."""
-    assert (sys.executable, "-m", worker.__name__) == sweep.WORKER
+    assert (sys.executable, "-m", "distilbench.bench") == sweep.WORKER

@@ -20,6 +20,7 @@ from measuring import LABELS, all_gone, descendants, job, wait_for
 
 from distilbench import paths, records, summary
 from distilbench.batches import batches_sha256, load_inputs, make_batches
+from distilbench.bench import __main__ as entry
 from distilbench.bench import worker
 from distilbench.device import usable_cores
 from distilbench.errors import ModelError, StorageError
@@ -54,7 +55,7 @@ def real(tmp_path_factory):
         jobs[name] = job(tmp_path_factory.mktemp(name), where, variant)
         file = Path(jobs[name].run) / "work" / "job.json"
         jobs[name].save(file)
-        command = [sys.executable, "-m", "distilbench.bench.worker", str(file)]
+        command = [sys.executable, "-m", "distilbench.bench", str(file)]
         processes[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     done = {}
     for name, process in processes.items():
@@ -234,7 +235,6 @@ def test_accuracy_matches_labels_by_name(tmp_path, monkeypatch):
 
 @pytest.fixture
 def job_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "_die_with_parent", lambda: None)
     file = tmp_path / "work" / "job.json"
     job(tmp_path).save(file)
     return file
@@ -307,7 +307,7 @@ def test_where_not_even_the_failure_can_be_written_it_is_said(job_file, monkeypa
 
 PARENT = """
 import os, subprocess, sys
-worker = subprocess.Popen([sys.executable, "-m", "distilbench.bench.worker", sys.argv[1]],
+worker = subprocess.Popen([sys.executable, "-m", "distilbench.bench", sys.argv[1]],
                           env=os.environ | {"DISTILBENCH_PARENT": str(os.getpid())},
                           stderr=subprocess.DEVNULL)
 print("started", flush=True)
@@ -326,7 +326,7 @@ def test_the_worker_dies_with_its_parent(tmp_path, moment):
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(file)], stdout=subprocess.PIPE, text=True)
     try:
         assert parent.stdout.readline() == "started\n"
-        (child,) = wait_for(lambda: descendants(parent, "distilbench.bench.worker"))
+        (child,) = wait_for(lambda: descendants(parent, "job.json"))
         if moment == "while it measures":
             with pipe.open("w"):  # opens once the worker reads from it
                 parent.send_signal(signal.SIGKILL)
@@ -340,12 +340,12 @@ def test_the_worker_dies_with_its_parent(tmp_path, moment):
 
 
 def test_a_worker_whose_parent_went_before_it_could_ask_ends(monkeypatch):
-    monkeypatch.setattr(worker.ctypes, "CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))
+    monkeypatch.setattr(entry.ctypes, "CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))
     monkeypatch.setenv("DISTILBENCH_PARENT", "1")
     with pytest.raises(SystemExit, match="the parent went"):
-        worker._die_with_parent()
+        entry.tie_to_parent()
     monkeypatch.setenv("DISTILBENCH_PARENT", str(os.getppid()))
-    worker._die_with_parent()
+    entry.tie_to_parent()
 
 
 def test_a_job_survives_its_file(tmp_path):

@@ -23,7 +23,7 @@ from distilbench.params import DistilbertParams, Resolved
 from distilbench.progress import Progress
 from distilbench.records import FINAL, Cell, Repetition, read_parquet
 
-WORKER = (sys.executable, "-m", "distilbench.bench.worker")  # takes the job's file
+WORKER = (sys.executable, "-m", "distilbench.bench")  # takes the job's file
 PROTOCOL = ("warmup_cycles", "min_cycles", "min_seconds", "samples_per_cycle", "seed", "num_threads")
 
 

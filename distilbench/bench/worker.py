@@ -1,6 +1,6 @@
 """The worker: a fresh process that measures one repetition of one cell, then ends.
 
-    python -m distilbench.bench.worker JOB.json
+    python -m distilbench.bench JOB.json
 
 It reads the job and the prepared inputs, writes the iterations (and predictions) as parquet, and last the record as
 JSON beside the job; the parent commits it. It imports nothing that a measurement does not need.
@@ -8,10 +8,8 @@ JSON beside the job; the parent commits it. It imports nothing that a measuremen
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -64,7 +62,6 @@ class Job:
 
 def main(job_file: Path) -> int:
     """Measures; 0 when a record was written, 3 when the device's memory did not suffice, 1 on other errors."""
-    _die_with_parent()
     job = Job(**json.loads(job_file.read_text()))
     started, clock = now(), time.monotonic()
     try:
@@ -89,15 +86,6 @@ def _fail(job_file: Path, status: str, error: str, code: int) -> int:
     except StorageError:
         print(first, file=sys.stderr)
     return code
-
-
-def _die_with_parent() -> None:
-    """Asks the kernel to kill this process when its parent goes: a lone worker would disturb what is measured next."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.environ.get("DISTILBENCH_PARENT", str(os.getppid())) != str(os.getppid()):
-            sys.exit("the parent went before the request was made")
 
 
 @dataclass(frozen=True)
@@ -229,7 +217,3 @@ def _classification(job: Job, loaded: LoadedModel, work: Workload, logits: torch
 def predictions_file(run: Path, cell: str) -> Path:
     """Where a worker leaves a cell's predictions until the parent commits them."""
     return run / "work" / f"{cell}.predictions.parquet"
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
