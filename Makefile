@@ -51,9 +51,9 @@ smoke: $(RUN)  ## set up, then real text through a real model to a finished run 
 benchmark: $(RUN)  ## the real measurement: STUDY, PROFILE, DEVICE (hours on a CPU)
 	distilbench run $(STUDY) --profile $(PROFILE) --device $(DEVICE)
 
-analyse: $(RUN)  ## check the newest run against its raw files and show it
-	distilbench verify run latest
-	distilbench show latest
+analyse: $(RUN)  ## plots and findings of the newest finished run (RUN_IDS="a b" overlays several), checked first
+	distilbench verify run $(or $(firstword $(RUN_IDS)),latest)
+	distilbench analyse $(STUDY) $(RUN_IDS)
 
 test: $(TEST)  ## set up, then lint and the tests that fit into minutes
 	$(MAKE) --no-print-directory lint

@@ -13,6 +13,7 @@ from distilbench import errors, params, paths, runs
 from distilbench.bench import design
 from distilbench.errors import DistilbenchError, ParameterError, RunError
 from distilbench.logs import log
+from distilbench.report import load
 
 PROGRESS_LINE = re.compile(r"^\[\s*(\d+)/(\d+)\] (.*)$")
 
@@ -54,6 +55,18 @@ def run_study(
             _say(f"notebook {name}", notebook=name, event="notebook")
             _execute(run, name, values)
     return run
+
+
+def analyse(study: str, run_ids: list[str], results_root: str = "") -> params.StudyParams:
+    """Executes 03_analyse over runs that are finished, into the first one; returns the parameters used."""
+    given = {"run_ids": run_ids, "results_root": results_root}
+    resolved = params.resolve(study, {key: value for key, value in given.items() if value}).params
+    chosen = load.choose(resolved)
+    values = {"study": study, "profile": resolved.profile, "run_ids": [run.run_id for run in chosen]}
+    values["results_root"] = str(chosen[0].folder.parent.parent)
+    with _lines_from_kernels():
+        _execute(chosen[0], "03_analyse", values)
+    return resolved
 
 
 def _say(message: str, **fields: Any) -> None:

@@ -152,6 +152,26 @@ def show(reference: RunName = "latest", results_root: ResultsRoot = "", as_json:
 
 
 @app.command()
+def analyse(
+    study: StudyName = "distilbert",
+    run_ids: Annotated[list[str] | None, typer.Argument(help="Runs to overlay; none: the newest finished one.")] = None,
+    results_root: ResultsRoot = "",
+    log_format: LogFormat = "text",
+) -> None:
+    """Analyse one run or several: plots, and what the numbers say. Needs no torch and no GPU."""
+    from distilbench import chain, logs
+    from distilbench.report import charts, findings, load
+
+    logs.setup(log_format)
+    params = chain.analyse(study, run_ids or [], results_root)
+    chosen = load.choose(params)
+    for sentence in findings.sentences(load.table(chosen)):
+        print(f"- {sentence}")
+    print(f"\n{'plots':>12}  {charts.folder_of(chosen)}")
+    print(f"{'notebook':>12}  {chosen[0].folder / 'notebooks' / '03_analyse.ipynb'}")
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what can be measured on this machine, what not, and why."""
     from distilbench import doctor as findings_of

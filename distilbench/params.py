@@ -11,7 +11,7 @@ import os
 import re
 import types
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -28,7 +28,7 @@ from distilbench import paths
 from distilbench.errors import ParameterError
 
 DESIGN_VERSION = 1  # raised when a change of code changes what is measured: older unfinished runs then stay apart
-NOT_DESIGN = {"run_id", "results_root"}  # where results go is not part of what is measured
+NOT_DESIGN = {"run_id", "results_root", "run_ids"}  # where results go and are compared is not what is measured
 PROFILES = {
     "ci": "tiny random models and a handful of sentences, for tests; never published",
     "smoke": "shows that it works, not for citation",
@@ -37,12 +37,20 @@ PROFILES = {
 Source = Literal["hub", "local", "embedded", "random"]
 
 
-def _split(value: Any) -> Any:
-    """Lists may be given as text, "16,32" or "[16, 32]", since `papermill -p` passes text only."""
+def _words(value: Any) -> Any:
+    """Lists may be given as text, "a,b" or "[a, b]", since `papermill -p` has no lists; a number is a list of one."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [value]
     if not isinstance(value, str):
         return value
-    parts = [part.strip().strip("'\"") for part in value.strip().strip("[]()").split(",") if part.strip()]
-    return [int(part) if re.fullmatch(r"-?\d+", part) else part for part in parts]
+    return [part.strip().strip("'\"") for part in value.strip().strip("[]()").split(",") if part.strip()]
+
+
+def _split(value: Any) -> Any:
+    """As `_words`, and whole numbers in the text become numbers."""
+    if not isinstance(value, str):
+        return _words(value)
+    return [int(part) if re.fullmatch(r"-?\d+", part) else part for part in _words(value)]
 
 
 def _device(value: str) -> str:
@@ -83,6 +91,9 @@ class StudyParams(BaseModel):
     study: str
     profile: Literal["ci", "smoke", "full"] = "smoke"
     run_id: RunId = Field("", description="name of the run folder; empty: a new run")
+    run_ids: Annotated[list[RunId], BeforeValidator(_words), AfterValidator(_distinct)] = Field(
+        [], description="runs to analyse together; empty: the one of run_id, else the newest finished one"
+    )
     results_root: str = Field("", description="folder for run folders; empty: results/ of the checkout")
     seed: Annotated[int, Field(ge=0, strict=True)] = Field(17, description="seeds sample order and random weights")
 
@@ -271,8 +282,3 @@ def _explain(model: type[StudyParams], error: ValidationError) -> str:
         meaning = model.model_fields[name].description if name in model.model_fields else None
         lines.append(f"{name}: {problem['input']!r} is not allowed: {message}" + (f" ({meaning})" if meaning else ""))
     return "\n".join(lines)
-
-
-def literal_choices(model: type[StudyParams], name: str) -> tuple[str, ...]:
-    """The allowed values of a parameter that is a choice."""
-    return get_args(model.model_fields[name].annotation)

@@ -107,6 +107,7 @@ class Repetition(Cell):
     iterations_file: str | None = Field(None, description="parquet file, relative to the run folder")
     iterations_sha256: str | None = None
     inputs_sha256: str | None = Field(None, description="of all batches of the cycle, ids and masks, in order")
+    padding_share: float | None = Field(None, ge=0, le=1, description="share of the cycle's positions that is padding")
     model_sha256: str | None = Field(None, description="of the weights file, or of random weights' bytes")
     num_threads: int | None = None
     affinity: list[int] | None = Field(None, description="CPUs that the process could use")

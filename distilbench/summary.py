@@ -107,6 +107,7 @@ def _cell_summary(
         if name in ("accuracy", "logits_sha256"):
             continue
         result |= _over_repetitions(name, done.get(where, []), f"no finished repetition of the {where} pass")
+    result["padding_share"] = next((r.padding_share for r in mine if r.padding_share is not None), None)
     rows = [row for row in predicted if row["cell"] == cell["cell"]]
     result |= _accuracy(rows, params["model_source"] == "random")
     iterations = [_timed_ms(folder, record) for record in done["timing"]]
@@ -204,16 +205,20 @@ def _verify_record(folder: Path, record: Repetition) -> list[str]:
     where = f"raw.jsonl, {record.cell} {record.pass_} {record.repetition}"
     told = {name: getattr(record, name) for name in fields}
     problems = differences(told, fields, where)
-    predictions = folder / "predictions.parquet"
-    if record.repetition == 0 and predictions.is_file():
-        rows = [row for row in read_parquet(predictions) if row["cell"] == record.cell]
-        if not rows:
-            return [*problems, f"{predictions} holds no predictions of {record.cell}"]
-        again = classification_fields(rows, record.model_source == "random")
-        problems += differences({name: getattr(record, name) for name in again}, again, where)
-    elif record.repetition == 0:
-        problems.append(f"{predictions} is missing")
-    return problems
+    return problems + _verify_predictions(folder / "predictions.parquet", record, where)
+
+
+def _verify_predictions(predictions: Path, record: Repetition, where: str) -> list[str]:
+    """Accuracy and logits of the first repetition, and of every later one that says it had the same logits."""
+    if not predictions.is_file():
+        return [f"{predictions} is missing"] if record.repetition == 0 else []
+    rows = [row for row in read_parquet(predictions) if row["cell"] == record.cell]
+    if not rows:
+        return [f"{predictions} holds no predictions of {record.cell}"] if record.repetition == 0 else []
+    again = classification_fields(rows, record.model_source == "random")
+    if record.repetition > 0 and record.logits_sha256 != again["logits_sha256"]:
+        return []  # summarise() says that the logits differ; whose accuracy it is cannot be known
+    return differences({name: getattr(record, name) for name in again}, again, where)
 
 
 def differences(told: Any, again: Any, where: str) -> list[str]:

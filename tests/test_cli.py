@@ -408,7 +408,7 @@ def test_a_whole_run_leaves_a_whole_folder(whole):
     names = {file.name for file in whole.run.folder.iterdir() if file.name != ".lock"}
     assert names == {
         "config.json", "env.json", "data.json", "model.json", "status.json", "raw.jsonl", "iterations",
-        "predictions.parquet", "summary.json", "run_summary.md", "notebooks",
+        "predictions.parquet", "summary.json", "run_summary.md", "notebooks", "plots",
     }  # fmt: skip
 
 

@@ -209,7 +209,7 @@ def test_none_of_something_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    "value", ["eight", "0", "1,-1", "1.5", "", "[]", [], [True], [1.0], ["2x"], [1, None], 8, True, {}]
+    "value", ["eight", "0", "1,-1", "1.5", "", "[]", [], [True], [1.0], ["2x"], [1, None], -8, 0, True, {}]
 )
 def test_batch_sizes_are_a_list_of_whole_numbers(value):
     message = refused({"profile": "ci", "batch_sizes": value})
@@ -406,5 +406,12 @@ def test_a_recorded_design_resolves_to_itself():
     assert again.design_hash == resolved.design_hash
 
 
-def test_choices_of_a_parameter():
-    assert params.literal_choices(DistilbertParams, "dtype") == ("float32", "bfloat16", "float16")
+def test_one_number_is_a_list_of_one():
+    """`papermill -p batch_sizes 8` gives the number 8."""
+    assert resolve("distilbert", {"batch_sizes": 8}).params.batch_sizes == [8]
+
+
+def test_runs_to_compare_are_names_even_where_they_look_like_numbers():
+    resolved = resolve("distilbert", {"run_ids": "20261122, latest"})
+    assert resolved.params.run_ids == ["20261122", "latest"]
+    assert resolved.design_hash == resolve("distilbert").design_hash, "what is compared is not what is measured"

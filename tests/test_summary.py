@@ -347,6 +347,15 @@ def test_a_number_that_the_files_do_not_give_is_found(finished_run, name, value)
     assert f"raw.jsonl, {record.cell} timing 0: {name} says {value!r}, computed again it is {old[name]!r}" in found
 
 
+def test_an_accuracy_of_a_later_repetition_is_computed_again_too(finished_run):
+    records = finished_run.repetitions()
+    later = next(i for i, record in enumerate(records) if record.pass_ == "timing" and record.repetition > 0)
+    cell = records[later].cell
+    same = next(r.logits_sha256 for r in records if r.cell == cell and r.pass_ == "timing" and r.repetition == 0)
+    change_line(finished_run, later, accuracy=1.0, accuracy_reason=None, logits_sha256=same)
+    assert f"{cell} timing {records[later].repetition}: accuracy says 1.0" in problems_of(finished_run)
+
+
 def test_a_peak_that_was_altered_is_found_in_the_summary(finished_run):
     change_line(finished_run, first(finished_run, "memory"), peak_rss_MiB=1.0)
     assert "summary.json: cells[" in problems_of(finished_run)

@@ -33,7 +33,7 @@ from measuring import (
 
 from distilbench import params, paths, records, runs, summary
 from distilbench.batches import load_inputs, sample_order
-from distilbench.bench import design, sweep, worker
+from distilbench.bench import design, sweep
 from distilbench.errors import ModelError, RunError, StorageError
 from distilbench.models import load_model
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from distilbench import paths
-from distilbench.batches import batches_sha256, load_inputs, make_batches
+from distilbench.batches import batches_sha256, load_inputs, make_batches, padding_share
 from distilbench.bench.variants import VARIANTS, watch
 from distilbench.collectors import latency, memory
 from distilbench.device import parse, usable_cores
@@ -97,6 +97,7 @@ class Workload:
         rows: which sentence stands where, over the whole cycle.
         samples, labels: of all sentences.
         sha256: of all batches.
+        padding_share: share of positions that is padding.
     """
 
     tensors: list[tuple[torch.Tensor, torch.Tensor]]
@@ -104,6 +105,7 @@ class Workload:
     samples: list[str]
     labels: list[int]
     sha256: str
+    padding_share: float
 
 
 def workload(job: Job, device: torch.device) -> Workload:
@@ -117,7 +119,7 @@ def workload(job: Job, device: torch.device) -> Workload:
         (torch.from_numpy(b.input_ids).to(device), torch.from_numpy(b.attention_mask).to(device)) for b in batches
     ]
     rows = np.concatenate([batch.rows for batch in batches])
-    return Workload(tensors, rows, samples, labels, batches_sha256(batches))
+    return Workload(tensors, rows, samples, labels, batches_sha256(batches), padding_share(batches))
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -132,6 +134,7 @@ def measure(job: Job) -> dict[str, Any]:
         loaded.forward(*work.tensors[0])
     fields = {
         "inputs_sha256": work.sha256,
+        "padding_share": work.padding_share,
         "model_sha256": loaded.info.sha256,
         "num_threads": torch.get_num_threads(),
         "affinity": sorted(os.sched_getaffinity(0)),

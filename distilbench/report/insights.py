@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 
 from distilbench import paths
-from distilbench.report import tables
+from distilbench.report import findings, load, tables
 from distilbench.runs import Run
 
 TEMPLATE = """\
@@ -28,6 +28,13 @@ TEMPLATE = """\
 
 {{ table }}
 
+{% if findings -%}
+## Findings
+{% for line in findings %}
+- {{ line }}
+{%- endfor %}
+
+{% endif -%}
 Latency is the median over repetitions of the median synchronised forward of one batch. Samples/s is total sentences
 over total time.
 
@@ -53,6 +60,7 @@ def run_summary(run: Run, summary: dict[str, Any]) -> str:
         table=tables.markdown(tables.cells(summary)),
         missing=tables.not_measured(summary),
         doubts=tables.doubts(summary),
+        findings=findings.sentences(load.table([run])),
     )
 
 

@@ -72,6 +72,14 @@ def _number(name: str, value: Any) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
+def efficiency(rows: pd.DataFrame) -> pd.DataFrame:
+    """Efficiency against linear scaling, batch sizes across."""
+    if rows.empty:
+        return pd.DataFrame({"efficiency": ["no cell at fixed length"]})
+    wide = rows.pivot(index=["machine", "variant", "length_policy"], columns="batch_size", values="efficiency")
+    return wide.map(lambda value: f"{value:.2f}" if pd.notna(value) else "–")
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A pipe table; numbers to the right."""
     right = table.apply(lambda column: column.str.fullmatch(r"[\d.–]+").all())

@@ -1,0 +1,202 @@
+"""The four plots: latency, throughput, memory and energy against batch size; interactive offline, static in print."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import vl_convert
+
+from distilbench import paths, runs
+
+VEGA_LITE = "6.4"
+#: Okabe & Ito's colours that keep 3:1 contrast to white and to near-black; one per machine.
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What to plot: the column, the axis title with its unit, and whether the axis is logarithmic."""
+
+    column: str
+    title: str
+    log: bool
+
+
+METRICS = (
+    Metric("latency_ms", "Latency of one batch (ms)", log=True),
+    Metric("throughput_samples_per_s", "Throughput (samples/s)", log=False),
+    Metric("peak_memory_MiB", "Peak memory (MiB)", log=False),
+    Metric("energy_per_sample_J", "Energy per sample (J)", log=True),
+)
+
+
+def chart(table: pd.DataFrame, metric: Metric) -> alt.Chart | alt.FacetChart | alt.LayerChart | None:
+    """One metric against batch size; None when no cell has it.
+
+    One colour per machine, one dash and shape per length policy, one panel per variant. The bar through a point is the
+    range of the repetitions.
+
+    Args:
+        table: as `load.table` gives it.
+        metric: one of METRICS.
+    """
+    rows = _rows(table, metric)
+    if rows.empty:
+        return None
+    sizes = sorted(int(size) for size in rows["batch_size"].unique())
+    x = alt.X(
+        "batch_size:Q",
+        title="Batch size (sentences per forward pass)",
+        scale=alt.Scale(type="log", base=2, nice=False, padding=12),
+        axis=alt.Axis(values=sizes, format="d", grid=False),
+    )
+    span = [_rounded(rows["low"].min() / 1.3), _rounded(rows["high"].max() * 1.3)]
+    y_scale = alt.Scale(type="log", domain=span, nice=False) if metric.log else alt.Scale(zero=True, nice=True)
+    y = alt.Y("value:Q", title=metric.title, scale=y_scale, axis=alt.Axis(format=",.4~r"))
+    colour = alt.Color("machine:N", title=None, scale=alt.Scale(range=PALETTE), legend=_legend(rows, "machine"))
+    dash = alt.StrokeDash("length_policy:N", legend=None)  # the shape's legend names the policies
+    shape = alt.Shape("length_policy:N", title=None, legend=_legend(rows, "length_policy"))
+    base = alt.Chart(rows).encode(x=x, color=colour)
+    line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash)
+    point = base.mark_point(filled=True, size=60, opacity=1).encode(y=y, shape=shape, tooltip=_tooltip(metric))
+    spread = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=metric.title, scale=y_scale), y2="high:Q")
+    layers = alt.layer(spread, line, point).properties(width=460, height=280)
+    if rows["variant"].nunique() > 1:
+        layers = layers.facet(column=alt.Column("variant:N", title=None))
+    return layers.configure(**_config())
+
+
+def _rows(table: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The plotted columns only: small specs, and byte-identical ones for equal data."""
+    keys = ["machine", "variant", "length_policy", "batch_size"]
+    if metric.column not in table:
+        return pd.DataFrame(columns=[*keys, "value", "low", "high"])
+    wanted = table[table[metric.column].notna()]
+    rows = wanted[keys].assign(value=wanted[metric.column].map(_rounded))
+    for name, end in (("low", 0), ("high", 1)):
+        rows[name] = [_rounded(ends[end]) for ends in wanted[f"{metric.column}_range"]] if len(wanted) else []
+    return rows.sort_values(keys, ignore_index=True)
+
+
+def _rounded(value: float) -> float:
+    """Five significant digits: more than a plot shows, and fewer bytes."""
+    return float(f"{value:.5g}")
+
+
+def _legend(rows: pd.DataFrame, column: str) -> alt.Legend | None:
+    """No legend for what does not vary: the caption says it."""
+    return alt.Legend(orient="top", labelLimit=300, columns=2) if rows[column].nunique() > 1 else None
+
+
+def _tooltip(metric: Metric) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("machine:N"),
+        alt.Tooltip("variant:N"),
+        alt.Tooltip("length_policy:N", title="length"),
+        alt.Tooltip("batch_size:Q", title="batch size"),
+        alt.Tooltip("value:Q", title=metric.title, format=",.4~g"),
+        alt.Tooltip("low:Q", title="lowest repetition", format=",.4~g"),
+        alt.Tooltip("high:Q", title="highest repetition", format=",.4~g"),
+    ]
+
+
+def _config() -> dict[str, Any]:
+    """Text in the colour of the page around it, so that one chart is readable in light and in dark."""
+    ink, font = "currentColor", "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+    return {
+        "background": "transparent",
+        "font": font,
+        "view": {"stroke": None},
+        "axis": {
+            "labelColor": ink, "titleColor": ink, "domainColor": ink, "tickColor": ink, "gridColor": ink,
+            "gridOpacity": 0.12, "labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": "normal",
+        },
+        "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12},
+        "header": {"labelColor": ink, "labelFontSize": 13},
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------ showing and saving
+
+
+def svg(drawn: Any) -> str:
+    """The static picture, for pages: text takes the colour of the page around it."""
+    return vl_convert.vegalite_to_svg(_spec(drawn), vl_version=VEGA_LITE)
+
+
+def png(drawn: Any, scale: float = 1.5) -> bytes:
+    """The static picture on white, for slides and previews."""
+    return vl_convert.vegalite_to_png(_spec(drawn) | {"background": "white"}, vl_version=VEGA_LITE, scale=scale)
+
+
+def _spec(drawn: Any) -> dict[str, Any]:
+    """Vega-Lite as plain data; the file's time and random names are left out, so that equal charts are equal bytes."""
+    return json.loads(drawn.to_json(indent=None))
+
+
+class Shown:
+    """A chart for notebooks and book: static picture inside, and the data with which a script makes it interactive."""
+
+    def __init__(self, drawn: Any, alt_text: str) -> None:
+        self.drawn, self.alt_text = drawn, alt_text
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        spec = json.dumps(_spec(self.drawn), sort_keys=True)
+        name = hashlib.sha256(spec.encode()).hexdigest()[:12]
+        picture, alt_text = svg(self.drawn), html.escape(self.alt_text, quote=True)
+        inert = spec.replace("</", "<\\/")
+        return {
+            "text/html": (
+                f'<div class="db-chart" id="chart-{name}" role="img" aria-label="{alt_text}">{picture}</div>'
+                f'<script type="application/json" data-db-chart="chart-{name}">{inert}</script>'
+            ),
+            "image/svg+xml": picture,
+            "text/plain": f"<chart: {self.alt_text}>",
+        }
+
+
+class NotMeasured:
+    """Stands where a chart would, and says why there is none."""
+
+    def __init__(self, what: str, reasons: list[str]) -> None:
+        self.text = f"{what}: not measurable on this machine: {'; '.join(reasons)}"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/html": f'<p class="db-not-measured">{html.escape(self.text)}</p>', "text/plain": self.text}
+
+
+def plot(table: pd.DataFrame, column: str) -> Shown | NotMeasured:
+    """The plot of one metric, or why there is none."""
+    metric = next(m for m in METRICS if m.column == column)
+    drawn = chart(table, metric)
+    if drawn is None:
+        reasons = table.get(f"{column}_reason", pd.Series(dtype=str)).dropna().unique().tolist()
+        return NotMeasured(metric.title, reasons or ["no finished repetition"])
+    machines = " and ".join(sorted(table["machine"].unique()))
+    return Shown(drawn, f"{metric.title} against batch size on {machines}")
+
+
+def folder_of(chosen: list[runs.Run]) -> Path:
+    """Where plots of these runs go: plots/ of the first one; with several, a folder there that names the others."""
+    others = "-".join(run.run_id[-8:] for run in chosen[1:])
+    return chosen[0].folder / "plots" / f"with-{others}" if others else chosen[0].folder / "plots"
+
+
+def save(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Writes each plot that there is as SVG and PNG into `folder`."""
+    written = []
+    for metric in METRICS:
+        drawn = chart(table, metric)
+        if drawn is None:
+            continue
+        for ending, content in (("svg", svg(drawn)), ("png", png(drawn, scale=2))):
+            paths.write_atomic(folder / f"{metric.column}.{ending}", content)
+            written.append(folder / f"{metric.column}.{ending}")
+    return written

@@ -1,0 +1,73 @@
+"""Findings against tables whose answers are known by hand."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from distilbench.report import findings
+
+
+def curve(machine: str = "CPU", policy: str = "fixed-32", variant: str = "sdpa", **columns) -> pd.DataFrame:
+    base = {"batch_size": [1, 2, 4, 8], "latency_ms": [10.0, 12.0, 20.0, 40.0]}
+    rows = pd.DataFrame(base | columns).assign(machine=machine, variant=variant, length_policy=policy)
+    if "throughput_samples_per_s" not in columns:
+        rows["throughput_samples_per_s"] = rows["batch_size"] / rows["latency_ms"] * 1e3
+    return rows
+
+
+def test_best_and_where_scaling_stops():
+    assert findings.best(curve()) == {
+        "throughput_batch_size": 4,  # 100, 166.7, 200, 200: the first of equals
+        "throughput_samples_per_s": 200.0,
+        "latency_batch_size": 1,
+        "latency_ms": 10.0,
+        "saturated_batch_size": 4,
+    }
+
+
+def test_efficiency_is_one_for_linear_scaling():
+    linear = curve(latency_ms=[10.0] * 4)
+    assert findings.efficiency(linear)["efficiency"].tolist() == [1, 1, 1, 1]
+    assert findings.efficiency(curve())["efficiency"].tolist() == pytest.approx([1, 10 / 12, 0.5, 0.25])
+
+
+def test_efficiency_is_not_said_where_the_work_per_sentence_changes():
+    both = pd.concat([curve(), curve(policy="longest")])
+    assert set(findings.efficiencies(both)["length_policy"]) == {"fixed-32"}
+    assert not any("linear" in said and "longest" in said for said in findings.sentences(both))
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ([20.0, 18.0, 15.0, 16.0], (4, "one", "other")),
+        ([20.0, 20.0, 30.0, 50.0], (None, "one", "one")),
+        ([5.0, 6.0, 7.0, 8.0], (None, "other", "other")),
+        ([5.0, 20.0, 15.0, 16.0], (4, "other", "other")),  # a lead that is lost in between counts from where it stays
+    ],
+)
+def test_crossover(other, expected):
+    result = findings.crossover(curve(), curve("GPU", latency_ms=other), "latency_ms")
+    assert (result["batch_size"], result["winner_first"], result["winner_last"]) == expected
+
+
+def test_crossover_uses_only_batch_sizes_that_both_have():
+    other = curve("GPU", latency_ms=[1.0] * 4).assign(batch_size=[16, 32, 64, 128])
+    assert findings.crossover(curve(), other, "latency_ms")["winner_last"] is None
+
+
+def test_no_crossover_is_said():
+    both = pd.concat([curve(), curve("GPU", latency_ms=[1.0, 1.0, 1.0, 1.0])])
+    said = findings.sentences(both)
+    assert any("latency" in s and "GPU is better throughout: no crossover in the measured range" in s for s in said)
+
+
+def test_cells_that_were_not_measured_are_left_out():
+    broken = curve(latency_ms=[10.0, 12.0, 20.0, None])
+    assert len(findings.series(broken)[0][1]) == 3
+
+
+def test_padding_is_said_where_it_is_known():
+    said = findings.sentences(curve(padding_share=[0.0, 0.1, 0.2, 0.25]))
+    assert "fixed-32: 25% of the positions computed at batch size 8 are padding." in said

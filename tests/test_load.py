@@ -1,0 +1,79 @@
+"""Reading runs for the report: which are chosen, and what their machines are called."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from distilbench import params, paths, runs
+from distilbench.errors import RunError
+from distilbench.report import load
+
+
+def chosen(**given) -> list[str]:
+    return [run.run_id for run in load.choose(params.resolve("distilbert", {"profile": "ci"} | given).params)]
+
+
+@pytest.fixture
+def two(make_run):
+    """A run, and a copy of it under another name."""
+    one = make_run()
+    other = one.folder.parent / "another-run"
+    shutil.copytree(one.folder, other)
+    return one, runs.Run(other)
+
+
+def test_the_runs_named_come_in_their_order(two):
+    one, other = two
+    assert chosen(run_ids=[other.run_id, one.run_id]) == [other.run_id, one.run_id]
+    assert chosen(run_id=one.run_id) == [one.run_id]
+
+
+def test_without_a_name_the_newest_finished_run_is_taken(two):
+    one, other = two
+    config = other.config | {"created": "2099-01-01T00:00:00Z"}
+    paths.write_json(other.folder / "config.json", config)
+    assert chosen() == [other.run_id]
+    (other.folder / "summary.json").unlink()
+    assert chosen() == [one.run_id]
+
+
+def test_an_unfinished_run_is_refused_with_the_way_on(two):
+    one, _ = two
+    (one.folder / "summary.json").unlink()
+    with pytest.raises(RunError, match=f"--resume {one.run_id}"):
+        chosen(run_id=one.run_id)
+
+
+def test_no_finished_run_at_all_is_said(tmp_path):
+    with pytest.raises(RunError, match="no finished run of distilbert"):
+        chosen(results_root=str(tmp_path / "nothing"))
+
+
+def test_runs_on_one_machine_are_told_apart(two):
+    one, other = two
+    assert len(set(load.labels([one, other]).values())) == 2
+    plain = load.labels([one])[one.run_id]
+    assert "cores" in plain
+    config = other.config | {"created": "2099-01-01T00:00:00Z"}
+    paths.write_json(other.folder / "config.json", config)
+    assert load.labels([one, other])[other.run_id] == f"{plain} (2099-01-01)"
+
+
+def test_a_run_on_a_gpu_is_called_after_it(two):
+    one, _ = two
+    env = paths.read_json(one.folder / "env.json") | {"gpus": [{"name": "GPU A"}, {"name": "GPU B"}]}
+    paths.write_json(one.folder / "env.json", env)
+    config = one.config
+    paths.write_json(one.folder / "config.json", config | {"parameters": config["parameters"] | {"device": "cuda:1"}})
+    assert load.label(one) == "GPU B"
+
+
+def test_the_table_has_one_row_per_cell_and_run(two):
+    table = load.table(list(two))
+    assert len(table) == 2 * len(two[0].config["cells"])
+    assert table["peak_memory_MiB"].notna().all(), "on a CPU it is the resident memory"
+    assert (table["peak_memory_MiB"] == table["peak_rss_MiB"]).all()
+    about = load.about(list(two))
+    assert [row["run"] for row in about] == [run.run_id for run in two]
