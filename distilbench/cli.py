@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from distilbench.errors import DistilbenchError, ParameterError
+from distilbench.errors import DataError, DistilbenchError, ParameterError
 
 app = typer.Typer(
     help="Measures what transformer inference costs, into run folders that can be checked.\n\n"
@@ -60,6 +60,8 @@ def run(
 
     logs.setup(log_format)
     given = _given(profile, param, device=device, batch_sizes=batch_sizes, dtype=dtype)
+    if new and resume:
+        raise ParameterError("--new starts a run, --resume goes on with one: give one of them")
     done = chain.run_study(study, given, resume, new, results_root)
     summary = paths.read_json(done.folder / "summary.json")
     status = done.status
@@ -122,10 +124,15 @@ def verify_data(
     from distilbench import data, params
 
     texts = data.load_texts(params.resolve(study, _given(profile, param)).params)
+    name, sha256 = texts.about["name"], texts.content_sha256()
     if as_json:
-        _print_json({"name": texts.about["name"], "rows": len(texts.texts), "content_sha256": texts.content_sha256()})
-    else:
-        print(f"{texts.about['name']}: {len(texts.texts)} sentences, unchanged: SHA-256 {texts.content_sha256()}")
+        _print_json(
+            {"name": name, "rows": len(texts.texts), "content_sha256": sha256, "compared": not texts.first_seen}
+        )
+    elif not texts.first_seen:
+        print(f"{name}: {len(texts.texts)} sentences, unchanged: SHA-256 {sha256}")
+    if texts.first_seen:
+        raise DataError(f"{name} was seen for the first time, so nothing was compared; from now on it must be {sha256}")
 
 
 @app.command()

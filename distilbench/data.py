@@ -6,7 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class TextSet:
         labels: index into label_names, one per sentence.
         label_names: in the order of the data set.
         about: source, name, revision, licence and citation, for the manifest.
+        first_seen: no lock had its hash yet, so it was compared with nothing.
     """
 
     samples: list[str]
@@ -40,6 +41,7 @@ class TextSet:
     labels: list[int]
     label_names: tuple[str, ...]
     about: dict[str, Any]
+    first_seen: bool = False
 
     def content_sha256(self) -> str:
         """SHA-256 of the normalised content: label names, then `id TAB label TAB text` in order."""
@@ -69,8 +71,7 @@ def load_texts(params: DistilbertParams) -> TextSet:
     found = {"sha256": loaded.content_sha256()}
     if loaded.about["revision"]:
         found["commit"] = loaded.about["revision"]
-    revisions.enforce(loaded.key, found, lock)
-    return loaded
+    return replace(loaded, first_seen=revisions.enforce(loaded.key, found, lock))
 
 
 def _from_package(params: DistilbertParams) -> TextSet:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
 
+from distilbench import environment
 from distilbench.errors import DeviceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -40,9 +42,26 @@ def parse(name: str) -> torch.device:
     return torch.device(name)
 
 
+def select(name: str) -> torch.device:
+    """The torch device of that name, made the current one: events and new streams belong to the current device."""
+    device = parse(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def gpu_identity(device: torch.device) -> dict[str, str]:
+    """Name and UUID of the GPU behind a device name, which depends on CUDA_VISIBLE_DEVICES; nothing for a CPU."""
+    if device.type != "cuda":
+        return {}
+    properties = torch.cuda.get_device_properties(device)
+    return {"gpu": properties.name, "gpu_uuid": str(properties.uuid)}
+
+
 def usable_cores() -> int:
-    """CPU cores that this process may use (affinity, not the machine's count)."""
-    return len(os.sched_getaffinity(0))
+    """CPU cores that this process may use: its affinity, and no more than its cgroup's quota (a container's --cpus)."""
+    cores, (quota, _, period) = len(os.sched_getaffinity(0)), (environment.cgroup()["cpu.max"] or "max").partition(" ")
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
 
 
 def synchronize(device: torch.device) -> None:

@@ -56,9 +56,11 @@ def capture() -> dict[str, Any]:
         "memory_MiB": round(psutil.virtual_memory().total / 2**20),
         "cgroup": cgroup(),
         "gpus": gpus()[0],
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "packages": packages(),
         "lock_sha256": lock_sha256(),
+        "code_sha256": code_sha256(),
         "git": git(),
         "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
         "slurm": {key: value for key, value in sorted(os.environ.items()) if key.startswith("SLURM_JOB")},
@@ -72,6 +74,9 @@ def key_of(env: dict[str, Any]) -> dict[str, Any]:
         "host": env["host"]["name"],
         "cpu": env["cpu"]["model"],
         "usable cores": len(env["cpu"]["affinity"]),
+        "CPU quota": env["cgroup"].get("cpu.max"),
+        "visible GPUs": env.get("visible_gpus"),
+        "code": env.get("code_sha256"),
         "python": env["python"]["version"],
         "gpus": [gpu["name"] for gpu in env["gpus"]],
         **{name: env["packages"].get(name) for name in names},
@@ -162,6 +167,13 @@ def lock_sha256() -> str | None:
     """SHA-256 of constraints.txt."""
     file = paths.repo_root() / "constraints.txt"
     return paths.sha256_file(file) if file.is_file() else None
+
+
+def code_sha256() -> str:
+    """SHA-256 of the package's own source: two versions of it must not measure one run."""
+    package = Path(__file__).parent
+    files = sorted(package.rglob("*.py"))
+    return paths.sha256_bytes(*(f"{file.relative_to(package)}\n".encode() + file.read_bytes() for file in files))
 
 
 def git() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -101,8 +102,9 @@ def load_model(
         ModelError: no checkpoint at `path`, or not one of this architecture.
         HubError: the hub cannot be used; the message has the ways out.
     """
-    where, started = parse(device), time.perf_counter()
+    where = parse(device)
     folder, shown, commit = _locate(source, path, name, revision, size)
+    started = time.perf_counter()  # what is fetched or built the first time is not part of loading
     if folder is None:
         torch.manual_seed(seed)
         config = DistilBertConfig(vocab_size=vocab_size, **(TINY if size == "tiny" else {}))
@@ -154,6 +156,11 @@ def _locate(source: str, path: str | Path, name: str, revision: str, size: str) 
 
 def _from_folder(folder: Path, dtype: str, attention: str) -> torch.nn.Module:
     """Loads a checkpoint folder; one that lacks weights of the classifier is refused, not filled with random ones."""
+    if not (folder / "model.safetensors").is_file():
+        raise ModelError(
+            f"{folder} holds no DistilBERT checkpoint (config.json, model.safetensors): "
+            "model.safetensors is missing; save the checkpoint as one safetensors file"
+        )
     try:
         module, report = DistilBertForSequenceClassification.from_pretrained(
             folder,
@@ -186,9 +193,14 @@ def _forward(
 
 
 def _bytes_sha256(module: torch.nn.Module) -> str:
-    """SHA-256 of all parameters' bytes in order of name: the checksum of weights that are in no file."""
-    state = sorted(module.state_dict().items())
-    return paths.sha256_bytes(*(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for _, t in state))
+    """SHA-256 of all parameters' bytes in order of name: the checksum of weights that are in no file.
+
+    Tensor by tensor and without a copy: a second set of weights would show in the peak memory of the process.
+    """
+    digest = hashlib.sha256()
+    for _, tensor in sorted(module.state_dict().items()):
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_tokenizer(params: DistilbertParams) -> Any:
@@ -209,6 +221,25 @@ def load_tokenizer(params: DistilbertParams) -> Any:
         return DistilBertTokenizerFast.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt): {error}") from error
+
+
+def check_fit(loaded: LoadedModel, tokenizer: Any, longest: int) -> None:
+    """Refuses a tokenizer that is not the model's, and sequences longer than its positions.
+
+    Args:
+        longest: tokens in the longest sequence that will be given to the model.
+
+    Raises:
+        ModelError: the vocabularies differ in size, or the positions do not suffice.
+    """
+    config = loaded.module.config
+    if len(tokenizer) != config.vocab_size:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model's table {config.vocab_size}: they do not belong "
+            "together; leave tokenizer_path empty to take the model's own"
+        )
+    if longest > config.max_position_embeddings:
+        raise ModelError(f"the model takes {config.max_position_embeddings} tokens at most, asked for are {longest}")
 
 
 def match_labels(model_labels: tuple[str, ...], data_labels: tuple[str, ...]) -> list[int]:

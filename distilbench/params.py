@@ -220,6 +220,8 @@ def resolve(study: str, given: dict[str, Any] | None = None) -> Resolved:
         ParameterError: naming each wrong value, what is allowed, and a suggestion for a misspelt name.
     """
     model = study_model(study)
+    if (other := (given or {}).get("study")) not in (None, study):
+        raise ParameterError(f"study {other!r} was given as a parameter, but the study is {study!r}")
     given = {key: value for key, value in (given or {}).items() if value is not None and key != "study"}
     given = {key: value for key, value in given.items() if not (key == "profile" and value == "")}
     variable = os.environ.get("DISTILBENCH_PROFILE")

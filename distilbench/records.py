@@ -74,7 +74,9 @@ class Repetition(Cell):
         None, description="median over timed iterations of one synchronised forward of one batch, host clock"
     )
     latency_ms_reason: str | None = None
-    latency_device_ms: float | None = Field(None, description="the same between two events on the device's stream")
+    latency_device_ms: float | None = Field(
+        None, description="the same between two events on the device's stream, from the first kernel to the last"
+    )
     latency_device_ms_reason: str | None = None
     latency_request_ms: float | None = Field(None, description="tokenise, copy, forward, copy back; one batch")
     latency_request_ms_reason: str | None = None
@@ -84,9 +86,13 @@ class Repetition(Cell):
     throughput_samples_per_s_reason: str | None = None
     accuracy: float | None = Field(None, description="share of distinct sentences classified right by this process")
     accuracy_reason: str | None = None
-    logits_sha256: str | None = Field(None, description="of the float32 logits of one cycle, in order")
+    logits_sha256: str | None = Field(
+        None, description="of the float32 logits of the distinct sentences, in the cycle's order"
+    )
     logits_sha256_reason: str | None = None
-    peak_rss_MiB: float | None = Field(None, description="highest resident memory of the process (VmHWM)")
+    peak_rss_MiB: float | None = Field(
+        None, description="highest resident memory of the process (VmHWM): start, load and one cycle included"
+    )
     peak_rss_MiB_reason: str | None = None
     loaded_rss_MiB: float | None = Field(None, description="resident memory once the model is loaded")
     peak_cuda_allocated_MiB: float | None = Field(None, description="torch.cuda.max_memory_allocated after a reset")
@@ -109,6 +115,7 @@ class Repetition(Cell):
     inputs_sha256: str | None = Field(None, description="of all batches of the cycle, ids and masks, in order")
     padding_share: float | None = Field(None, ge=0, le=1, description="share of the cycle's positions that is padding")
     model_sha256: str | None = Field(None, description="of the weights file, or of random weights' bytes")
+    load_s: float | None = Field(None, description="from the weights on disk to a model that is ready on its device")
     num_threads: int | None = None
     affinity: list[int] | None = Field(None, description="CPUs that the process could use")
     proof: dict[str, Any] = Field(default_factory=dict, description="what shows that the variant was really on")

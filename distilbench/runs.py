@@ -118,6 +118,19 @@ class Run:
                 seen.setdefault(record.cell, set()).add(record.inputs_sha256)
         return seen
 
+    def require_ok(self) -> None:
+        """Raises when something was not measured, so that a batch job does not count as a success.
+
+        Raises:
+            RunError: names what is missing, and how to go on.
+        """
+        status = self.status
+        if status["state"] != "ok":
+            raise RunError(
+                f"run {self.run_id} ended as {status['state']}: {status['message']}. "
+                "`distilbench show` has its table; start again to retry what is missing."
+            )
+
     # -------------------------------------------------------------- repetitions
 
     @contextmanager
@@ -252,13 +265,18 @@ def _fill(run: Run, resolved: Resolved, cells: list[Cell]) -> None:
 
 
 def open_or_create(resolved: Resolved, cells: list[Cell], new: bool = False) -> Run:
-    """The run to work on: the one named by `run_id`, else the newest unfinished one of this design, else a new one."""
+    """The run to work on: the one named by `run_id`, else the newest unfinished one of this design, else a new one.
+
+    With `new` always a new one.
+    """
     params = resolved.params
     root = paths.results_root(params.results_root)
     if params.run_id:
         run = Run(root / params.study / params.run_id)
         if not (run.folder / "status.json").is_file():
             return create(resolved, cells)
+        if new:
+            raise RunError(f"run {run.run_id} exists already: leave out --new to go on with it, or name another")
         run.require_same_design(resolved)
         run.require_same_environment()
         return run

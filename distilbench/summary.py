@@ -26,7 +26,9 @@ def timing_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
     device_ms = [row["latency_device_ms"] for row in timed]
     on_device = device_ms[0] is not None
     return {
+        "n_warmup": len(rows) - len(timed),
         "n_iterations": len(timed),
+        "n_cycles": len({row["cycle"] for row in timed}),
         "latency_ms": median(row["latency_ms"] for row in timed),
         "latency_device_ms": median(device_ms) if on_device else None,
         "latency_device_ms_reason": None if on_device else NO_DEVICE_CLOCK,

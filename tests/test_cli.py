@@ -540,3 +540,20 @@ def test_a_reader_that_goes_away_is_no_error_to_speak_of():
 def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "distilbench.cli", "nonsense"], capture_output=True, check=False)
     assert done.returncode == 2
+
+
+def test_verify_data_that_compared_nothing_does_not_say_unchanged(monkeypatch, tmp_path, capsys):
+    """A nightly job on a fresh clone must not be green because there was nothing to compare with."""
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
+    words = ["distilbench", "verify", "data", "--profile", "ci"]
+    codes, said = [], []
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        codes.append(ended.value.code or 0)
+        said.append(capsys.readouterr())
+    assert codes == [1, 0]
+    assert "seen for the first time, so nothing was compared" in said[0].err
+    assert "unchanged" not in said[0].out
+    assert "unchanged" in said[1].out

@@ -65,3 +65,23 @@ def test_only_cuda_is_waited_for(monkeypatch):
 def test_cores_are_those_that_this_process_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7})
     assert device.usable_cores() == 3
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", None), ("150000 100000", 2), ("50000 100000", 1), (None, None)]
+)
+def test_a_containers_quota_bounds_the_usable_cores(monkeypatch, quota, cores):
+    monkeypatch.setattr(device.environment, "cgroup", lambda: {"cpu.max": quota})
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _pid: set(range(64)))
+    assert device.usable_cores() == (cores or 64)
+
+
+def test_the_device_is_made_current_before_anything_is_measured_on_it(monkeypatch):
+    """Events are recorded on the current device's stream: on cuda:1 they would else time the idle cuda:0."""
+    made_current = []
+    monkeypatch.setattr(device, "available", lambda: ["cpu", "cuda:0", "cuda:1"])
+    monkeypatch.setattr(device.torch.cuda, "set_device", made_current.append)
+    assert device.select("cuda:1") == torch.device("cuda:1")
+    assert made_current == [torch.device("cuda:1")]
+    assert device.select("cpu") == torch.device("cpu")
+    assert len(made_current) == 1

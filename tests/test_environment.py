@@ -48,7 +48,7 @@ def test_a_capture_is_plain_json_with_all_its_parts():
     assert json.loads(json.dumps(env, allow_nan=False)) == env
     assert env.keys() == {
         "schema_version", "captured", "host", "cpu", "memory_MiB", "cgroup", "gpus", "python", "packages",
-        "lock_sha256", "git", "threads", "slurm",
+        "lock_sha256", "code_sha256", "git", "threads", "slurm", "visible_gpus",
     }  # fmt: skip
     assert env["memory_MiB"] > 100
     assert env["python"]["version"] == sys.version.split()[0]
@@ -83,9 +83,21 @@ def test_the_key_holds_what_repetitions_must_share(captured):
     key = environment.key_of(captured)
     assert set(key) == {
         "host", "cpu", "usable cores", "python", "gpus", "distilbench", "torch", "transformers", "tokenizers", "numpy",
+        "code", "CPU quota", "visible GPUs",
     }  # fmt: skip
     assert key["usable cores"] == len(os.sched_getaffinity(0))
     assert environment.key_of(json.loads(json.dumps(captured))) == key, "read back from env.json it is the same"
+
+
+def test_another_version_of_the_code_is_another_environment(monkeypatch, tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "environment.py").write_text("one")
+    monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
+    one = environment.code_sha256()
+    assert environment.code_sha256() == one
+    (package / "environment.py").write_text("two")
+    assert environment.code_sha256() != one
 
 
 # ------------------------------------------------------------------ processor and limits

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import DistilBertForSequenceClassification, DistilBertTokenizerFast
 
-from distilbench import embedded, hub, params, paths
+from distilbench import embedded, hub, models, params, paths
 from distilbench.errors import DeviceError, DistilbenchError, ModelError
 from distilbench.models import HUB_MODEL, arguments, load_model, load_tokenizer, match_labels
 
@@ -294,3 +296,26 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model": ')
     with pytest.raises(ModelError, match="holds no tokenizer"):
         load_tokenizer(resolved)
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused():
+    loaded = load_model("cpu", source="random", size="tiny", vocab_size=191)
+    tokenizer = range(191)
+    models.check_fit(loaded, tokenizer, longest=512)
+    with pytest.raises(ModelError, match="190 tokens, the model's table 191"):
+        models.check_fit(loaded, range(190), longest=16)
+    with pytest.raises(ModelError, match="512 tokens at most, asked for are 600"):
+        models.check_fit(loaded, tokenizer, longest=600)
+
+
+def test_the_checksum_of_random_weights_makes_no_second_copy_of_them():
+    """A copy would be in the peak memory of every repetition with random weights."""
+    code = (
+        "from distilbench import models\n"
+        "from distilbench.collectors import memory\n"
+        "module = models.load_model('cpu', source='random').module\n"
+        "loaded = memory.rss_MiB()\n"
+        "print(memory.peak_rss_MiB() - loaded)"
+    )
+    over = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert over < 120, "the weights are 255 MiB"

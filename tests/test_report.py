@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 
 import jinja2
@@ -216,9 +217,13 @@ def test_the_code_of_a_run_is_named(finished_run):
     assert "- code: not under git\n" in said
 
 
-def test_gpus_of_a_run_are_named(finished_run):
+def test_the_gpu_that_measured_is_named_and_not_its_neighbours(finished_run):
+    lines = [json.loads(line) for line in finished_run.raw.read_text().splitlines()]
+    for line in lines:
+        line["proof"] = {"gpu": "Two", "gpu_uuid": "GPU-2"}
+    finished_run.raw.write_text("".join(json.dumps(line) + "\n" for line in lines))
     said = environment_says(finished_run, lambda env: env.update(gpus=[{"name": "One"}, {"name": "Two"}]))
-    assert re.search(r"usable cores, One, Two; torch ", said)
+    assert re.search(r"usable cores, Two; torch ", said)
 
 
 def test_a_full_run_without_doubts(finished_run, derived):

@@ -275,10 +275,19 @@ def test_a_cuda_out_of_memory_is_oom(job_file, monkeypatch):
 
 
 def test_another_runtime_error_is_not_called_oom(job_file, monkeypatch):
-    ends_with(RuntimeError("shapes do not match"), monkeypatch)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        worker.main(job_file)
-    assert not job_file.with_suffix(".failure.json").exists(), "the parent reads the traceback's last line"
+    ends_with(RuntimeError("shapes do not match\n\nSet VERBOSE=1 for more"), monkeypatch)
+    assert worker.main(job_file) == 1
+    assert failure(job_file) == {"status": "failed", "error": "RuntimeError: shapes do not match"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("CUDA error: out of memory\nmore"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")],
+)
+def test_whatever_says_that_memory_did_not_suffice_is_oom(job_file, monkeypatch, error):
+    ends_with(error, monkeypatch)
+    assert worker.main(job_file) == 3
+    assert failure(job_file)["status"] == "oom"
 
 
 def test_an_error_for_people_is_a_failure_file(job_file, monkeypatch):

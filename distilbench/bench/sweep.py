@@ -18,7 +18,7 @@ from distilbench.bench.worker import Job, predictions_file
 from distilbench.collectors import energy
 from distilbench.device import parse
 from distilbench.errors import StorageError
-from distilbench.models import arguments, load_model, load_tokenizer, match_labels
+from distilbench.models import arguments, check_fit, load_model, load_tokenizer, match_labels
 from distilbench.params import DistilbertParams, Resolved
 from distilbench.progress import Progress
 from distilbench.records import FINAL, Cell, Repetition, read_parquet
@@ -56,9 +56,13 @@ def prepare(params: DistilbertParams, run: runs.Run) -> Prepared:
     texts, tokenizer = data.load_texts(params), load_tokenizer(params)
     manifest = data.manifest(texts, tokenizer)
     loaded = load_model(**arguments(params, len(tokenizer)) | {"device": "cpu"})
+    fixed = [int(policy[6:]) for policy in params.length_policies if policy != "longest"]
+    check_fit(loaded, tokenizer, max([*fixed, manifest["tokens"]["max"] if "longest" in params.length_policies else 0]))
     if params.model_source != "random":
         match_labels(loaded.info.label_names, texts.label_names)
-    model = {**vars(loaded.info), "label_names": list(loaded.info.label_names)}
+    of_this_process = ("device", "attention", "load_s")  # each repetition has its own
+    model = {key: value for key, value in vars(loaded.info).items() if key not in of_this_process}
+    model["label_names"] = list(loaded.info.label_names)
     run.record_once("data.json", manifest, data.MANIFEST_HASHES)
     run.record_once("model.json", model, ("sha256",))
     inputs = run.folder / "work" / "inputs.npz"

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ from distilbench import paths
 from distilbench.batches import batches_sha256, load_inputs, make_batches, padding_share
 from distilbench.bench.variants import VARIANTS, watch
 from distilbench.collectors import latency, memory
-from distilbench.device import parse, usable_cores
+from distilbench.device import gpu_identity, select, usable_cores
 from distilbench.environment import now
 from distilbench.errors import DistilbenchError, StorageError
 from distilbench.models import LoadedModel, load_model, match_labels
 from distilbench.records import ITERATIONS, PREDICTIONS, Repetition, write_parquet
 from distilbench.summary import classification_fields, timing_fields
 
+OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate", "CUBLAS_STATUS_ALLOC_FAILED")
 ENERGY = ("energy_J", "energy_per_sample_J", "energy_net_per_sample_J")
 
 
@@ -66,12 +68,13 @@ def main(job_file: Path) -> int:
     started, clock = now(), time.monotonic()
     try:
         fields = measure(job)
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
-            return _fail(job_file, "oom", str(error), 3)
-        raise
     except DistilbenchError as error:
         return _fail(job_file, "storage" if isinstance(error, StorageError) else "failed", str(error), 1)
+    except Exception as error:
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+            return _fail(job_file, "oom", str(error), 3)
+        traceback.print_exc()
+        return _fail(job_file, "failed", f"{type(error).__name__}: {error}", 1)
     fields |= {f"{name}_reason": job.energy_reason for name in ENERGY}
     record = Repetition(**job.identity, **fields, started=started, seconds=time.monotonic() - clock, status="ok")
     paths.write_atomic(job_file.with_suffix(".record.json"), record.to_line())
@@ -125,7 +128,7 @@ def workload(job: Job, device: torch.device) -> Workload:
 def measure(job: Job) -> dict[str, Any]:
     """One repetition in this process: the fields of its record."""
     torch.set_num_threads(job.protocol["num_threads"] or usable_cores())
-    variant, device = VARIANTS[job.identity["variant"]], parse(job.model["device"])
+    variant, device = VARIANTS[job.identity["variant"]], select(job.model["device"])
     loaded = load_model(**job.model, **asdict(variant))
     loaded_rss = memory.rss_MiB()
     work = workload(job, device)
@@ -136,9 +139,10 @@ def measure(job: Job) -> dict[str, Any]:
         "inputs_sha256": work.sha256,
         "padding_share": work.padding_share,
         "model_sha256": loaded.info.sha256,
+        "load_s": loaded.info.load_s,
         "num_threads": torch.get_num_threads(),
         "affinity": sorted(os.sched_getaffinity(0)),
-        "proof": proof,
+        "proof": proof | gpu_identity(device),
     }
     if job.identity["pass"] == "memory":
         return fields | _memory(loaded, work, device, loaded_rss)
@@ -171,8 +175,6 @@ def _timing(job: Job, loaded: LoadedModel, work: Workload, device: torch.device)
         cycles += 1
     file = f"iterations/{job.identity['cell']}-{job.identity['repetition']:02d}.parquet"
     fields = timing_fields(rows) | {
-        "n_warmup": protocol["warmup_cycles"] * len(work.tensors),
-        "n_cycles": cycles,
         "iterations_file": file,
         "iterations_sha256": write_parquet(Path(job.run) / file, rows, ITERATIONS),
     }

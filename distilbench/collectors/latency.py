@@ -23,8 +23,8 @@ class CudaClock:
     """Times work that the device does after the call has returned.
 
     A fence before the first reading keeps earlier work out, one before the last reading keeps this work in; without
-    them the host's clock measures how fast kernels are queued. The events give the device's own view, without the
-    host's launch time.
+    them the host's clock measures how fast kernels are queued. The events give the device's own view: from the first
+    kernel to the last, gaps included where the host launches more slowly than the device works.
     """
 
     def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:

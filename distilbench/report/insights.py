@@ -22,7 +22,7 @@ TEMPLATE = """\
 - model: {{ model.name }} ({{ "{:,}".format(model.parameters) }} parameters, source {{ model.source }})
 - text: {{ data.name }} ({{ data.rows }} sentences, source {{ data.source }})
 - machine: {{ env.cpu.model }}, {{ env.cpu.affinity | length }} usable cores
-{%- for gpu in env.gpus %}, {{ gpu.name }}{% endfor %}; torch {{ env.packages.torch }}
+{%- for gpu in gpus %}, {{ gpu }}{% endfor %}; torch {{ env.packages.torch }}
 - code: {{ env.git.sha[:12] if env.git.sha else "not under git" }}
 {{- ", with uncommitted changes" if env.git.sha and env.git.dirty }}
 
@@ -56,6 +56,7 @@ def run_summary(run: Run, summary: dict[str, Any]) -> str:
         data=paths.read_json(run.folder / "data.json"),
         model=paths.read_json(run.folder / "model.json"),
         summary=summary,
+        gpus=sorted({record.proof["gpu"] for record in run.repetitions() if "gpu" in record.proof}),
         headline=tables.headline(summary),
         table=tables.markdown(tables.cells(summary)),
         missing=tables.not_measured(summary),
