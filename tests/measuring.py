@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def checkout_with_notebooks(folder: Path, **sources: str | Path) -> Path:
     studies = {"distilbert": {"question": "Does the chain hold?", "notebooks": list(sources)}}
     (folder / "params" / "studies.yml").write_text(yaml.safe_dump(studies))
     return folder
+
+
+@contextlib.contextmanager
+def ctrl_c_works() -> Iterator[None]:
+    """Processes started inside take SIGINT as from a terminal, even where the tests run in the background.
+
+    A shell starts background jobs with SIGINT ignored, and that is inherited.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:

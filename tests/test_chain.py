@@ -104,11 +104,12 @@ def test_a_failure_that_the_sweep_has_recorded_is_not_overwritten(checkout):
     assert runs.find("latest").status["message"] == "the disk was full"
 
 
-def test_a_kernel_that_is_killed_is_said(checkout):
+def test_a_kernel_that_is_killed_is_said_once(checkout, caplog):
     checkout(bad="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(RunError, match=r"the kernel of bad ended: .* Start again to go on"):
         chain.run_study("distilbert", {"profile": "ci"})
     assert runs.find("latest").status["state"] in runs.UNFINISHED, "the next start goes on with it"
+    assert {record.name for record in caplog.records} <= {"distilbench"}, "and not by the libraries as well"
 
 
 def test_a_run_that_another_process_works_on_is_left_alone(checkout):

@@ -14,7 +14,16 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from measuring import SMALL, all_gone, checkout_with_notebooks, committed, descendants, finished_once, wait_for
+from measuring import (
+    SMALL,
+    all_gone,
+    checkout_with_notebooks,
+    committed,
+    ctrl_c_works,
+    descendants,
+    finished_once,
+    wait_for,
+)
 
 from distilbench import chain, cli, embedded, logs, params, paths, revisions, runs, summary
 
@@ -435,7 +444,10 @@ def test_a_whole_run_can_be_shown_and_verified(whole, distilbench):
 def start(results: Path, env: dict, *words: str) -> subprocess.Popen:
     """`distilbench run` as a terminal starts it."""
     command = [COMMAND, "run", "distilbert", "--profile", "ci", "--results-root", str(results), *words]
-    return subprocess.Popen(command, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with ctrl_c_works():
+        return subprocess.Popen(
+            command, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -24,6 +24,7 @@ from measuring import (
     alive,
     all_gone,
     committed,
+    ctrl_c_works,
     descendants,
     finished_once,
     prepared_by_hand,
@@ -443,7 +444,7 @@ def test_five_kills_of_a_real_sweep_at_any_moment(tmp_path, monkeypatch):
 def test_an_interrupted_sweep_says_so_and_is_gone_on_with(stand_in, tmp_path, monkeypatch):
     monkeypatch.setenv("STAND_IN_SECONDS", "0.3")
     run, resolved = start(tmp_path, **TWO_CELLS)
-    with in_another_process(run, resolved) as parent:
+    with ctrl_c_works(), in_another_process(run, resolved) as parent:
         wait_for(lambda: run.raw.exists() and len(committed(run)) >= 2)
         (at_work,) = wait_for(lambda: descendants(parent.pid, "standin_worker"))
         parent.send_signal(signal.SIGINT)
