@@ -33,6 +33,10 @@ ResultsRoot = Annotated[str, typer.Option(help="Folder of run folders; default: 
 Pairs = Annotated[
     list[str] | None, typer.Option("-p", "--param", metavar="KEY VALUE", help="Set any parameter; may be repeated.")
 ]
+Files = Annotated[
+    list[Path] | None,
+    typer.Option("-f", "--file", help="YAML file of parameters, such as params/hardware/a100.yml; repeatable."),
+]
 LogFormat = Annotated[Literal["text", "json"], typer.Option(help="How to log: text (coloured in a terminal) or json.")]
 
 
@@ -43,6 +47,7 @@ def run(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
     batch_sizes: Annotated[str | None, typer.Option(help="Comma-separated, such as 16,32.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    file: Files = None,
     param: Pairs = None,
     results_root: ResultsRoot = "",
     resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with this run, with its own parameters.")] = "",
@@ -59,7 +64,7 @@ def run(
     from distilbench import chain, logs, paths
 
     logs.setup(log_format)
-    given = _given(profile, param, device=device, batch_sizes=batch_sizes, dtype=dtype)
+    given = _given(profile, param, file, device=device, batch_sizes=batch_sizes, dtype=dtype)
     if new and resume:
         raise ParameterError("--new starts a run, --resume goes on with one: give one of them")
     done = chain.run_study(study, given, resume, new, results_root)
@@ -211,11 +216,18 @@ def version(as_json: AsJson = False) -> None:
         print("\n".join(f"{name} {number}" for name, number in versions.items()))
 
 
-def _given(profile: str | None, pairs: list[str] | None, **named: Any) -> dict[str, Any]:
-    """What was given on the command line, by parameter; `-p KEY VALUE` reads VALUE as YAML."""
+def _given(
+    profile: str | None, pairs: list[str] | None, files: list[Path] | None = None, **named: Any
+) -> dict[str, Any]:
+    """What was given, by parameter: files first, then options; `-p KEY VALUE` reads VALUE as YAML."""
     import yaml
 
-    given: dict[str, Any] = {"profile": profile, **named}
+    from distilbench import params, paths
+
+    given: dict[str, Any] = {}
+    for file in files or []:
+        given |= params.read_yaml(paths.find_input(file))
+    given |= {key: value for key, value in {"profile": profile, **named}.items() if value is not None}
     for pair in pairs or []:
         key, separator, text = pair.partition("=")
         if not separator:

@@ -26,6 +26,7 @@ from measuring import (
 )
 
 from distilbench import chain, cli, embedded, logs, params, paths, revisions, runs, summary
+from distilbench.errors import DistilbenchError
 
 COMMAND = str(Path(sys.executable).parent / "distilbench")
 COMMANDS = (
@@ -569,3 +570,16 @@ def test_verify_data_that_compared_nothing_does_not_say_unchanged(monkeypatch, t
     assert "seen for the first time, so nothing was compared" in said[0].err
     assert "unchanged" not in said[0].out
     assert "unchanged" in said[1].out
+
+
+def test_files_of_parameters_count_and_options_count_more(tmp_path):
+    first, second = tmp_path / "first.yml", tmp_path / "second.yml"
+    first.write_text("seed: 1\nrepetitions: 5\ndevice: cuda:0\n")
+    second.write_text("repetitions: 6\n")
+    given = cli._given("ci", ["seed=3"], [first, second], device="cpu", dtype=None)
+    assert given == {"profile": "ci", "seed": 3, "repetitions": 6, "device": "cpu"}
+
+
+def test_a_file_of_parameters_that_is_not_there_is_named():
+    with pytest.raises(DistilbenchError, match=r"nowhere\.yml"):
+        cli._given(None, None, [Path("nowhere.yml")])
