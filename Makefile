@@ -27,7 +27,7 @@ RUN  := $(call installed,run)
 TEST := $(call installed,test)
 BOOK := $(call installed,book)
 
-.PHONY: help env smoke benchmark analyse test test-long lint lab book notebooks embedded-classifier clean
+.PHONY: help env smoke benchmark analyse test test-long lint lab book notebooks pages embedded-classifier clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
@@ -45,8 +45,9 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 env: $(call installed,$(EXTRAS))  ## set up everything (EXTRAS=run for a batch node; TORCH_INDEX=URL for a CPU build of torch)
 	@echo "distilbench is installed for $(BIN)/python"
 
-smoke: $(RUN)  ## set up, then real text through a real model to a finished run (minutes)
+smoke: $(RUN) $(BOOK)  ## set up, then real text through a real model to a finished run and its page in the report (minutes)
 	distilbench run $(STUDY) --profile smoke
+	distilbench book
 
 benchmark: $(RUN)  ## the real measurement: STUDY, PROFILE, DEVICE (hours on a CPU)
 	distilbench run $(STUDY) --profile $(PROFILE) --device $(DEVICE)
@@ -67,15 +68,18 @@ lint: $(TEST)  ## ruff on code and notebooks, and the floors
 	ruff format --check .
 	lint-imports
 
-lab: $(call installed,lab) $(RUN)  ## JupyterLab on the notebooks
+lab: $(RUN) $(call installed,lab)  ## JupyterLab on the notebooks
 	jupyter labextension disable "@jupyterlab/apputils-extension:announcements"
 	jupyter lab notebooks/
 
-book: $(BOOK)  ## build the report into book/_build/html
-	jupyter-book build book -W -n --keep-going
+book: $(BOOK)  ## build the report into book/_build/html, with a page for the newest run of this machine
+	distilbench book
 
 notebooks: $(TEST)  ## execute the notebooks in the ci profile and keep their outputs (what the regression tests compare)
 	scripts/refresh_notebooks.sh
+
+pages: $(RUN)  ## execute the analysis again over every published run, after a change of it
+	python scripts/refresh_pages.py
 
 embedded-classifier: $(RUN)  ## train the embedded classifier again and compare it with the committed one (minutes)
 	python -m distilbench.training.classifier

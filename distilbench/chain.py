@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from distilbench import errors, params, paths, runs
@@ -57,16 +58,32 @@ def run_study(
     return run
 
 
-def analyse(study: str, run_ids: list[str], results_root: str = "") -> params.StudyParams:
-    """Executes 03_analyse over runs that are finished, into the first one; returns the parameters used."""
+def analyse(study: str, run_ids: list[str], results_root: str = "") -> list[runs.Run]:
+    """Executes 03_analyse over runs that are finished; returns them.
+
+    Raises:
+        RunError: one is not there or not finished, or they are in several results folders.
+    """
     given = {"run_ids": run_ids, "results_root": results_root}
     resolved = params.resolve(study, {key: value for key, value in given.items() if value}).params
     chosen = load.choose(resolved)
-    values = {"study": study, "profile": resolved.profile, "run_ids": [run.run_id for run in chosen]}
-    values["results_root"] = str(chosen[0].folder.parent.parent)
+    own = {run.folder.parent.parent for run in chosen} - {paths.published_root()}
+    if len(own) > 1:
+        raise RunError(f"runs of several results folders cannot be overlaid: {', '.join(map(str, sorted(own)))}")
+    values: dict[str, Any] = {
+        "study": study,
+        "profile": chosen[0].config["parameters"]["profile"],
+        "run_ids": [run.run_id for run in chosen],
+        "results_root": str(own.pop()) if own else results_root,
+    }
     with _lines_from_kernels():
-        _execute(chosen[0], "03_analyse", values)
-    return resolved
+        _execute(chosen[0], "03_analyse", values, analysis_of(chosen))
+    return chosen
+
+
+def analysis_of(chosen: list[runs.Run]) -> Path:
+    """Where the executed analysis of these runs goes; overlays are kept beside a run's own."""
+    return load.home_of(chosen) / "notebooks" / f"03_analyse{load.beside(chosen)}.ipynb"
 
 
 def _say(message: str, **fields: Any) -> None:
@@ -86,14 +103,16 @@ def _lines_from_kernels() -> Iterator[None]:
             os.environ["DISTILBENCH_PROGRESS"] = before
 
 
-def _execute(run: runs.Run, name: str, values: dict[str, Any]) -> None:
+def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | None = None) -> None:
     """One notebook, executed into the run's notebooks/."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     for library in ("papermill", "traitlets", "asyncio"):  # warnings of keys that other notebooks of the chain use,
         logging.getLogger(library).setLevel(logging.CRITICAL)  # tracebacks of a kernel that ends: said here, for people
-    output = run.folder / "notebooks" / f"{name}.ipynb"
+    output = output or run.folder / "notebooks" / f"{name}.ipynb"
+    with paths.clear_write_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
     with progress_stream() as stream:
         try:
             papermill.execute_notebook(
@@ -107,23 +126,22 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any]) -> None:
                 extra_arguments=["--log-level=CRITICAL"],  # else it warns of listening on loopback, and of being ended
             )
         except PapermillExecutionError as error:
-            _raise_as_said(run, name, error)
+            _raise_as_said(run, output, error)
         except RuntimeError as error:
             raise RunError(
                 f"the kernel of {name} ended: {error} (often killed for memory). Start again to go on."
             ) from error
 
 
-def _raise_as_said(run: runs.Run, name: str, error: Any) -> None:
+def _raise_as_said(run: runs.Run, output: Path, error: Any) -> None:
     """The notebook's own message where it has one for people; else where to find the traceback."""
     if run.status["state"] in ("pending", "running"):
-        run.set_status("failed", f"{name}: {error.ename}: {error.evalue}")
+        run.set_status("failed", f"{output.stem}: {error.ename}: {error.evalue}")
     kind = getattr(errors, error.ename, None)
     if kind is not None:
         raise kind(error.evalue) from None
     raise DistilbenchError(
-        f"{name} failed with {error.ename}: {error.evalue}. "
-        f"The executed notebook with the traceback: {run.folder / 'notebooks' / name}.ipynb"
+        f"{output.stem} failed with {error.ename}: {error.evalue}. The executed notebook with the traceback: {output}"
     ) from None
 
 

@@ -141,16 +141,28 @@ def verify_data(
 
 
 @app.command()
-def show(reference: RunName = "latest", results_root: ResultsRoot = "", as_json: AsJson = False) -> None:
+def show(
+    reference: RunName = "latest",
+    results_root: ResultsRoot = "",
+    form: Annotated[
+        Literal["md", "csv", "latex"] | None,
+        typer.Option("--format", help="For a paper or a spreadsheet, with a sentence to cite the run."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show a run: its table, and what it cannot say."""
     from distilbench import paths, runs
 
+    if form and as_json:
+        raise ParameterError("--format and --json exclude each other: give one of them")
     found = runs.find(reference, results_root)
     status = found.status
     if not (found.folder / "summary.json").is_file():
         if as_json:
             _print_json(status)
             return
+        if form:
+            raise DistilbenchError(f"run {found.run_id} is unfinished: there is no table yet")
         done = len(found.finished())
         print(f"run {found.run_id} is {status['state']}, {done} repetitions done. {status['message']}")
         print(f"go on with: distilbench run {found.config['study']} --resume {found.run_id}")
@@ -159,8 +171,58 @@ def show(reference: RunName = "latest", results_root: ResultsRoot = "", as_json:
     if as_json:
         _print_json(summary)
         return
+    if form:
+        from distilbench.report import export
+
+        print(export.FORMATS[form](found))
+        if form == "csv":  # a sentence in the file would be a row to every program that reads it
+            print(export.citation(found), file=sys.stderr)
+        return
     print(f"run {found.run_id} ({status['state']}), profile {summary['profile']}")
     _print_summary(summary)
+    from distilbench.report import load
+
+    print(f"\ncite as: {load.citation(found)}")
+
+
+@app.command()
+def publish(
+    reference: RunName,
+    name: Annotated[str, typer.Option(help="Name of the page; default: device and source of the model.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of the page of that name.")] = False,
+    results_root: ResultsRoot = "",
+) -> None:
+    """Put a finished run into the report: its files into results/published/, its analysis into book/studies/.
+
+    Refused: runs that are unfinished, failed, not of the full profile, of uncommitted code, or not verifiable.
+    """
+    from distilbench import runs
+    from distilbench.report import publish as publishing
+
+    page, folder = publishing.publish(runs.find(reference, results_root), name, replace)
+    print(f"{'page':>12}  {page}")
+    print(f"{'run':>12}  {folder}")
+    print(f"{'next':>12}  make book, look at the page, then commit both")
+
+
+@app.command()
+def book(
+    own: Annotated[bool, typer.Option(help="Also show the newest run of this machine that ended well.")] = True,
+    results_root: ResultsRoot = "",
+) -> None:
+    """Build the report into book/_build/html, with a page "Your run" for the newest run of this machine."""
+    from distilbench import chain
+    from distilbench.report import book as building
+    from distilbench.report import publish as publishing
+
+    run = publishing.newest_ok(results_root) if own else None
+    with building.alone():
+        if run and not publishing.is_analysed(run):
+            chain.analyse(run.config["study"], [run.run_id], str(run.folder.parent.parent))
+        page = building.build(run)
+    print(f"{'your run' if run else 'report':>12}  {page}")
+    if own and not run:
+        print("no run of this machine ended well yet, so the report has no page for one: distilbench run distilbert")
 
 
 @app.command()
@@ -175,12 +237,11 @@ def analyse(
     from distilbench.report import charts, findings, load
 
     logs.setup(log_format)
-    params = chain.analyse(study, run_ids or [], results_root)
-    chosen = load.choose(params)
+    chosen = chain.analyse(study, run_ids or [], results_root)
     for sentence in findings.sentences(load.table(chosen)):
         print(f"- {sentence}")
     print(f"\n{'plots':>12}  {charts.folder_of(chosen)}")
-    print(f"{'notebook':>12}  {chosen[0].folder / 'notebooks' / '03_analyse.ipynb'}")
+    print(f"{'notebook':>12}  {chain.analysis_of(chosen)}")
 
 
 @app.command()

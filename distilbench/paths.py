@@ -34,6 +34,11 @@ def results_root(given: str | Path = "") -> Path:
     return Path(chosen).expanduser().resolve()
 
 
+def published_root() -> Path:
+    """Where the runs are that the report cites: small, and committed."""
+    return repo_root() / "results" / "published"
+
+
 def cache_root() -> Path:
     """Where fetched artefacts are kept: $DISTILBENCH_CACHE, else $XDG_CACHE_HOME/distilbench, else ~/.cache."""
     if given := os.environ.get("DISTILBENCH_CACHE"):

@@ -304,7 +304,8 @@ def named(params: StudyParams) -> Run:
 
 def all_runs(folder: Path) -> list[Run]:
     """The complete run folders below results/<study>/, oldest first; half-made ones are not runs."""
-    return sorted((Run(file.parent) for file in folder.glob("*/status.json")), key=_age)
+    found = (file.parent for file in folder.glob("*/status.json"))
+    return sorted((Run(run) for run in found if not run.name.startswith(".")), key=_age)
 
 
 def _age(run: Run) -> tuple[str, str]:
@@ -312,26 +313,41 @@ def _age(run: Run) -> tuple[str, str]:
     return run.config["created"], run.run_id
 
 
+def own_runs(results_root: str | Path = "") -> list[Run]:
+    """All runs in the results folder but the published ones, oldest first."""
+    studies = (study for study in paths.results_root(results_root).glob("*/") if study.name != "published")
+    return sorted((run for study in studies for run in all_runs(study)), key=_age)
+
+
+def published_runs() -> list[Run]:
+    """The runs that the report cites, oldest first."""
+    return sorted((run for study in paths.published_root().glob("*/") for run in all_runs(study)), key=_age)
+
+
 def find(reference: str, results_root: str | Path = "") -> Run:
     """A run by folder path, by id, by the unique beginning or end of its id, or `latest`.
+
+    One's own runs are meant first; what none of them matches may be a published one.
 
     Raises:
         RunError: there is none, or several match; the candidates are named.
     """
     if (Path(reference) / "status.json").is_file():
         return Run(Path(reference).resolve())
-    root = paths.results_root(results_root)
-    known = [run for study in sorted(root.glob("*/")) if study.name != "published" for run in all_runs(study)]
-    known.sort(key=_age)
-    if not known:
-        raise RunError(f"there are no runs in {root}: make one with `distilbench run distilbert`")
-    if reference == "latest":
-        return known[-1]
-    matching = [run for run in known if run.run_id == reference] or [
-        run for run in known if run.run_id.startswith(reference) or run.run_id.endswith(reference)
-    ]
+    root, own = paths.results_root(results_root), own_runs(results_root)
+    if reference == "latest" and own:
+        return own[-1]
+    matching = _matching(reference, own) or _matching(reference, published_runs())
     if len(matching) == 1:
         return matching[0]
-    listed = ", ".join(run.run_id for run in (matching or known[-5:]))
+    if not own and not matching:
+        raise RunError(f"there are no runs in {root}: make one with `distilbench run distilbert`")
+    listed = ", ".join(run.run_id for run in (matching or own[-5:]))
     what = "several runs match" if matching else "there is no run"
     raise RunError(f"{what} {reference!r} in {root}. {'They are' if matching else 'The newest are'}: {listed}.")
+
+
+def _matching(reference: str, known: list[Run]) -> list[Run]:
+    return [run for run in known if run.run_id == reference] or [
+        run for run in known if run.run_id.startswith(reference) or run.run_id.endswith(reference)
+    ]

@@ -184,6 +184,8 @@ def _best(cells: list[dict[str, Any]]) -> dict[str, Any] | None:
 def verify(folder: Path) -> list[str]:
     """Computes everything derived again from the raw files; says each difference (none: the run can be believed)."""
     problems: list[str] = []
+    if not (folder / "raw.jsonl").is_file():
+        return [f"{folder / 'raw.jsonl'} is missing: nothing can be computed again"]
     try:
         for record in read_raw(folder / "raw.jsonl")[0]:
             problems += _verify_record(folder, record)

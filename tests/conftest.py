@@ -84,9 +84,10 @@ def start_process() -> Iterator[Callable[..., subprocess.Popen]]:
     """Starts Python code in a process of its own and waits for its first line; whatever is left is killed."""
     started: list[subprocess.Popen] = []
 
-    def start(code: str, *arguments: object) -> subprocess.Popen:
+    def start(code: str, *arguments: object, root: Path | None = None) -> subprocess.Popen:
         command = [sys.executable, "-c", code, *map(str, arguments)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        env = os.environ | ({"DISTILBENCH_ROOT": str(root)} if root else {})
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         started.append(process)
         assert process.stdout.readline().strip() == "ready"
         return process

@@ -27,6 +27,8 @@ from measuring import (
 
 from distilbench import chain, cli, embedded, logs, params, paths, revisions, runs, summary
 from distilbench.errors import DistilbenchError
+from distilbench.report import book, export
+from distilbench.report import publish as publishing
 
 COMMAND = str(Path(sys.executable).parent / "distilbench")
 COMMANDS = (
@@ -583,3 +585,75 @@ def test_files_of_parameters_count_and_options_count_more(tmp_path):
 def test_a_file_of_parameters_that_is_not_there_is_named():
     with pytest.raises(DistilbenchError, match=r"nowhere\.yml"):
         cli._given(None, None, [Path("nowhere.yml")])
+
+
+# ------------------------------------------------------------------ the report
+
+
+def test_show_in_a_format_for_a_paper_or_a_spreadsheet(distilbench, finished_run):
+    table = distilbench("show", "latest", "--format", "md").out
+    assert table.startswith("| length | batch size | latency (ms) |")
+    assert table.rstrip().endswith(export.citation(finished_run))
+    assert distilbench("show", "latest", "--format", "latex").out.startswith(r"\begin{table}")
+    sheet = distilbench("show", "latest", "--format", "csv")
+    assert sheet.out.startswith("run_id,machine,")
+    assert len(sheet.out.splitlines()) == 3, "a header and two cells, and nothing that is no row"
+    assert sheet.err.strip() == export.citation(finished_run)
+
+
+def test_show_ends_with_how_to_cite(distilbench, finished_run):
+    assert distilbench("show").out.splitlines()[-1] == f"cite as: {export.citation(finished_run)}"
+
+
+def test_show_in_a_format_needs_a_finished_run(distilbench, finished_run):
+    (finished_run.folder / "summary.json").unlink()
+    result = distilbench("show", "--format", "csv")
+    assert result.code == 1
+    assert result.out == "", "a file made of it holds nothing"
+    assert f"run {finished_run.run_id} is unfinished" in result.err
+    assert "give one of them" in one_message(distilbench("show", "--format", "csv", "--json"))
+
+
+def test_publish_refuses_with_every_reason(distilbench, finished_run):
+    message = one_message(distilbench("publish", "latest"))
+    assert "- its profile is ci; only full runs are published" in message
+    assert "- it was not analysed, or not to the end" in message
+
+
+def test_publish_says_where_page_and_run_are(distilbench, finished_run, monkeypatch):
+    monkeypatch.setattr(publishing, "publish", lambda run, name, replace: (Path("page"), Path("folder") / run.run_id))
+    assert distilbench("publish", "latest", "--name", "a").out.split()[:4] == [
+        "page", "page", "run", f"folder/{finished_run.run_id}",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def built(monkeypatch, tmp_path) -> list:
+    """What the book was asked to show, instead of building it."""
+    asked = []
+    monkeypatch.setattr(book, "build", lambda run: asked.append(run) or Path("book.html"))
+    monkeypatch.setenv("DISTILBENCH_ROOT", str(checkout_with_notebooks(tmp_path / "checkout", one="print()")))
+    return asked
+
+
+def test_book_shows_the_newest_run_that_ended_well(distilbench, make_run, built, monkeypatch):
+    analysed = []
+    monkeypatch.setattr(chain, "analyse", lambda study, runs, root: analysed.append((study, runs)))
+    older = make_run(profile="smoke")
+    make_run("of-a-test")
+    failed = make_run("failed", profile="smoke")
+    failed.set_status("failed")
+    assert distilbench("book").out.split() == ["your", "run", "book.html"]
+    assert built[0].run_id == older.run_id
+    assert analysed == [("distilbert", [older.run_id])], "it was not analysed yet"
+    monkeypatch.setattr(publishing, "is_analysed", lambda run: run.run_id == older.run_id)
+    distilbench("book")
+    assert len(analysed) == 1
+
+
+def test_book_without_a_run_says_how_to_make_one(distilbench, built):
+    result = distilbench("book")
+    assert result.out.splitlines()[0].split() == ["report", "book.html"]
+    assert "distilbench run distilbert" in result.out
+    assert "distilbench run" not in distilbench("book", "--no-own").out
+    assert built == [None, None]

@@ -71,3 +71,11 @@ def test_cells_that_were_not_measured_are_left_out():
 def test_padding_is_said_where_it_is_known():
     said = findings.sentences(curve(padding_share=[0.0, 0.1, 0.2, 0.25]))
     assert "fixed-32: 25% of the positions computed at batch size 8 are padding." in said
+
+
+def test_machine_and_variant_are_named_where_they_vary():
+    one = findings.sentences(curve())
+    assert one[0].startswith("fixed-32: highest throughput")
+    two = findings.sentences(pd.concat([curve(), curve(machine="GPU"), curve(variant="eager")]))
+    assert two[0].startswith("CPU, eager, fixed-32: highest throughput")
+    assert any(said.startswith("GPU, sdpa, fixed-32: ") for said in two)

@@ -77,3 +77,42 @@ def test_the_table_has_one_row_per_cell_and_run(two):
     assert (table["peak_memory_MiB"] == table["peak_rss_MiB"]).all()
     about = load.about(list(two))
     assert [row["run"] for row in about] == [run.run_id for run in two]
+    assert all(row["text"] == "invented, 8 sentences" for row in about)
+
+
+def test_runs_of_two_models_on_one_machine_are_told_apart_by_the_model(two):
+    one, other = two
+    model = paths.read_json(other.folder / "model.json") | {"name": "another"}
+    paths.write_json(other.folder / "model.json", model)
+    plain = load.label(one)
+    assert load.labels([one, other]) == {one.run_id: f"{plain}: imagined", other.run_id: f"{plain}: another"}
+
+
+def test_trademark_signs_are_left_out_of_names(two):
+    one, _ = two
+    env = paths.read_json(one.folder / "env.json")
+    env["cpu"] |= {"model": "Intel(R) Core(TM) i9", "affinity": [0]}
+    paths.write_json(one.folder / "env.json", env)
+    assert load.label(one) == "Intel Core i9, 1 core"
+
+
+def test_what_was_measured_names_the_code(two):
+    one, _ = two
+    env = paths.read_json(one.folder / "env.json")
+    for git, said in (
+        ({"sha": "a" * 40, "dirty": False}, "code aaaaaaaaaaaa"),
+        ({"sha": "a" * 40, "dirty": True}, "code aaaaaaaaaaaa with uncommitted changes"),
+        ({"sha": None, "dirty": None}, "code not under git"),
+    ):
+        paths.write_json(one.folder / "env.json", env | {"git": git})
+        assert load.about([one])[0]["measured"].endswith(said)
+
+
+def test_what_runs_cannot_say_is_said_of_each(two):
+    one, other = two
+    said = load.unsaid([one])
+    assert any(line.startswith("energy_J: ") for line in said)
+    assert any("2 repetitions: no interval" in line for line in said)
+    both = load.unsaid([one, other])
+    assert len(both) == 2 * len(said)
+    assert all(line.startswith(load.label(one)) for line in both)

@@ -7,6 +7,7 @@ import json
 import re
 
 import jinja2
+import pandas as pd
 import pytest
 import synthetic
 
@@ -241,3 +242,48 @@ def test_a_value_that_the_files_lack_is_an_error_not_a_gap(finished_run, derived
     paths.write_json(finished_run.folder / "model.json", model)
     with pytest.raises(jinja2.UndefinedError, match="source"):
         insights.run_summary(finished_run, derived)
+
+
+# ------------------------------------------------------------------ tables over several runs
+
+
+def rows(*machines: str, **changed) -> pd.DataFrame:
+    """A cell per machine, as `load.table` gives it."""
+    cell = {
+        "variant": "sdpa", "length_policy": "fixed-32", "batch_size": 1, "latency_ms": 12.345, "accuracy": None,
+        "latency_ms_range": [9.0, 1234.5], "throughput_samples_per_s": 81.0, "peak_rss_MiB": 401.2,
+        "peak_cuda_allocated_MiB": None, "state": "ok",
+    }  # fmt: skip
+    return pd.DataFrame([cell | {"machine": machine} | changed for machine in machines])
+
+
+def test_the_range_of_the_repetitions_stands_beside_the_median():
+    table = tables.measured(rows("CPU"))
+    assert list(table.columns)[:5] == ["length", "batch size", "latency (ms)", "lowest–highest", "samples/s"]
+    assert table.iloc[0].tolist()[:4] == ["fixed-32", "1", "12.35", "9.00–1234"]
+
+
+def test_what_does_not_vary_is_left_out_and_what_is_not_ok_is_not():
+    assert not {"machine", "variant", "state"} & set(tables.measured(rows("CPU")).columns)
+    assert list(tables.measured(rows("CPU", "GPU"))["machine"]) == ["CPU", "GPU"]
+    assert "state" in tables.measured(rows("CPU", state="oom"))
+
+
+def test_what_has_no_range_has_a_dash():
+    assert tables.measured(rows("CPU", latency_ms=None, latency_ms_range=None))["lowest–highest"].tolist() == ["–"]
+    assert tables.measured(rows("CPU").drop(columns="latency_ms_range"))["lowest–highest"].tolist() == ["–"]
+
+
+def test_efficiency_has_batch_sizes_across():
+    long = pd.DataFrame({"machine": "CPU", "variant": "sdpa", "length_policy": "fixed-32", "batch_size": [1, 8]})
+    table = tables.efficiency(long.assign(efficiency=[1.0, 0.256]))
+    assert [str(column) for column in table.columns] == ["variant", "length", "1", "8"]
+    assert table.iloc[0].tolist() == ["sdpa", "fixed-32", "1.00", "0.26"]
+    both = tables.efficiency(pd.concat([long, long.assign(machine="GPU")]).assign(efficiency=1.0))
+    assert both["machine"].tolist() == ["CPU", "GPU"]
+
+
+def test_side_by_side():
+    table = tables.side_by_side([{"run": "a", "n": 1}, {"run": "b", "n": 2}])
+    assert list(table.columns) == ["run", "a", "b"]
+    assert table.iloc[0].tolist() == ["n", 1, 2]

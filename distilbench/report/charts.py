@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import json
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pandas as pd
 import vl_convert
 
 from distilbench import paths, runs
+from distilbench.report import load
 
 VEGA_LITE = "6.4"
 #: Okabe & Ito's colours that keep 3:1 contrast to white and to near-black; one per machine.
@@ -92,7 +92,8 @@ def _rounded(value: float) -> float:
 
 def _legend(rows: pd.DataFrame, column: str) -> alt.Legend | None:
     """No legend for what does not vary: the caption says it."""
-    return alt.Legend(orient="top", labelLimit=300, columns=2) if rows[column].nunique() > 1 else None
+    columns = 1 if rows[column].str.len().max() > 20 else 4
+    return alt.Legend(orient="top", labelLimit=400, columns=columns) if rows[column].nunique() > 1 else None
 
 
 def _tooltip(metric: Metric) -> list[alt.Tooltip]:
@@ -118,7 +119,10 @@ def _config() -> dict[str, Any]:
             "labelColor": ink, "titleColor": ink, "domainColor": ink, "tickColor": ink, "gridColor": ink,
             "gridOpacity": 0.12, "labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": "normal",
         },
-        "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12},
+        "legend": {
+            "labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12,
+            "symbolFillColor": ink, "symbolStrokeColor": ink,
+        },
         "header": {"labelColor": ink, "labelFontSize": 13},
     }  # fmt: skip
 
@@ -149,13 +153,12 @@ class Shown:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         spec = json.dumps(_spec(self.drawn), sort_keys=True)
-        name = hashlib.sha256(spec.encode()).hexdigest()[:12]
         picture, alt_text = svg(self.drawn), html.escape(self.alt_text, quote=True)
         inert = spec.replace("</", "<\\/")
         return {
             "text/html": (
-                f'<div class="db-chart" id="chart-{name}" role="img" aria-label="{alt_text}">{picture}</div>'
-                f'<script type="application/json" data-db-chart="chart-{name}">{inert}</script>'
+                f'<div class="db-chart" role="img" aria-label="{alt_text}">{picture}</div>'
+                f'<script type="application/json" class="db-chart-data">{inert}</script>'
             ),
             "image/svg+xml": picture,
             "text/plain": f"<chart: {self.alt_text}>",
@@ -179,14 +182,22 @@ def plot(table: pd.DataFrame, column: str) -> Shown | NotMeasured:
     if drawn is None:
         reasons = table.get(f"{column}_reason", pd.Series(dtype=str)).dropna().unique().tolist()
         return NotMeasured(metric.title, reasons or ["no finished repetition"])
-    machines = " and ".join(sorted(table["machine"].unique()))
-    return Shown(drawn, f"{metric.title} against batch size on {machines}")
+    return Shown(drawn, _alt_text(_rows(table, metric), metric))
+
+
+def _alt_text(rows: pd.DataFrame, metric: Metric) -> str:
+    """The plot in words: each curve's two ends."""
+    curves = []
+    for (machine, variant, policy), curve in rows.groupby(["machine", "variant", "length_policy"], sort=True):
+        first, last = curve.iloc[0], curve.iloc[-1]
+        ends = " to ".join(f"{end['value']:.3g} at batch size {end['batch_size']}" for end in (first, last))
+        curves.append(f"{machine}, {variant}, {policy}: {ends}")
+    return f"{metric.title} against batch size. {'; '.join(curves)}."
 
 
 def folder_of(chosen: list[runs.Run]) -> Path:
-    """Where plots of these runs go: plots/ of the first one; with several, a folder there that names the others."""
-    others = "-".join(run.run_id[-8:] for run in chosen[1:])
-    return chosen[0].folder / "plots" / f"with-{others}" if others else chosen[0].folder / "plots"
+    """Where plots of these runs go; overlays have a folder of their own there."""
+    return load.home_of(chosen) / "plots" / load.beside(chosen).removeprefix("-")
 
 
 def save(table: pd.DataFrame, folder: Path) -> list[Path]:

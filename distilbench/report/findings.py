@@ -88,13 +88,20 @@ def crossover(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> dict[str, 
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """The findings in words, one sentence each; numbers are those of the run, rounded to three digits."""
-    found = [said for names, rows in series(table) if len(rows) > 1 for said in _curve_sentences(names, rows)]
+    """The findings in words, one sentence each; numbers are those of the run, rounded to three digits.
+
+    Machine and variant are named where they vary.
+    """
+    several = [key for key in ("machine", "variant") if table[key].nunique() > 1]
+    found = []
+    for names, rows in series(table):
+        if len(rows) > 1:
+            where = ", ".join(names[key] for key in (*several, "length_policy"))
+            found += _curve_sentences(where, names["length_policy"], rows)
     return found + _padding_sentences(table) + _crossover_sentences(table)
 
 
-def _curve_sentences(names: dict[str, str], rows: pd.DataFrame) -> list[str]:
-    where = f"{names['machine']}, {names['variant']}, {names['length_policy']}"
+def _curve_sentences(where: str, length_policy: str, rows: pd.DataFrame) -> list[str]:
     top, largest = best(rows), int(rows["batch_size"].max())
     said = [
         f"{where}: highest throughput at batch size {top['throughput_batch_size']} "
@@ -103,9 +110,9 @@ def _curve_sentences(names: dict[str, str], rows: pd.DataFrame) -> list[str]:
         f"{where}: throughput still grows at the largest batch size measured."
         if top["saturated_batch_size"] == largest
         else f"{where}: scaling stops at batch size {top['saturated_batch_size']}; "
-        f"larger ones gain less than {1 - SATURATED:.0%}.",
+        f"no larger one has {1 - SATURATED:.0%} more throughput.",
     ]
-    if names["length_policy"] != "longest":
+    if length_policy != "longest":
         last = efficiency(rows).iloc[-1]
         said.append(
             f"{where}: at batch size {largest} throughput is {last['efficiency']:.0%} of what linear scaling from "

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from distilbench import paths, runs
 from distilbench.errors import RunError
-from distilbench.params import StudyParams
+from distilbench.params import PROFILES, StudyParams
+from distilbench.report import tables
 
 METRICS = ("latency_ms", "throughput_samples_per_s", "peak_memory_MiB", "energy_per_sample_J")
 
@@ -35,6 +38,23 @@ def choose(params: StudyParams) -> list[runs.Run]:
     return chosen
 
 
+def home_of(chosen: list[runs.Run]) -> Path:
+    """Where what is made of these runs goes: the first one's folder, but never that of a published run.
+
+    An analysis of published runs only gets a folder of its own beside one's own runs.
+    """
+    own = [run for run in chosen if paths.published_root() not in run.folder.parents]
+    if own:
+        return own[0].folder
+    return paths.results_root() / chosen[0].config["study"] / f"analysis-of-{chosen[0].run_id}"
+
+
+def beside(chosen: list[runs.Run]) -> str:
+    """Tells an overlay from the analysis of one run: nothing, or the ends of the other runs' ids."""
+    others = [run.run_id[-8:] for run in chosen if run.folder != home_of(chosen)]
+    return f"-with-{'-'.join(others)}" if len(chosen) > 1 else ""
+
+
 def _is_finished(run: runs.Run) -> bool:
     return (run.folder / "summary.json").is_file()
 
@@ -44,36 +64,67 @@ def label(run: runs.Run) -> str:
     env, device = paths.read_json(run.folder / "env.json"), run.config["parameters"]["device"]
     if device.startswith("cuda") and env["gpus"]:
         return env["gpus"][int(device.partition(":")[2] or 0)]["name"]
-    return f"{env['cpu']['model']}, {len(env['cpu']['affinity'])} cores"
+    cores = len(env["cpu"]["affinity"])
+    return f"{re.sub(r'[(](R|TM)[)]', '', env['cpu']['model'])}, {cores} core{'s' if cores > 1 else ''}"
 
 
 def labels(chosen: list[runs.Run]) -> dict[str, str]:
-    """A label per run id, unique: runs on the same device are told apart by their day, then by their id."""
+    """A label per run id, unique: runs on the same device are told apart by their model, their day, or their id."""
     plain = {run.run_id: label(run) for run in chosen}
+    model = {run.run_id: f"{plain[run.run_id]}: {model_name(run)}" for run in chosen}
     dated = {run.run_id: f"{plain[run.run_id]} ({run.config['created'][:10]})" for run in chosen}
-    for candidate in (plain, dated):
+    for candidate in (plain, model, dated):
         if len(set(candidate.values())) == len(candidate):
             return candidate
     return {run_id: f"{text} [{run_id[-8:]}]" for run_id, text in plain.items()}
 
 
+def model_name(run: runs.Run) -> str:
+    """What the run's model is called."""
+    return paths.read_json(run.folder / "model.json")["name"]
+
+
 def about(chosen: list[runs.Run]) -> list[dict[str, Any]]:
-    """One row per run: what it is, on what, of what."""
+    """Per run: what it is, on what, of what, with what."""
     names, rows = labels(chosen), []
     for run in chosen:
         config, model = run.config, paths.read_json(run.folder / "model.json")
         data, env = paths.read_json(run.folder / "data.json"), paths.read_json(run.folder / "env.json")
+        params = config["parameters"]
         rows.append(
             {
                 "run": run.run_id,
+                "profile": f"{params['profile']}: {PROFILES[params['profile']]}",
                 "machine": names[run.run_id],
-                "profile": config["parameters"]["profile"],
-                "model": model["name"],
-                "text": data["name"],
-                "torch": env["packages"]["torch"],
+                "model": f"{model['name']}, {model['parameters']:,} parameters, {params['dtype']}",
+                "source of the model": model["source"],
+                "text": f"{data['name']}, {data['rows']:,} sentences",
+                "sentences per cycle": params["samples_per_cycle"],
+                "repetitions": f"{params['repetitions']} timing, {params['memory_repetitions']} memory",
+                "software": f"torch {env['packages']['torch']}, transformers {env['packages']['transformers']}, "
+                f"Python {env['python']['version']}",
+                "measured": f"{config['created'][:10]}, code {_code(env['git'])}",
             }
         )
     return rows
+
+
+def _code(git: dict[str, Any]) -> str:
+    if not git["sha"]:
+        return "not under git"
+    return git["sha"][:12] + (" with uncommitted changes" if git["dirty"] else "")
+
+
+def citation(run: runs.Run) -> str:
+    """One sentence with which to cite a run: what, hardware, versions, n, run id, and what it is not good for."""
+    (row,), params = about([run]), run.config["parameters"]
+    version = paths.read_json(run.folder / "env.json")["packages"]["distilbench"]
+    doubt = "" if params["profile"] == "full" else f" (profile {row['profile']})"
+    return (
+        f"{row['model']} ({row['source of the model']}) on {row['machine']}; {row['software']}; "
+        f"n = {params['repetitions']} fresh processes per cell; measured with distilbench {version}, "
+        f"{row['measured']}, run {run.run_id}{doubt}."
+    )
 
 
 def table(chosen: list[runs.Run]) -> pd.DataFrame:
@@ -87,6 +138,17 @@ def table(chosen: list[runs.Run]) -> pd.DataFrame:
         for cell in summary["cells"]:
             rows.append({"run_id": run.run_id, "machine": names[run.run_id]} | _with_memory(cell))
     return pd.DataFrame(rows)
+
+
+def unsaid(chosen: list[runs.Run]) -> list[str]:
+    """What the runs cannot say: what was not measured and every doubt, one line each."""
+    names, lines = labels(chosen), []
+    for run in chosen:
+        summary = paths.read_json(run.folder / "summary.json")
+        where = f"{names[run.run_id]}: " if len(chosen) > 1 else ""
+        said = ([summary["note"]] if summary["note"] else []) + tables.not_measured(summary) + tables.doubts(summary)
+        lines += [where + line for line in said]
+    return lines or ["no doubts were recorded"]
 
 
 def _with_memory(cell: dict[str, Any]) -> dict[str, Any]:

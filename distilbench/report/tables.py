@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import pandas as pd
@@ -68,16 +69,76 @@ def cells(summary: dict[str, Any]) -> pd.DataFrame:
 def _number(name: str, value: Any) -> str:
     if value is None:
         return "–"
-    digits = {"latency_ms": 2, "throughput_samples_per_s": 1, "accuracy": 3}.get(name, 0)
+    if name == "latency_ms":
+        return _milliseconds(value)
+    digits = {"throughput_samples_per_s": 1, "accuracy": 3}.get(name, 0)
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
+def measured(table: pd.DataFrame) -> pd.DataFrame:
+    """As `cells`, of several runs (rows as `load.table` gives them), with the range of the repetitions.
+
+    Machine and variant are shown where they vary, states where one is not ok.
+    """
+    shown = cells({"cells": table.to_dict("records")})
+    ranges = table["latency_ms_range"] if "latency_ms_range" in table else [None] * len(table)
+    shown.insert(4, "lowest–highest", [_range(ends) for ends in ranges])
+    if table["machine"].nunique() > 1:
+        shown.insert(0, "machine", table["machine"])
+    untold = [
+        name for name, usual in (("variant", shown["variant"][0]), ("state", "ok")) if (shown[name] == usual).all()
+    ]
+    return shown.drop(columns=untold)
+
+
+def _milliseconds(value: float) -> str:
+    """As many decimals as the size of the number bears."""
+    return f"{value:.{2 if value < 100 else 1 if value < 1000 else 0}f}"
+
+
+def _range(ends: Any) -> str:
+    return f"{_milliseconds(ends[0])}–{_milliseconds(ends[1])}" if isinstance(ends, list) else "–"
+
+
 def efficiency(rows: pd.DataFrame) -> pd.DataFrame:
-    """Efficiency against linear scaling, batch sizes across."""
+    """Efficiency against linear scaling, batch sizes across; the machine only where it varies."""
     if rows.empty:
         return pd.DataFrame({"efficiency": ["no cell at fixed length"]})
     wide = rows.pivot(index=["machine", "variant", "length_policy"], columns="batch_size", values="efficiency")
-    return wide.map(lambda value: f"{value:.2f}" if pd.notna(value) else "–")
+    shown = wide.map(lambda value: f"{value:.2f}" if pd.notna(value) else "–").reset_index()
+    shown = shown.rename(columns={"length_policy": "length"}).rename_axis(columns=None)
+    return shown if rows["machine"].nunique() > 1 else shown.drop(columns="machine")
+
+
+def side_by_side(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """What several things are, one column each, named by their first field."""
+    first = next(iter(rows[0]))
+    return pd.DataFrame(rows).set_index(first).T.rename_axis(index=first, columns=None).reset_index()
+
+
+class Table:
+    """A captioned table: numbered and referable in the book, an ordinary one in JupyterLab and on code hosts.
+
+    Args:
+        frame: what to show; every value as text.
+        caption: what it is, of what, on what.
+        name: label for references; unique within the notebook.
+        prose: cells hold text that may be broken into lines.
+    """
+
+    def __init__(self, frame: pd.DataFrame, caption: str, name: str, prose: bool = False) -> None:
+        self.frame, self.caption, self.name = frame.astype(str).rename(columns=str), caption, name
+        self.kind = "db-prose" if prose else "db-numbers"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        plain = self.frame.to_html(index=False, border=0, classes="db-table")
+        captioned = plain.replace("<thead>", f"<caption>{html.escape(self.caption)}</caption>\n  <thead>", 1)
+        options = f":name: {self.name}\n:class: {self.kind}"
+        return {
+            "text/markdown": f":::{{table}} {self.caption}\n{options}\n\n{markdown(self.frame)}\n:::",
+            "text/html": captioned,
+            "text/plain": f"{self.caption}\n\n{self.frame.to_string(index=False)}",
+        }
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -85,8 +146,12 @@ def markdown(table: pd.DataFrame) -> str:
     right = table.apply(lambda column: column.str.fullmatch(r"[\d.–]+").all())
     lines = ["| " + " | ".join(table.columns) + " |"]
     lines.append("| " + " | ".join("---:" if is_number else "---" for is_number in right) + " |")
-    lines += ["| " + " | ".join(row) + " |" for row in table.itertuples(index=False)]
+    lines += ["| " + " | ".join(_escaped(row)) + " |" for row in table.itertuples(index=False)]
     return "\n".join(lines)
+
+
+def _escaped(row: Any) -> list[str]:
+    return [value.replace("|", r"\|") for value in row]
 
 
 def _length(policy: str) -> str:

@@ -1,0 +1,99 @@
+"""What the book needs of Sphinx: charts that work offline, quoted numbers, and no page without its run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxRole
+
+from distilbench.report import charts, publish
+
+STATIC = Path(__file__).parent / "static"
+BUNDLE = "vega-bundle.js"
+
+
+class Quoted(SphinxRole):
+    """A number of somebody else, which carries its source: {quoted}`63 ms <sanh2019distilbert>`."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The text, then the citation."""
+        matched = re.fullmatch(r"(.+?)\s*<([\w:.-]+)>", self.text)
+        if not matched:
+            error = self.inliner.reporter.error(
+                f"a quoted number needs its source, as in 63 ms <key>: {self.text!r}", line=self.lineno
+            )
+            return [nodes.problematic(self.rawtext, self.rawtext)], [error]
+        cited, messages = self.inliner.parse(f"{{cite:p}}`{matched[2]}`", self.lineno, None, nodes.inline())
+        return [nodes.Text(f"{matched[1]} "), *cited], messages
+
+
+def refuse_unbacked_pages(app: Sphinx) -> None:
+    """Stops the build where a published page shows what its run does not say, or its run is gone.
+
+    Raises:
+        ExtensionError: every disagreement, by page and run.
+    """
+    found = [problem for page in publish.pages() for problem in publish.problems(page)]
+    if found:
+        raise ExtensionError("published pages and runs disagree:\n" + "\n".join(f"- {problem}" for problem in found))
+
+
+def add_static_files(app: Sphinx) -> None:
+    """The scripts and styles of the charts, made from the installed renderer, so that they fit its version."""
+    folder = Path(app.doctreedir) / "distilbench"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in STATIC.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    bundle = vl_convert.javascript_bundle(vl_version=charts.VEGA_LITE)
+    (folder / BUNDLE).write_text(f"(()=>{{{bundle}}})();", encoding="utf-8")  # wrapped: its names stay its own
+    app.config.html_static_path.append(str(folder))
+    app.add_css_file("distilbench.css")
+
+
+def scripts_of_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """The charts' scripts where there are charts, and none that asks other hosts for anything."""
+    context["script_files"][:] = [script for script in context["script_files"] if not _asks_other_hosts(script)]
+    body = context.get("body", "")
+    if 'class="db-chart"' in body:
+        app.add_js_file(BUNDLE, loading_method="defer")
+    app.add_js_file("distilbench.js", loading_method="defer")
+    context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')  # deprecated, and not a list's item
+
+
+def _asks_other_hosts(script: Any) -> bool:
+    """Thebe (live kernels from a public service): not used here, and it declares one constant twice."""
+    return "thebe" in str(getattr(script, "filename", script)).lower() or "THEBE" in str(
+        getattr(script, "attributes", {}).get("body", "")
+    )
+
+
+def pages_with_taken_numbers(app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
+    """Chapters are read again when a notebook changes that they may take numbers from (MyST-NB does not note it)."""
+    published = {f"studies/{page.parent.name}/{page.stem}" for page in publish.pages()}
+    if not published & (added | changed):
+        return []
+    return [page for page in env.found_docs if "{glue:" in Path(env.doc2path(page)).read_text(encoding="utf-8")]
+
+
+def remove_a_page_that_is_no_longer_there(app: Sphinx, exception: Exception | None) -> None:
+    """What an earlier build showed of one's own run does not stay beside committed content."""
+    if app.builder.format == "html" and "your-run" not in app.env.found_docs:
+        (Path(app.outdir) / "your-run.html").unlink(missing_ok=True)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Registers everything with Sphinx."""
+    app.add_role("quoted", Quoted())
+    app.connect("builder-inited", refuse_unbacked_pages)
+    app.connect("builder-inited", add_static_files)
+    app.connect("env-get-outdated", pages_with_taken_numbers)
+    app.connect("build-finished", remove_a_page_that_is_no_longer_there)
+    app.connect("html-page-context", scripts_of_page, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

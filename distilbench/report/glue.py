@@ -1,0 +1,102 @@
+"""Numbers for prose: an executed notebook carries them under names, and chapters take them from there.
+
+The format is MyST-NB's `glue` (myst_nb/ext/glue): an output whose metadata hold the name under `scrapbook`.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import pandas as pd
+
+from distilbench import paths
+from distilbench.report import findings, load
+from distilbench.runs import Run
+
+HIDDEN = "application/papermill.record/"  # the prefix with which an output is kept but not shown
+PER_CELL = ("latency_ms", "throughput_samples_per_s", "peak_memory_MiB", "accuracy", "padding_share")
+Value = str | int | float
+
+
+def values(run: Run) -> dict[str, Value]:
+    """Every number of a run that prose may name.
+
+    Keys: `run_id`, `machine`, `torch`, ...; per curve `<variant>-<length>-best_throughput` and the like; per cell
+    `<variant>-<length>-b<batch size>-latency_ms` and the like. What was not measured has no key.
+    """
+    table = load.table([run])
+    return _about(run) | _per_cell(table.to_dict("records")) | _per_curve(table)
+
+
+def _about(run: Run) -> dict[str, Value]:
+    config, env = run.config, paths.read_json(run.folder / "env.json")
+    model, data = paths.read_json(run.folder / "model.json"), paths.read_json(run.folder / "data.json")
+    params = config["parameters"]
+    return {
+        "run_id": run.run_id,
+        "measured_on": config["created"][:10],
+        "machine": load.label(run),
+        "model": model["name"],
+        "model_source": model["source"],
+        "model_parameters": model["parameters"],
+        "text": data["name"],
+        "sentences": data["rows"],
+        "dtype": params["dtype"],
+        "cells": len(config["cells"]),
+        "samples_per_cycle": params["samples_per_cycle"],
+        "repetitions": params["repetitions"],
+        "memory_repetitions": params["memory_repetitions"],
+        "processes": len(run.finished()),
+        "batch_size_first": min(params["batch_sizes"]),
+        "batch_size_last": max(params["batch_sizes"]),
+        "torch": env["packages"]["torch"],
+        "transformers": env["packages"]["transformers"],
+        "python": env["python"]["version"],
+        "code": (env["git"]["sha"] or "")[:12],
+    }
+
+
+def _per_cell(rows: list[dict[str, Any]]) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    spreads: list[float] = []
+    for row in rows:
+        where = f"{row['variant']}-{row['length_policy']}-b{row['batch_size']}"
+        found |= {f"{where}-{name}": row[name] for name in PER_CELL if pd.notna(row.get(name))}
+        if isinstance(spread := row.get("latency_ms_range"), list):
+            spreads.append(spread[1] / spread[0] - 1)
+        if isinstance(interval := row.get("accuracy_wilson_95"), list):
+            names = (f"{where}-accuracy_n", f"{where}-accuracy_low", f"{where}-accuracy_high")
+            found |= dict(zip(names, (int(row["accuracy_n"]), *interval), strict=True))
+    return found | ({"latency_spread_max": max(spreads)} if spreads else {})
+
+
+def _per_curve(table: Any) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for names, rows in findings.series(table):
+        where = f"{names['variant']}-{names['length_policy']}"
+        found |= {f"{where}-best-{name}": value for name, value in findings.best(rows).items()}
+        first = rows["throughput_samples_per_s"].iloc[0]
+        found[f"{where}-gain"] = float(rows["throughput_samples_per_s"].max() / first)
+        if names["length_policy"] != "longest":
+            found[f"{where}-efficiency_last"] = float(findings.efficiency(rows)["efficiency"].iloc[-1])
+    return found
+
+
+def put(named: dict[str, Value]) -> None:
+    """Puts values into the outputs of the notebook cell that calls this, unseen."""
+    from IPython.display import display
+
+    for name, value in named.items():
+        metadata = {"scrapbook": {"name": name, "mime_prefix": HIDDEN}}
+        display({f"{HIDDEN}text/plain": repr(value)}, raw=True, metadata=metadata)
+
+
+def read(notebook: dict[str, Any]) -> dict[str, Value]:
+    """The values that an executed notebook carries."""
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    carried = [output for output in outputs if "scrapbook" in output.get("metadata", {})]
+    return {
+        output["metadata"]["scrapbook"]["name"]: ast.literal_eval(output["data"][f"{HIDDEN}text/plain"])
+        for output in carried
+    }

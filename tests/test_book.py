@@ -1,0 +1,280 @@
+"""The book as people build it and see it: two real builds in a copy of the checkout, then every page in a browser."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import synthetic
+import yaml
+from pages import Complaints, browser, served
+
+from distilbench import environment, paths, runs
+from distilbench.errors import DistilbenchError
+from distilbench.report import book as building
+from distilbench.report import glue, publish
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+THEMES = ["light", "dark"]
+
+
+def copy_of_checkout(folder: Path) -> Path:
+    """What the book is built from, without what was built."""
+    for name in ("book", "notebooks", "params", "results/published"):
+        ignored = shutil.ignore_patterns("_build", "your-run.ipynb", ".ipynb_checkpoints")
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "tests").symlink_to(ROOT / "tests")
+    return folder
+
+
+def call(checkout: Path, *command: str) -> subprocess.CompletedProcess:
+    env = os.environ | {"DISTILBENCH_ROOT": str(checkout), "DISTILBENCH_RESULTS": str(checkout / "results")}
+    return subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, check=False)
+
+
+def bare_build(checkout: Path) -> subprocess.CompletedProcess:
+    return call(checkout, str(BIN / "jupyter-book"), "build", "book", "-W", "-n", "--keep-going")
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_of_checkout(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture(scope="session")
+def committed(checkout: Path) -> subprocess.CompletedProcess:
+    """The committed content, built with the bare command."""
+    return bare_build(checkout)
+
+
+@pytest.fixture(scope="session")
+def html(checkout: Path, committed: subprocess.CompletedProcess, captured: dict) -> Path:
+    """The book with a page for one's own run, which `distilbench book` analyses first."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(environment, "capture", lambda: captured)
+        run = synthetic.finished_run(results_root=str(checkout / "results"), profile="smoke", min_cycles=1)
+    done = call(checkout, str(BIN / "distilbench"), "book")
+    assert done.returncode == 0, done.stderr
+    page = checkout / "book" / "_build" / "html" / "your-run.html"
+    assert done.stdout.split() == ["your", "run", str(page)]
+    assert run.run_id in page.read_text()
+    return page.parent
+
+
+# ------------------------------------------------------------------ building
+
+
+def test_this_is_jupyter_book_1():
+    """Jupyter Book 2 reads neither of the two configuration files, builds nothing and ends with exit code 0."""
+    assert importlib.metadata.version("jupyter-book").startswith("1.")
+
+
+def test_configuration_is_linked():
+    for name in ("_config.yml", "_toc.yml"):
+        assert (ROOT / "book" / name).is_symlink()
+        assert (ROOT / "book" / name).resolve() == ROOT / name
+
+
+def test_the_bare_command_builds_committed_content_without_a_warning(checkout, committed):
+    assert committed.returncode == 0, committed.stdout + committed.stderr
+    html = checkout / "book" / "_build" / "html"
+    pages = {str(file.relative_to(html).with_suffix("")) for file in html.rglob("*.html")}
+    sources = {
+        str(file.relative_to(ROOT / "book").with_suffix("")) for file in (ROOT / "book" / "studies").rglob("*.*")
+    }
+    assert sources <= pages
+    assert "your-run" not in pages
+
+
+def test_a_page_whose_run_is_gone_stops_the_build_by_name(tmp_path):
+    copy = copy_of_checkout(tmp_path / "checkout")
+    run = next((copy / "results" / "published").glob("*/*/status.json")).parent
+    shutil.rmtree(run)
+    bare, ours = bare_build(copy), call(copy, str(BIN / "distilbench"), "book")
+    for done in (bare, ours):
+        assert done.returncode != 0
+        assert re.search(rf"shows run {run.name}, which is not in", done.stdout + done.stderr)
+    assert "Traceback" not in ours.stderr
+
+
+def test_a_second_build_at_once_is_refused(tmp_path, start_process):
+    copy = copy_of_checkout(tmp_path / "checkout")
+    holder = start_process(
+        "import sys; from distilbench.report import book\n"
+        "with book.alone(): print('ready', flush=True); sys.stdin.readline()",
+        root=copy,
+    )
+    done = call(copy, str(BIN / "distilbench"), "book")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: the book is being built by another process (held by process {holder.pid} ")
+
+
+def test_what_was_shown_before_does_not_stay(tmp_path, monkeypatch):
+    """A second build in the same place: one's own run is gone, and numbers in chapters are those of the page now."""
+    copy = copy_of_checkout(tmp_path / "checkout")
+    assert bare_build(copy).returncode == 0
+    built = copy / "book" / "_build" / "html"
+    (built / "your-run.html").touch()
+    page = copy / "book" / "studies" / "distilbert" / "cpu-embedded.ipynb"
+    monkeypatch.setenv("DISTILBENCH_ROOT", str(copy))
+    told = publish.told_by(page)
+    run = runs.Run(paths.published_root() / told["study"] / told["run_id"])
+    model = paths.read_json(run.folder / "model.json") | {"name": "A model of another name"}
+    paths.write_json(run.folder / "model.json", model)
+    notebook = nbformat.read(page, 4)
+    notebook.cells[0].source = publish.header(run, told["slug"])
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if output.get("metadata", {}).get("scrapbook", {}).get("name") == "model":
+            output.data[f"{glue.HIDDEN}text/plain"] = repr(model["name"])
+    nbformat.write(notebook, page)
+    done = bare_build(copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "A model of another name" in (built / "results.html").read_text()
+    assert not (built / "your-run.html").exists()
+
+
+def test_what_the_builder_complains_of_is_said(monkeypatch):
+    with pytest.raises(DistilbenchError, match=r"WARNING: no such label") as failed:
+        building._call([sys.executable, "-c", "print('fine'); print('x.md:1: WARNING: no such label'); exit(1)"])
+    assert "fine" not in str(failed.value)
+    with pytest.raises(DistilbenchError, match="only this"):
+        building._call([sys.executable, "-c", "print('only this'); exit(1)"])
+
+
+def test_without_jupyter_book_the_way_out_is_said(monkeypatch):
+    monkeypatch.setattr(building.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(DistilbenchError, match="make env EXTRAS=book"):
+        building.build()
+
+
+def test_a_quoted_number_needs_its_source(tmp_path):
+    copy = copy_of_checkout(tmp_path / "checkout")
+    (copy / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "bibliography"}))
+    shutil.rmtree(copy / "book" / "studies")
+    page = copy / "book" / "bibliography.md"
+    page.write_text(page.read_text() + "\nIt was {quoted}`60 % faster <sanh2019distilbert>`, they say.\n")
+    assert bare_build(copy).returncode == 0
+    built = (copy / "book" / "_build" / "html" / "bibliography.html").read_text()
+    assert re.search(r"It was 60 % faster <.*Sanh.*they say", built)
+    page.write_text(page.read_text() + "\nIt was {quoted}`60 % faster`.\n")
+    done = bare_build(copy)
+    assert done.returncode != 0
+    assert "a quoted number needs its source" in done.stdout + done.stderr
+
+
+# ------------------------------------------------------------------ looking at it
+
+
+@pytest.fixture(scope="module")
+def site(html: Path):
+    with served(html) as address, browser() as running:
+        yield address, running
+
+
+def every_page(html: Path) -> list[str]:
+    """All pages but the first, index.html, which sends the browser on to intro.html."""
+    pages = sorted(str(file.relative_to(html)) for file in html.rglob("*.html") if "_static" not in file.parts)
+    assert {"intro.html", "results.html", "your-run.html", "search.html", "studies/distilbert/index.html"} <= set(pages)
+    return [page for page in pages if page != "index.html"]
+
+
+def opened(site, theme: str, size: dict):
+    """A page in a theme and of a size."""
+    context = site[1].new_context(viewport=size, color_scheme=theme)
+    context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
+    return context.new_page()
+
+
+def test_no_page_complains_or_asks_other_hosts(site, html):
+    page = opened(site, "light", WIDE)
+    complaints = Complaints().watch(page)
+    for name in every_page(html):
+        page.goto(f"{site[0]}/{name}", wait_until="networkidle")
+    assert complaints == []
+
+
+def test_every_chart_is_drawn_and_answers_to_the_pointer(site, html):
+    page, seen = opened(site, "light", WIDE), 0
+    for name in every_page(html):
+        page.goto(f"{site[0]}/{name}")
+        charts = page.locator(".db-chart")
+        for i in range(charts.count()):
+            chart = charts.nth(i)
+            chart.locator("xpath=self::*[@data-interactive='true']").wait_for()
+            assert chart.locator("svg").count() == 1, "the static picture gave way"
+            assert len(chart.get_attribute("aria-label")) > 50
+            point = chart.locator("[aria-roledescription='point']").first
+            point.scroll_into_view_if_needed()
+            point.hover(force=True)
+            tooltip = page.locator("#vg-tooltip-element.visible")
+            tooltip.wait_for()
+            assert "batch size" in tooltip.inner_text()
+            page.mouse.move(1, 1)
+            seen += 1
+    assert seen >= 9, "three charts at least of each run"
+
+
+def test_without_scripts_the_pictures_stay(site):
+    context = site[1].new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site[0]}/your-run.html")
+    assert page.locator(".db-chart svg").count() >= 3
+    assert page.locator(".db-chart svg").first.bounding_box()["width"] > 300
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_a_narrow_screen_shows_everything(site, html, theme):
+    """No page is wider than the screen, no chart is cut off, and nobody complains."""
+    page = opened(site, theme, NARROW)
+    complaints, wide, cut = Complaints().watch(page), {}, []
+    for name in every_page(html):
+        page.goto(f"{site[0]}/{name}", wait_until="networkidle")
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > NARROW["width"]:
+            wide[name] = width
+        for chart in page.locator(".db-chart").all():
+            chart.locator("xpath=self::*[@data-interactive='true']").wait_for()
+            if chart.evaluate("box => box.scrollWidth > box.clientWidth"):
+                cut.append((name, chart.get_attribute("aria-label")))
+    assert (wide, cut, complaints) == ({}, [], [])
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_accessible_with_enough_contrast(site, html, theme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page, found = opened(site, theme, WIDE), []
+    for name in every_page(html):
+        page.goto(f"{site[0]}/{name}", wait_until="networkidle")
+        assert page.evaluate("document.documentElement.dataset.theme") == theme
+        options = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
+        for violation in Axe().run(page, options=options).response["violations"]:
+            where = [node["html"][:150] for node in violation["nodes"]][:3]
+            found.append((name, violation["id"], violation["help"], where))
+    assert found == []
+
+
+def test_search_finds(site):
+    page = opened(site, "light", WIDE)
+    page.goto(f"{site[0]}/search.html?q=throughput", wait_until="networkidle")
+    page.locator("#search-results a[href^='results.html']").first.wait_for()
+
+
+def test_figures_and_tables_are_numbered_and_have_captions(html):
+    text = (html / "your-run.html").read_text()
+    figures = re.findall(r"<figcaption>.*?</figcaption>", text, re.DOTALL)
+    assert len(figures) == 4
+    assert all(re.search(r'caption-number">Fig\. \d', figure) for figure in figures)
+    assert all("fresh processes per cell" in figure for figure in figures)
+    assert len(re.findall(r'caption-number">Table \d', text)) == 3

@@ -1,0 +1,116 @@
+"""JupyterLab in a real browser: every notebook runs from top to bottom, and its tables and charts are to be seen."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import synthetic
+from pages import Complaints, browser
+
+from distilbench import environment, paths
+
+NOTEBOOKS = sorted(file.stem for file in (paths.repo_root() / "notebooks").glob("*.ipynb"))
+TOKEN = "of-this-test"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until_up(url: str, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "JupyterLab ended"
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail("JupyterLab did not come up within a minute")
+
+
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none"},  # else what is out of sight is not in the page
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},  # asks other hosts
+}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, captured: dict) -> Iterator[tuple[str, Path]]:
+    """JupyterLab on copies of the notebooks, in the ci profile, with a finished run to analyse."""
+    folder, port = tmp_path_factory.mktemp("lab"), free_port()
+    (folder / "notebooks").mkdir()
+    for name in NOTEBOOKS:  # without outputs and counts: what is there afterwards was made there
+        notebook = nbformat.read(paths.repo_root() / "notebooks" / f"{name}.ipynb", 4)
+        for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+            cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(environment, "capture", lambda: captured)
+        synthetic.finished_run(results_root=str(folder / "results"))
+    for name, content in SETTINGS.items():
+        paths.write_json(folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings", content)
+    env = os.environ | {
+        "DISTILBENCH_PROFILE": "ci",
+        "DISTILBENCH_RESULTS": str(folder / "results"),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
+    command += [f"--IdentityProvider.token={TOKEN}", "--allow-root", f"--ServerApp.root_dir={folder}"]
+    with (folder / "lab.log").open("w") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}/api/status?token={TOKEN}", process)
+        yield f"http://127.0.0.1:{port}", folder / "notebooks"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def wait_until_executed(page: Any, notebook: Path) -> list[Any]:
+    """Saves until every code cell of the file has run; returns those cells."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        page.keyboard.press("Control+s")
+        page.wait_for_timeout(1000)
+        code = [cell for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
+        if all(cell.execution_count for cell in code):
+            return code
+    return pytest.fail(f"not everything ran: {[cell.source[:60] for cell in code if not cell.execution_count]}")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_run_all_works(lab, name):
+    address, folder = lab
+    with browser() as running:
+        page = running.new_page(viewport={"width": 1400, "height": 1000})
+        complaints = Complaints().watch(page)
+        page.goto(f"{address}/lab/tree/notebooks/{name}.ipynb?token={TOKEN}&reset")
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
+        page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=60_000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.locator("li[data-command='runmenu:run-all']").click()
+        executed = wait_until_executed(page, folder / f"{name}.ipynb")
+        assert not [out for cell in executed for out in cell.outputs if out.output_type == "error"]
+        assert page.locator(".jp-OutputArea table").count() >= 1
+        charts = page.locator(".db-chart svg")
+        assert charts.count() == (3 if name == "03_analyse" else 0)
+        for i in range(charts.count()):
+            charts.nth(i).scroll_into_view_if_needed()
+            assert charts.nth(i).bounding_box()["width"] > 300
+        assert complaints == []

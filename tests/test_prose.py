@@ -1,0 +1,134 @@
+"""No result is typed into the report: a digit in prose is glued, quoted with a source, or a name, version or date."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from distilbench import paths, runs
+from distilbench.report import glue, publish
+
+BOOK = Path(__file__).resolve().parents[1] / "book"
+CHAPTERS = sorted(file for file in BOOK.rglob("*.md") if "_build" not in file.parts)
+
+TAKEN = re.compile(r"\{glue:text\}`[\w./-]+::[\w.-]+:[^`]+`|\{quoted\}`[^`<]+<[\w:.-]+>`")
+REFERENCES = re.compile(
+    r"\{(?:doc|ref|numref|cite:[pt]|eq)\}`[^`]+`|\]\([^)]*\)|^\([\w-]+\)=$|^:(?:name|class|header-rows):.*$",
+    re.MULTILINE,
+)
+COMMANDS = re.compile(r"^```bash\n.*?^```$", re.MULTILINE | re.DOTALL)  # their comments are prose
+IN_WORDS = re.compile(
+    r"\b(?:twice|thrice|(?:two|three|four|five|six|ten|hundred)\s+times|doubles?|halves|per\s?cent)\b", re.IGNORECASE
+)
+ALLOWED = re.compile(
+    r"""\b(?:
+        \d{4}-\d{2}-\d{2}                                                          # dates
+      | SST-2 | Apache-2\.0 | all-MiniLM-L6-v2 | Qwen2\.5-0\.5B | Llama-3-8B       # names
+      | (?:torch|transformers|Python|CUDA|Jupyter\ Book)\ \d+(?:\.\d+)*            # versions
+      | (?:fixed-|batch_size=)\d+                                                  # parameters
+    )(?![\w.]*\d)""",
+    re.VERBOSE,
+)
+
+
+def comments(block: re.Match) -> str:
+    """What a block of commands says beside the commands."""
+    return "\n".join(line.partition("#")[2] for line in block[0].splitlines())
+
+
+def typed_results(text: str) -> list[str]:
+    """The lines of a page with a digit, or a ratio in words, which is neither taken from somewhere nor allowed."""
+    text = COMMANDS.sub(comments, text)
+    for pattern in (TAKEN, REFERENCES, ALLOWED):
+        text = pattern.sub(lambda found: "\n" * found[0].count("\n"), text)
+    lines = enumerate(text.splitlines(), 1)
+    return [f"{number}: {line}" for number, line in lines if re.search(r"\d", line) or IN_WORDS.search(line)]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda file: str(file.relative_to(BOOK)))
+def test_no_result_is_typed(chapter):
+    assert typed_results(chapter.read_text()) == []
+
+
+@pytest.mark.parametrize("page", publish.pages(), ids=lambda file: file.stem)
+def test_no_result_is_typed_into_a_published_notebook(page):
+    """Its first cell and the ends of its captions are rendered from the run, and compared with it elsewhere."""
+    told = publish.told_by(page)
+    measured_on = publish.measured_on(runs.Run(paths.published_root() / told["study"] / told["run_id"]))
+    for cell in nbformat.read(page, 4).cells[1:]:
+        if cell.cell_type == "markdown":
+            assert typed_results(cell.source) == []
+        elif figure := cell.metadata.get("mystnb", {}).get("figure"):
+            assert figure.caption.endswith(measured_on)
+            assert typed_results(figure.caption.removesuffix(measured_on)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It takes 12.3 ms.",
+        "a gain of `1.78x`",
+        "| batch 8 | fast |",
+        "{quoted}`1.6 times`",
+        "{glue:text}`latency:.1f` of 8",
+        "fixed-32 gave 400",
+        "```\n12 ms\n```",
+        "# The 11x",
+        "```bash\nmake smoke  # 3 minutes\n```",
+        ":alt: 12 ms",
+        "It is twice as fast, or four\ntimes.",
+    ],
+)
+def test_a_typed_result_is_found(text):
+    assert typed_results(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{glue:text}`studies/distilbert/cpu-embedded.ipynb::sdpa-fixed-32-b8-latency_ms:.1f` ms",
+        "{quoted}`63 ms <sanh2019distilbert>`, {cite:p}`hu2022lora`",
+        "(page-2)=\n# SST-2 under Apache-2.0, measured 2026-11-22 with torch 2.13.0 at `fixed-32`.",
+        "```bash\nmake smoke -j 3  # some minutes\n```",
+        ":name: tab-2\n[a link](https://x.org/1)",
+    ],
+)
+def test_names_versions_dates_and_taken_numbers_may_stand(text):
+    assert typed_results(text) == []
+
+
+# ------------------------------------------------------------------ what the distilbert chapter concludes
+
+
+def measured(page: str) -> dict:
+    told = publish.told_by(publish.pages_root() / "distilbert" / f"{page}.ipynb")
+    return glue.values(runs.Run(paths.published_root() / told["study"] / told["run_id"]))
+
+
+def each(values: dict, policy: str, name: str) -> list[float]:
+    """One number of a curve by batch size, smallest first."""
+    found = {re.search(r"-b(\d+)-", key): value for key, value in values.items() if key.endswith(f"-{name}")}
+    of_policy = {int(size[1]): value for size, value in found.items() if size and f"-{policy}-b" in size.string}
+    return [of_policy[size] for size in sorted(of_policy)]
+
+
+@pytest.mark.parametrize("page", ["cpu-embedded", "cpu-random"])
+def test_the_chapter_says_what_its_runs_say(page):
+    """Words that no role can take from a run: if a new run contradicts one of them, the chapter must change."""
+    values = measured(page)
+    for policy in ("fixed-32", "longest"):
+        latency = each(values, policy, "latency_ms")
+        assert latency == sorted(latency), "latency is lowest with one sentence, and grows with the batch"
+    fixed = each(values, "fixed-32", "throughput_samples_per_s")
+    assert fixed[0] == min(fixed), "batching gains at fixed length"
+    plateau = [value for value in fixed if value >= 0.95 * max(fixed)]
+    assert max(plateau) / min(plateau) - 1 < values["latency_spread_max"], "no batch size on it is the best"
+    assert fixed[-1] in plateau, "at fixed length it does not fall"
+    longest = each(values, "longest", "throughput_samples_per_s")
+    assert longest[0] < max(longest), "padded to the longest, a small batch gains"
+    assert longest[-1] < 0.8 * max(longest), "and a large one loses"
+    assert not any("energy" in name for name in values), "the machine has no counter"
+    assert values["machine"].endswith("2 cores")
