@@ -186,6 +186,46 @@ def show(
 
 
 @app.command()
+def compare(
+    base: Annotated[str, typer.Argument(help="The run to compare with.")],
+    other: Annotated[str, typer.Argument(help="The run to judge.")],
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="What makes no difference in practice; 0.02 is 2 %.")
+    ] = 0.02,
+    fail_on: Annotated[
+        Literal["slower", "ambiguous"] | None,
+        typer.Option(help="Exit code 1 when a cell is slower; `ambiguous`: or cannot be judged."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare even what differs in machine, text or model.")
+    ] = False,
+    results_root: ResultsRoot = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say of every cell of two runs: FASTER, SLOWER, SAME or AMBIGUOUS, with the interval of the ratio."""
+    from collections import Counter
+
+    from distilbench import runs
+    from distilbench.report import compare as comparing
+
+    one, two = (runs.find(reference, results_root) for reference in (base, other))
+    found = comparing.compare(one, two, threshold, force)
+    notes = comparing.remarks(one, two) + (comparing.differences(one, two) if force else [])
+    counts = Counter(cell.verdict for cell in found)
+    if as_json:
+        _print_json({"base": one.run_id, "other": two.run_id, "notes": notes, "cells": [vars(cell) for cell in found]})
+    else:
+        _print_table(comparing.table(found))
+        print(f"\n{two.run_id} against {one.run_id}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+        print(f"SAME means within {threshold:.1%}; the verdicts hold together at {comparing.CONFIDENCE:.0%}.")
+        for note in notes:
+            print(f"- differs: {note}")
+    bad = {"slower": ("SLOWER",), "ambiguous": ("SLOWER", "AMBIGUOUS")}.get(fail_on or "", ())
+    if failed := [f"{cell.cell} {cell.verdict}" for cell in found if cell.verdict in bad]:
+        raise DistilbenchError(f"{len(failed)} of {len(found)} cells: {', '.join(failed)}")
+
+
+@app.command()
 def publish(
     reference: RunName,
     name: Annotated[str, typer.Option(help="Name of the page; default: device and source of the model.")] = "",
@@ -321,7 +361,9 @@ def _print_table(frame: Any) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in frame.columns:
-        table.add_column(column, justify="left" if column in ("variant", "length", "state") else "right")
+        table.add_column(
+            column, justify="left" if column in ("variant", "length", "state", "cell", "verdict") else "right"
+        )
     for row in frame.itertuples(index=False):
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -13,9 +13,11 @@ from distilbench import paths
 from distilbench.errors import RunError
 from distilbench.params import PROFILES
 from distilbench.records import FINAL, MEASURED_IN, Repetition, read_parquet, read_raw
-from distilbench.stats import summary_of, wilson_interval
+from distilbench.stats import autocorrelation, outliers, summary_of, t_interval, variance_split, wilson_interval
 
 WORST_FIRST = ("oom", "unavailable", "timeout", "failed", "invalid", "cancelled", "preempted", "skipped", "unstable")
+SUMMARY_VERSION = 2  # 2: intervals, and where the variance comes from
+WITH_INTERVAL = ("latency_ms", "latency_device_ms", "latency_per_sample_ms", "throughput_samples_per_s")
 NO_DEVICE_CLOCK = "a CPU has no clock of its own: on this device the host's time is the time of the forward"
 
 
@@ -62,7 +64,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     cells = [_cell_summary(folder, cell, records, predicted, config["parameters"]) for cell in config["cells"]]
     profile = config["parameters"]["profile"]
     return {
-        "schema_version": 1,
+        "schema_version": SUMMARY_VERSION,
         "run_id": config["run_id"],
         "study": config["study"],
         "profile": profile,
@@ -113,10 +115,31 @@ def _cell_summary(
     rows = [row for row in predicted if row["cell"] == cell["cell"]]
     result |= _accuracy(rows, params["model_source"] == "random")
     iterations = [_timed_ms(folder, record) for record in done["timing"]]
-    result["iterations_ms"] = summary_of([ms for one in iterations for ms in one]) if iterations else None
+    result["iterations_ms"] = _iterations(iterations) if iterations else None
     result["errors"] = [f"{r.pass_} {r.repetition}: {r.status}: {r.error}" for r in mine if r.error]
     result["doubts"] = _doubts(done["timing"], result)
     return result
+
+
+def _iterations(by_process: list[list[float]]) -> dict[str, Any]:
+    """What single iterations say: their distribution over all processes, and where their variance comes from."""
+    every = [ms for one in by_process for ms in one]
+    like_the_one_before = [r for one in by_process if (r := autocorrelation(one)) is not None]
+    split = variance_split(by_process)
+    return summary_of(every) | {
+        "outliers": sum(outliers(one) for one in by_process),
+        "autocorrelation": median(like_the_one_before) if like_the_one_before else None,
+        "variance_ms2": split,
+        "advice": _advice(split),
+    }
+
+
+def _advice(split: dict[str, float] | None) -> str | None:
+    """Where the next minute of measuring pays."""
+    if split is None:
+        return None
+    more = "repetitions (processes differ)" if split["share_between"] >= 0.5 else "iterations (processes agree)"
+    return f"a narrower interval needs more {more}"
 
 
 def _over_repetitions(name: str, records: list[Repetition], missing: str) -> dict[str, Any]:
@@ -125,10 +148,12 @@ def _over_repetitions(name: str, records: list[Repetition], missing: str) -> dic
     if not values:
         reasons = [getattr(record, f"{name}_reason") for record in records]
         return {name: None, f"{name}_reason": reasons[0] if reasons else missing}
+    interval = t_interval(values) if name in WITH_INTERVAL else None
     return {
         name: median(values),
         f"{name}_range": [min(values), max(values)],
         f"{name}_repetitions": len(values),
+        **({f"{name}_interval_95": list(interval)} if interval else {}),
     }
 
 
@@ -191,12 +216,28 @@ def verify(folder: Path) -> list[str]:
             problems += _verify_record(folder, record)
         again = summarise(folder)
         if (folder / "summary.json").is_file():
-            problems += differences(paths.read_json(folder / "summary.json"), again, "summary.json")
+            told = paths.read_json(folder / "summary.json")
+            problems += differences(told, _as_told(again, told), "summary.json")
         else:
             problems.append(f"{folder / 'summary.json'} is missing: the run is unfinished")
     except RunError as error:
         problems.append(str(error))
     return list(dict.fromkeys(problems))  # a damaged file is met by the record and by the summary
+
+
+def _as_told(again: Any, told: Any) -> Any:
+    """A summary as an earlier version would have told it: fields that came later are left out, in its own version."""
+    if told.get("schema_version") == SUMMARY_VERSION:
+        return again
+    return _only_known(again, told) | {"schema_version": told.get("schema_version")}
+
+
+def _only_known(again: Any, told: Any) -> Any:
+    if isinstance(again, dict) and isinstance(told, dict):
+        return {key: _only_known(value, told[key]) for key, value in again.items() if key in told}
+    if isinstance(again, list) and isinstance(told, list) and len(again) == len(told):
+        return [_only_known(*pair) for pair in zip(again, told, strict=True)]
+    return again
 
 
 def _verify_record(folder: Path, record: Repetition) -> list[str]:

@@ -1,4 +1,4 @@
-"""Executes the analysis again over a copy of every published run: pages and plots as the present code makes them."""
+"""Derives again what the published runs derive, from a copy of each: summary, plots, page, as the present code does."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from distilbench import chain, paths
-from distilbench.report import publish
+from distilbench import chain, paths, summary
+from distilbench.report import insights, publish
 from distilbench.runs import Run
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)
+
 
 for page in publish.pages():
     told = publish.told_by(page)
@@ -16,7 +24,11 @@ for page in publish.pages():
     with tempfile.TemporaryDirectory() as results:
         copy = Path(results) / told["study"] / told["run_id"]
         shutil.copytree(published.folder, copy)
+        derived = summary.summarise(copy)
+        paths.write_json(copy / "summary.json", derived)
+        insights.write(Run(copy), derived)
         chain.analyse(told["study"], [published.run_id], results)
         publish.write_page(page, copy / "notebooks" / publish.NOTEBOOK, published, told["slug"])
-        shutil.copytree(copy / "plots", published.folder / "plots", dirs_exist_ok=True)
+        for name in ("summary.json", "run_summary.md", "plots"):
+            _copy(copy / name, published.folder / name)
     print(page.relative_to(paths.repo_root()))

@@ -28,6 +28,7 @@ from measuring import (
 from distilbench import chain, cli, embedded, logs, params, paths, revisions, runs, summary
 from distilbench.errors import DistilbenchError
 from distilbench.report import book, export
+from distilbench.report import compare as comparing
 from distilbench.report import publish as publishing
 
 COMMAND = str(Path(sys.executable).parent / "distilbench")
@@ -657,3 +658,42 @@ def test_book_without_a_run_says_how_to_make_one(distilbench, built):
     assert "distilbench run distilbert" in result.out
     assert "distilbench run" not in distilbench("book", "--no-own").out
     assert built == [None, None]
+
+
+# ------------------------------------------------------------------ comparing
+
+
+@pytest.fixture
+def two_runs(make_run) -> tuple[str, str]:
+    return make_run("one", repetitions=5).run_id, make_run("two", repetitions=5).run_id
+
+
+def test_compare_says_a_verdict_per_cell(distilbench, two_runs):
+    result = distilbench("compare", *two_runs)
+    assert result.code == 0
+    assert "sdpa-float32-longest-b001" in result.out
+    assert "two against one: 2 AMBIGUOUS" in result.out or "two against one: 2 SAME" in result.out
+    told = json.loads(distilbench("compare", *two_runs, "--json").out)
+    assert [cell["ratio"] for cell in told["cells"]] == [1, 1]
+    assert told["notes"] == []
+
+
+def test_compare_fails_on_what_it_was_told_to(distilbench, two_runs, monkeypatch):
+    for verdict, fails in (("SLOWER", {"slower", "ambiguous"}), ("AMBIGUOUS", {"ambiguous"}), ("FASTER", set())):
+        monkeypatch.setattr(comparing, "verdict_of", lambda *_, verdict=verdict: verdict)
+        assert distilbench("compare", *two_runs).code == 0
+        for given in ("slower", "ambiguous"):
+            result = distilbench("compare", *two_runs, "--fail-on", given)
+            assert result.code == (1 if given in fails else 0)
+            assert f"2 of 2 cells: sdpa-float32-longest-b001 {verdict}" in result.err or result.code == 0
+
+
+def test_compare_says_what_differs(distilbench, two_runs, tmp_path):
+    file = tmp_path / "results" / "distilbert" / "two" / "env.json"
+    env = paths.read_json(file)
+    env["packages"]["torch"] = "9.9"
+    paths.write_json(file, env)
+    assert "- torch: " in distilbench("compare", *two_runs).err
+    result = distilbench("compare", *two_runs, "--force")
+    assert result.code == 0
+    assert "- differs: torch: " in result.out

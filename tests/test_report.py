@@ -269,6 +269,13 @@ def test_what_does_not_vary_is_left_out_and_what_is_not_ok_is_not():
     assert "state" in tables.measured(rows("CPU", state="oom"))
 
 
+def test_where_every_cell_has_an_interval_it_is_shown():
+    with_interval = rows("CPU", latency_ms_interval_95=[11.0, 13.0])
+    assert tables.measured(with_interval)["95 % interval"].tolist() == ["11.00–13.00"]
+    without = pd.concat([with_interval, rows("CPU", batch_size=2)], ignore_index=True)
+    assert tables.measured(without)["lowest–highest"].tolist() == ["9.00–1234", "9.00–1234"], "else all show the range"
+
+
 def test_what_has_no_range_has_a_dash():
     assert tables.measured(rows("CPU", latency_ms=None, latency_ms_range=None))["lowest–highest"].tolist() == ["–"]
     assert tables.measured(rows("CPU").drop(columns="latency_ms_range"))["lowest–highest"].tolist() == ["–"]

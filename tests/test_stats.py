@@ -9,7 +9,17 @@ from math import comb
 import numpy as np
 import pytest
 
-from distilbench.stats import Z95, licence_threshold, summary_of, wilson_interval
+from distilbench.stats import (
+    Z95,
+    autocorrelation,
+    licence_threshold,
+    outliers,
+    ratio_interval,
+    summary_of,
+    t_interval,
+    variance_split,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +64,7 @@ def test_wilson_refuses_impossible_counts(successes, n):
         wilson_interval(successes, n)
 
 
-@pytest.mark.parametrize(("percentile", "n"), [(90, 64), (95, 130), (99, 662)])
+@pytest.mark.parametrize(("percentile", "n"), [(90, 64), (95, 130), (99, 662), (99.9, 6636)])
 def test_tails_are_licensed_from_the_published_counts_on(percentile, n):
     assert licence_threshold(percentile) == n
 
@@ -109,11 +119,13 @@ def test_one_value_has_no_spread():
         (130, [50, 90, 95]),
         (661, [50, 90, 95]),
         (662, [50, 90, 95, 99]),
+        (6635, [50, 90, 95, 99]),
+        (6636, [50, 90, 95, 99, 99.9]),
     ],
 )
 def test_percentiles_are_licensed_by_the_number_of_values(n, licensed):
     got = summary_of(range(n))
-    assert [p for p in (50, 90, 95, 99) if got[f"p{p}_licensed"]] == licensed
+    assert [p for p in (50, 90, 95, 99, 99.9) if got[f"p{p}_licensed"]] == licensed
 
 
 def test_a_summary_does_not_depend_on_the_order_and_follows_the_unit():
@@ -123,3 +135,114 @@ def test_a_summary_does_not_depend_on_the_order_and_follows_the_unit():
         assert reverse[name] == pytest.approx(value)
         scaled = value if name == "n" or name.endswith("_licensed") else 1000 * value
         assert thousandfold[name] == pytest.approx(scaled)
+
+
+# ------------------------------------------------------------------ intervals
+
+
+def test_the_t_interval_by_hand():
+    """Five values of mean 3 and variance 2.5; the 97.5 % point of t with 4 degrees of freedom is 2.776445."""
+    low, high = t_interval([1, 2, 3, 4, 5])
+    assert (low + high) / 2 == pytest.approx(3)
+    assert (high - low) / 2 == pytest.approx(2.776445105 * (2.5 / 5) ** 0.5)
+    wider = t_interval([1, 2, 3, 4, 5], confidence=0.99)
+    assert wider[0] < low < high < wider[1]
+
+
+def test_below_five_repetitions_there_is_no_interval():
+    assert t_interval([1, 2, 3, 4]) is None
+    assert ratio_interval([1, 2, 3, 4, 5], [1, 2, 3, 4]) is None
+    assert ratio_interval([1, 2, 3, 4], [1, 2, 3, 4, 5]) is None
+
+
+def test_the_interval_of_a_ratio_by_hand():
+    """Logarithms of equal variance and number: Welch's degrees of freedom are those of the pooled test, 8."""
+    base, other = np.exp([0.0, 0.1, 0.2, 0.3, 0.4]), np.exp([1.0, 1.1, 1.2, 1.3, 1.4])
+    low, high = ratio_interval(base, other)
+    assert (low * high) ** 0.5 == pytest.approx(np.e)
+    assert np.log(high / low) / 2 == pytest.approx(2.306004135 * (2 * 0.025 / 5) ** 0.5)
+    assert ratio_interval(other, base) == pytest.approx((1 / high, 1 / low)), "symmetric"
+    assert ratio_interval([2.0] * 5, [3.0] * 6) == pytest.approx((1.5, 1.5)), "nothing varies"
+
+
+def processes(kind: str, generator: np.random.Generator, trials: int, repetitions: int, n: int = 60) -> np.ndarray:
+    """Medians of repetitions (trials × repetitions) of n iterations each of about 100 ms, each process 1 % its own."""
+    own = 100 * (1 + 0.01 * generator.standard_normal((trials, repetitions, 1)))
+    noise = generator.standard_normal((trials, repetitions, n))
+    if kind == "drifting":  # within each process by a slope of its own, as clocks and temperatures do
+        slope = 0.02 * generator.standard_normal((trials, repetitions, 1))
+        return np.median(own * (1 + slope * np.linspace(-1, 1, n)) + noise, axis=2)
+    if kind == "spiky":  # one iteration in twenty takes half as long again
+        noise = noise + 50 * (generator.random(noise.shape) < 0.05)
+    return np.median(own + noise, axis=2)
+
+
+@pytest.mark.parametrize("kind", ["smooth", "drifting", "spiky"])
+@pytest.mark.parametrize("repetitions", [5, 10])
+def test_intervals_cover_as_often_as_they_claim(kind, repetitions):
+    """95 % means 93 to 97 in a hundred, on traces whose truth is known; seeded, so that it never flakes."""
+    generator = np.random.default_rng(20261122)
+    truth = processes(kind, generator, 4000, 10).mean()
+    trials = processes(kind, generator, 4000, repetitions)
+    covered = np.mean([low <= truth <= high for low, high in map(t_interval, trials)])
+    assert 0.93 <= covered <= 0.97
+
+
+def test_a_percentile_bootstrap_would_not_cover():
+    """Why it is not used: over five repetitions it claims 95 % and covers far less."""
+    generator = np.random.default_rng(3)
+    trials = processes("smooth", generator, 600, 5)
+    covered = 0
+    for values in trials:
+        means = generator.choice(values, (400, 5)).mean(axis=1)
+        low, high = np.percentile(means, [2.5, 97.5])
+        covered += low <= 100 <= high
+    assert covered / 600 < 0.91
+
+
+def test_two_equal_machines_are_rarely_told_apart():
+    generator = np.random.default_rng(5)
+    pairs = zip(processes("smooth", generator, 3000, 10), processes("spiky", generator, 3000, 10), strict=True)
+    spikes = processes("spiky", generator, 4000, 10).mean() / processes("smooth", generator, 4000, 10).mean()
+    intervals = [ratio_interval(base, other) for base, other in pairs]
+    false = np.mean([not low <= spikes <= high for low, high in intervals])
+    assert 0.03 <= false <= 0.07
+
+
+# ------------------------------------------------------------------ iterations
+
+
+def test_autocorrelation():
+    generator = np.random.default_rng(1)
+    noise = generator.standard_normal(20_000)
+    assert abs(autocorrelation(noise)) < 0.03
+    follows = np.zeros(20_000)
+    for i in range(1, 20_000):
+        follows[i] = 0.8 * follows[i - 1] + noise[i]
+    assert autocorrelation(follows) == pytest.approx(0.8, abs=0.02)
+    assert autocorrelation([1, -1] * 50) == pytest.approx(-1, abs=0.02)
+    assert autocorrelation([5, 5, 5]) is None
+    assert autocorrelation([1, 2]) is None
+
+
+def test_outliers_are_counted():
+    assert outliers([10, 11, 12, 13, 14]) == 0
+    assert outliers([10, 11, 12, 13, 14, 100, -100]) == 2
+    assert outliers([5.0]) == 0
+
+
+def test_variance_is_split_between_and_within_processes():
+    generator = np.random.default_rng(2)
+    own = 3 * generator.standard_normal((400, 1))
+    split = variance_split((100 + own + 2 * generator.standard_normal((400, 50))).tolist())
+    assert split["within"] == pytest.approx(4, rel=0.05)
+    assert split["between"] == pytest.approx(9, rel=0.2)
+    assert split["share_between"] == pytest.approx(9 / (9 + 4 / 50), rel=0.01)
+
+
+def test_processes_that_agree_have_no_variance_between_them():
+    generator = np.random.default_rng(4)
+    assert variance_split(generator.standard_normal((300, 50)).tolist())["share_between"] < 0.2
+    assert variance_split([[1, 1], [1, 1]]) is None
+    assert variance_split([[1, 2, 3]]) is None
+    assert variance_split([[1], [2]]) is None

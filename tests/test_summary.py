@@ -121,6 +121,54 @@ def test_a_cell_by_hand(this_machine):
     assert derived["best_throughput"]["cell"] == cell.cell
 
 
+def test_from_five_repetitions_on_there_is_an_interval(this_machine):
+    """Medians 20 to 24 ms: Student's t with 4 degrees of freedom, 22 ± 2.776 · sqrt(2.5 / 5)."""
+    for count in (4, 5):
+        run, cell = one_cell(repetitions=count)
+        predicted = synthetic.predictions(cell.cell)
+        for number in range(count):
+            took = rows([10, 40, 20 + number], [2, 2, 1])
+            run.commit(synthetic.timing(run, cell, number, took, predicted), None if number else predicted)
+        (got,) = summary.summarise(run.folder)["cells"]
+        if count == 4:
+            assert "latency_ms_interval_95" not in got
+            assert "4 repetitions: no interval" in got["doubts"]
+    assert got["latency_ms_interval_95"] == pytest.approx([22 - 1.9632, 22 + 1.9632], abs=1e-3)
+    assert "peak_rss_MiB_interval_95" not in got, "a peak has no mean worth an interval"
+    assert not any("no interval" in doubt for doubt in got["doubts"])
+
+
+def test_iterations_say_where_their_variance_comes_from(this_machine):
+    run, cell = one_cell()
+    predicted = synthetic.predictions(cell.cell)
+    for number, base in enumerate((10, 30)):
+        took = rows([base + i % 2 for i in range(40)], [1] * 40)
+        run.commit(synthetic.timing(run, cell, number, took, predicted), None if number else predicted)
+    (got,) = summary.summarise(run.folder)["cells"]
+    iterations = got["iterations_ms"]
+    assert iterations["variance_ms2"]["share_between"] > 0.99
+    assert iterations["advice"] == "a narrower interval needs more repetitions (processes differ)"
+    assert iterations["autocorrelation"] == pytest.approx(-1, abs=0.05)
+    assert iterations["outliers"] == 0
+    assert iterations["p90_licensed"]
+    assert not iterations["p95_licensed"]
+
+
+def test_a_summary_of_an_earlier_version_is_still_believed(finished_run):
+    """Fields that came later are not missed in it; what it tells must still be true."""
+
+    def as_version_1(told):
+        told["schema_version"] = 1
+        for cell in told["cells"]:
+            for name in ("outliers", "autocorrelation", "variance_ms2", "advice"):
+                del cell["iterations_ms"][name]
+
+    change_json(finished_run.folder / "summary.json", as_version_1)
+    assert summary.verify(finished_run.folder) == []
+    change_json(finished_run.folder / "summary.json", lambda told: told["cells"][0].update(latency_ms=1.0))
+    assert "latency_ms says 1.0" in problems_of(finished_run)
+
+
 def test_the_full_profile_needs_no_note(this_machine):
     run = synthetic.started_run(profile="full", repetitions=1)
     assert summary.summarise(run.folder)["note"] is None

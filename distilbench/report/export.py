@@ -53,6 +53,9 @@ def csv(run: Run) -> str:
             low, high = cell.get(f"{name}_range") if isinstance(cell.get(f"{name}_range"), list) else (None, None)
             row |= {name: cell.get(name), f"{name}_low": low, f"{name}_high": high}
             row[f"{name}_n"] = cell.get(f"{name}_repetitions")
+            interval = cell.get(f"{name}_interval_95")
+            if isinstance(interval, list):
+                row |= {f"{name}_interval_95_low": interval[0], f"{name}_interval_95_high": interval[1]}
         interval = cell.get("accuracy_wilson_95")
         low, high = interval if isinstance(interval, list) else (None, None)
         row |= {"accuracy": cell.get("accuracy"), "accuracy_n": cell.get("accuracy_n")}

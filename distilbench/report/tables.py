@@ -76,13 +76,17 @@ def _number(name: str, value: Any) -> str:
 
 
 def measured(table: pd.DataFrame) -> pd.DataFrame:
-    """As `cells`, of several runs (rows as `load.table` gives them), with the range of the repetitions.
+    """As `cells`, of several runs (rows as `load.table` gives them), with the interval of the latency.
 
-    Machine and variant are shown where they vary, states where one is not ok.
+    Where a cell has too few repetitions for an interval, all show the range of their repetitions. Machine and variant
+    are shown where they vary, states where one is not ok.
     """
     shown = cells({"cells": table.to_dict("records")})
-    ranges = table["latency_ms_range"] if "latency_ms_range" in table else [None] * len(table)
-    shown.insert(4, "lowest–highest", [_range(ends) for ends in ranges])
+    measured_cells = table[table["latency_ms"].notna()]
+    title, column = "95 % interval", "latency_ms_interval_95"
+    if measured_cells.empty or column not in table or measured_cells[column].isna().any():
+        title, column = "lowest–highest", "latency_ms_range"
+    shown.insert(4, title, [_range(ends) for ends in table.get(column, [None] * len(table))])
     if table["machine"].nunique() > 1:
         shown.insert(0, "machine", table["machine"])
     untold = [

@@ -1,0 +1,131 @@
+"""Two runs compared: per cell the ratio of latencies with its interval, and a verdict that says no more than that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from distilbench import environment, paths
+from distilbench.errors import RunError
+from distilbench.runs import Run
+from distilbench.stats import MIN_REPETITIONS, ratio_interval
+
+THRESHOLD = 0.02  # what makes no difference in practice
+CONFIDENCE = 0.95  # of all verdicts of a comparison together
+Verdict = Literal["FASTER", "SLOWER", "SAME", "AMBIGUOUS"]
+#: What a comparison may be about; a difference in it is said, not refused.
+COMPARED = ("code", "distilbench")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One cell in both runs. Latencies in ms, medians over repetitions; `ratio` is other / base."""
+
+    cell: str
+    base_ms: float
+    other_ms: float
+    ratio: float
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    note: str
+
+
+def verdict_of(interval: tuple[float, float] | None, threshold: float = THRESHOLD) -> Verdict:
+    """FASTER or SLOWER where the whole interval is beyond the threshold, SAME where it is within, else AMBIGUOUS.
+
+    The threshold is symmetric for ratios: 2 % slower is 1.02, 2 % faster is 1 / 1.02.
+    """
+    if interval is None:
+        return "AMBIGUOUS"
+    (low, high), most = interval, 1 + threshold
+    if high < 1 / most:
+        return "FASTER"
+    if low > most:
+        return "SLOWER"
+    return "SAME" if 1 / most <= low and high <= most else "AMBIGUOUS"
+
+
+def compare(base: Run, other: Run, threshold: float = THRESHOLD, force: bool = False) -> list[Compared]:
+    """Every cell that both runs measured.
+
+    With m cells each interval is a 1 - 0.05 / m one (Bonferroni), so that all verdicts together hold at 95 %.
+
+    Raises:
+        RunError: they have no cell in common, or were not made under the same conditions (unless `force`).
+    """
+    if (found := differences(base, other)) and not force:
+        listed = "\n".join(f"- {line}" for line in found)
+        raise RunError(f"runs {base.run_id} and {other.run_id} are not comparable (--force compares them):\n{listed}")
+    one, two = _latencies(base), _latencies(other)
+    shared = [cell["cell"] for cell in base.config["cells"] if cell["cell"] in one and cell["cell"] in two]
+    if not shared:
+        raise RunError(f"runs {base.run_id} and {other.run_id} have no measured cell in common")
+    confidence = 1 - (1 - CONFIDENCE) / len(shared)
+    return [_compared(cell, one[cell], two[cell], threshold, confidence) for cell in shared]
+
+
+def _compared(cell: str, base: list[float], other: list[float], threshold: float, confidence: float) -> Compared:
+    interval = ratio_interval(base, other, confidence)
+    base_ms, other_ms = float(pd.Series(base).median()), float(pd.Series(other).median())
+    fewest = min(len(base), len(other))
+    note = f"{fewest} repetitions: no interval (from {MIN_REPETITIONS} on)" if interval is None else ""
+    low, high = interval or (None, None)
+    return Compared(cell, base_ms, other_ms, other_ms / base_ms, low, high, verdict_of(interval, threshold), note)
+
+
+def _latencies(run: Run) -> dict[str, list[float]]:
+    """Per cell (without its device) the median latency of each repetition, in ms."""
+    found: dict[str, list[float]] = {}
+    for record in run.finished().values():
+        if record.pass_ == "timing" and record.status in ("ok", "unstable"):
+            found.setdefault(record.cell, []).append(record.latency_ms)
+    return found
+
+
+def differences(base: Run, other: Run) -> list[str]:
+    """What two runs do not share and should: machine, software, text, model, type of weights, sentences."""
+    found = _different_fields(_environment(base), _environment(other))
+    return [line for line in found if line.partition(":")[0] not in COMPARED] + _different_work(base, other)
+
+
+def remarks(base: Run, other: Run) -> list[str]:
+    """What differs and may be what the comparison is about."""
+    found = _different_fields(_environment(base), _environment(other))
+    return [line for line in found if line.partition(":")[0] in COMPARED]
+
+
+def _environment(run: Run) -> dict[str, object]:
+    return environment.key_of(paths.read_json(run.folder / "env.json"))
+
+
+def _different_work(base: Run, other: Run) -> list[str]:
+    lines = []
+    for file, keys in (("data.json", ("content_sha256", "tokenizer_sha256")), ("model.json", ("sha256",))):
+        one, two = paths.read_json(base.folder / file), paths.read_json(other.folder / file)
+        lines += [f"{file} {line}" for line in _different_fields(one, two, keys)]
+    one, two = base.inputs_of_cells(), other.inputs_of_cells()
+    cells = [cell for cell in one if cell in two and one[cell] != two[cell]]
+    return lines + ([f"inputs: other batches in {', '.join(cells)}"] if cells else [])
+
+
+def _different_fields(one: dict, two: dict, keys: tuple[str, ...] = ()) -> list[str]:
+    return [f"{key}: {one.get(key)!r} and {two.get(key)!r}" for key in keys or one if one.get(key) != two.get(key)]
+
+
+def table(found: list[Compared]) -> pd.DataFrame:
+    """For a terminal: one row per cell, every value as text."""
+    rows = [
+        {
+            "cell": one.cell,
+            "base (ms)": f"{one.base_ms:.4g}",
+            "other (ms)": f"{one.other_ms:.4g}",
+            "ratio": f"{one.ratio:.3f}",
+            "interval": f"{one.low:.3f}–{one.high:.3f}" if one.low is not None else "–",
+            "verdict": one.verdict + (f" ({one.note})" if one.note else ""),
+        }
+        for one in found
+    ]
+    return pd.DataFrame(rows)
