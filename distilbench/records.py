@@ -118,6 +118,9 @@ class Repetition(Cell):
     load_s: float | None = Field(None, description="from the weights on disk to a model that is ready on its device")
     num_threads: int | None = None
     affinity: list[int] | None = Field(None, description="CPUs that the process could use")
+    parent_cores: float | None = Field(None, ge=0, description="use of the cores by the waiting parent, meanwhile")
+    foreign_cores: float | None = Field(None, ge=0, description="use of the usable cores by other processes, meanwhile")
+    stolen_cores: float | None = Field(None, ge=0, description="time a hypervisor gave to other machines, meanwhile")
     proof: dict[str, Any] = Field(default_factory=dict, description="what shows that the variant was really on")
 
     REASONED: ClassVar[dict[str, Pass]] = MEASURED_IN

@@ -18,6 +18,12 @@ from distilbench.stats import autocorrelation, outliers, summary_of, t_interval,
 WORST_FIRST = ("oom", "unavailable", "timeout", "failed", "invalid", "cancelled", "preempted", "skipped", "unstable")
 SUMMARY_VERSION = 2  # 2: intervals, and where the variance comes from
 WITH_INTERVAL = ("latency_ms", "latency_device_ms", "latency_per_sample_ms", "throughput_samples_per_s")
+#: From how many cores on it is said beside the numbers.
+BUSY = {
+    "parent_cores": (0.01, "the parent used {:.2f} cores while it was timed"),
+    "foreign_cores": (0.2, "other processes used {:.1f} cores while it was timed"),
+    "stolen_cores": (0.05, "the hypervisor gave {:.2f} cores to others while it was timed"),
+}
 NO_DEVICE_CLOCK = "a CPU has no clock of its own: on this device the host's time is the time of the forward"
 
 
@@ -116,6 +122,9 @@ def _cell_summary(
     result |= _accuracy(rows, params["model_source"] == "random")
     iterations = [_timed_ms(folder, record) for record in done["timing"]]
     result["iterations_ms"] = _iterations(iterations) if iterations else None
+    for name in ("parent_cores", "foreign_cores", "stolen_cores"):
+        known = [value for record in done["timing"] if (value := getattr(record, name)) is not None]
+        result[name] = median(known) if known else None
     result["errors"] = [f"{r.pass_} {r.repetition}: {r.status}: {r.error}" for r in mine if r.error]
     result["doubts"] = _doubts(done["timing"], result)
     return result
@@ -179,6 +188,9 @@ def _doubts(timing: list[Repetition], cell: dict[str, Any]) -> list[str]:
         doubts.append(f"{len(timing)} repetition{'s' if len(timing) > 1 else ''}: no interval")
     if len({record.logits_sha256 for record in timing}) > 1:
         doubts.append("logits differ between repetitions")
+    for name, (least, said) in BUSY.items():
+        if (cores := cell[name] or 0) > least:
+            doubts.append(said.format(cores))
     if (spread := cell.get("latency_ms_range")) and spread[1] > 1.1 * spread[0]:
         doubts.append(f"repetitions differ by {spread[1] / spread[0] - 1:.0%}")
     return doubts

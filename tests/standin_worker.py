@@ -3,7 +3,8 @@
 python standin_worker.py JOB.json
 
 $STAND_IN_SECONDS: how long it pretends to measure. $STAND_IN_ENDS: how it ends instead of with a record, as
-`WORD` for every repetition or `CELL-PASS-REPETITION=WORD` for one: crash, oom, silence, storage or kill.
+`WORD` for every repetition or `CELL-PASS-REPETITION=WORD` for one: crash, oom, silence, storage, kill, or
+grow (by 2 GiB).
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ if word == "storage":
     fail("storage", "cannot write there", 1)
 if word == "silence":
     sys.exit(7)
+if word == "grow":
+    print(len(b"x" * (2 << 30)))
 if word == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 fields = timing() if who["pass"] == "timing" else memory()

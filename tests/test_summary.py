@@ -154,6 +154,27 @@ def test_iterations_say_where_their_variance_comes_from(this_machine):
     assert not iterations["p95_licensed"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"foreign_cores": 0.8}, "other processes used 0.8 cores while it was timed"),
+        ({"stolen_cores": 0.31}, "the hypervisor gave 0.31 cores to others while it was timed"),
+        ({"parent_cores": 0.9}, "the parent used 0.90 cores while it was timed"),
+        ({"foreign_cores": 0.1, "stolen_cores": 0.01, "parent_cores": 0.001}, None),
+    ],
+)
+def test_a_busy_machine_is_said_beside_the_numbers(this_machine, fields, said):
+    run, cell = one_cell()
+    predicted = synthetic.predictions(cell.cell)
+    for number in range(2):
+        record = synthetic.timing(run, cell, number, rows([10, 12], [2, 2]), predicted)
+        run.commit(record.model_copy(update=fields), None if number else predicted)
+    (got,) = summary.summarise(run.folder)["cells"]
+    assert {name: got[name] for name in fields} == fields
+    busy = [doubt for doubt in got["doubts"] if "while it was timed" in doubt]
+    assert busy == ([said] if said else [])
+
+
 def test_a_summary_of_an_earlier_version_is_still_believed(finished_run):
     """Fields that came later are not missed in it; what it tells must still be true."""
 

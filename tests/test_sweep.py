@@ -162,6 +162,15 @@ def test_a_record_says_how_long_its_whole_process_took(real):
         assert record.seconds > 1
 
 
+def test_the_parent_sleeps_and_the_neighbours_are_recorded(real):
+    """A core that the parent burns is one that the measured process lacks: under 1 %, in every repetition."""
+    run, _, _ = real
+    for record in run.repetitions():
+        assert record.parent_cores < 0.01
+        assert record.foreign_cores >= 0
+        assert record.stolen_cores >= 0
+
+
 def test_a_finished_run_is_not_measured_again(real, monkeypatch):
     run, resolved, derived = real
     before = run.raw.read_bytes()
@@ -228,6 +237,53 @@ def test_the_batch_table_says_shapes_and_padding(tmp_path):
 
 
 # ------------------------------------------------------------------ how a repetition can end
+
+
+@contextmanager
+def group_with_little_memory(MiB: int) -> Iterator[Path]:
+    """A control group of its own below this process's one (Linux, root); a process joins it by `cgroup.procs`."""
+    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    versions = {"memory": ("memory.limit_in_bytes", "/sys/fs/cgroup/memory"), "": ("memory.max", "/sys/fs/cgroup")}
+    own = next(line for line in sorted(lines, key=lambda line: line[1] != "memory") if line[1] in versions)
+    limit, root = versions[own[1]]
+    group = Path(root) / own[2].lstrip("/") / f"distilbench-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(MiB << 20))
+    except OSError as error:
+        reason = f"no control group can be made here: {error}"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    yield group
+    wait_for(lambda: not (group / "cgroup.procs").read_text().split())
+    group.rmdir()
+
+
+IN_GROUP = """
+import os, sys
+from pathlib import Path
+group, results = map(Path, sys.argv[1:])
+(group / "cgroup.procs").write_text(str(os.getpid()))
+from measuring import STAND_IN, prepared_by_hand, small_design
+from distilbench.bench import design, sweep
+sweep.WORKER = STAND_IN
+resolved = small_design(results, passes=["timing"], repetitions=2)
+run = design.start(resolved)
+sweep.sweep(run, resolved, prepared_by_hand(run))
+"""
+
+
+def test_a_kill_for_memory_is_proved_by_the_kernel(tmp_path):
+    """A real control group, and a real kill by the kernel: the outcome is oom, and the cell is not tried again."""
+    env = os.environ | {"STAND_IN_ENDS": "grow", "PYTHONPATH": str(Path(__file__).parent)}
+    with group_with_little_memory(1200) as group:
+        command = [sys.executable, "-c", IN_GROUP, str(group), str(tmp_path)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    assert [(r.status, r.error) for r in run.repetitions()] == [
+        ("oom", "killed by the kernel for memory (the control group counts it)")
+    ]
+    assert run.status["cells"] == {"sdpa-float32-fixed-16-b002": "oom"}
 
 
 def test_progress_is_told_line_by_line(stand_in, tmp_path, capsys):

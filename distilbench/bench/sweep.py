@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distilbench import data, environment, paths, runs, summary
+from distilbench import cgroups, data, environment, neighbours, paths, runs, summary
 from distilbench.batches import load_inputs, make_batches, padding_share, save_inputs
 from distilbench.bench.design import plan
 from distilbench.bench.worker import Job, predictions_file
@@ -176,14 +176,18 @@ def _run_worker(run: runs.Run, job: Job, timeout_s: float) -> Repetition:
     for stale in job_file.parent.glob("job.*"):
         stale.unlink()
     job.save(job_file)
-    started, clock = environment.now(), time.monotonic()
+    started, clock, before, kills = environment.now(), time.monotonic(), neighbours.look(), cgroups.oom_kills()
     code, log = _spawn(job_file, timeout_s)
+    meanwhile = neighbours.between(before, neighbours.look())
     record_file, failure_file = job_file.with_suffix(".record.json"), job_file.with_suffix(".failure.json")
     if code == 0 and record_file.is_file():
         record = Repetition.model_validate_json(record_file.read_text())
-        record.seconds = time.monotonic() - clock  # the worker cannot see how long its own imports took
+        seconds = time.monotonic() - clock  # the worker cannot see how long its own imports took
+        record = record.model_copy(update={"seconds": seconds} | meanwhile)
     else:
         status, error = _outcome(code, failure_file, log, timeout_s)
+        if code == -signal.SIGKILL and (cgroups.oom_kills() or 0) > (kills or 0):
+            status, error = "oom", "killed by the kernel for memory (the control group counts it)"
         if status == "storage":
             raise StorageError(error)
         record = Repetition(

@@ -1,0 +1,64 @@
+"""Who else used the cores while something was measured: two looks at the kernel's counters, and nothing in between.
+
+/proc/stat counts, per core, the time that any process used it and the time that a hypervisor gave to others (steal);
+see proc_stat(5). What the measured process used itself is known once it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+STAT = Path("/proc/stat")
+USER, NICE, SYSTEM, _IDLE, _IOWAIT, IRQ, SOFTIRQ, STEAL = range(8)  # the columns of a core's line
+
+
+@dataclass(frozen=True)
+class Look:
+    """Seconds so far: the clock, use and steal of the usable cores, use of this process and of its ended children."""
+
+    clock_s: float
+    used_s: float | None
+    stolen_s: float | None
+    own_s: float
+    children_s: float
+
+
+def look() -> Look:
+    """The counters now; what the system does not show is None."""
+    used_s, stolen_s = _cores(STAT.read_text(), os.sched_getaffinity(0)) if STAT.is_file() else (None, None)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Look(time.monotonic(), used_s, stolen_s, time.process_time(), children.ru_utime + children.ru_stime)
+
+
+def _cores(stat: str, usable: set[int]) -> tuple[float, float]:
+    """Seconds that the usable cores were used, and stolen."""
+    tick = os.sysconf("SC_CLK_TCK")
+    used = stolen = 0
+    for line in stat.splitlines():
+        name, *columns = line.split()
+        if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in usable:
+            counts = [int(column) for column in columns]
+            used += sum(counts[i] for i in (USER, NICE, SYSTEM, IRQ, SOFTIRQ))
+            stolen += counts[STEAL]
+    return used / tick, stolen / tick
+
+
+def between(before: Look, after: Look) -> dict[str, float | None]:
+    """What happened between two looks, in cores (1 is a whole core for the whole time).
+
+    Returns:
+        `parent_cores`: use by this process, which should sleep. `foreign_cores`: use by others than this process and
+        the children that ended in between. `stolen_cores`: what a hypervisor gave to other machines.
+    """
+    seconds = max(after.clock_s - before.clock_s, 1e-9)
+    own = after.own_s - before.own_s
+    result = {"parent_cores": own / seconds, "foreign_cores": None, "stolen_cores": None}
+    if before.used_s is not None and after.used_s is not None:
+        foreign = after.used_s - before.used_s - own - (after.children_s - before.children_s)
+        result["foreign_cores"] = max(0.0, foreign) / seconds
+        result["stolen_cores"] = (after.stolen_s - before.stolen_s) / seconds
+    return result

@@ -1,0 +1,82 @@
+"""Neighbours: the kernel's counters read by hand, and real processes that burn a core."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from distilbench import neighbours
+from distilbench.neighbours import Look, between
+
+STAT = """\
+cpu  999 999 999 999 999 999 999 999 999 999
+cpu0 100 20 30 5000 60 7 8 9 50 0
+cpu1 200 0 0 5000 0 0 0 1 0 0
+cpu12 1 1 1 1 1 1 1 1 0 0
+intr 12345 0 0
+ctxt 999
+"""
+
+
+def test_the_counters_by_hand():
+    """Used: user, nice, system, interrupts; not idle, waiting or the guests that user time holds already."""
+    tick = os.sysconf("SC_CLK_TCK")
+    assert neighbours._cores(STAT, {0}) == ((100 + 20 + 30 + 7 + 8) / tick, 9 / tick)
+    assert neighbours._cores(STAT, {0, 1}) == ((165 + 200) / tick, 10 / tick)
+    assert neighbours._cores(STAT, {1, 2}) == (200 / tick, 1 / tick), "cpu12 is not cpu1"
+
+
+def test_between_two_looks_by_hand():
+    before = Look(clock_s=100, used_s=50, stolen_s=5, own_s=2, children_s=10)
+    after = Look(clock_s=110, used_s=65, stolen_s=6, own_s=2.05, children_s=20)
+    assert between(before, after) == pytest.approx(
+        {"parent_cores": 0.005, "foreign_cores": (15 - 0.05 - 10) / 10, "stolen_cores": 0.1}
+    )
+
+
+def test_ticks_that_round_down_are_not_negative_use():
+    before, after = Look(0, 0, 0, 0, 0), Look(1, 0.99, 0, 0, 1.0)
+    assert between(before, after)["foreign_cores"] == 0
+
+
+def test_what_the_system_does_not_show_is_absent(monkeypatch, tmp_path):
+    monkeypatch.setattr(neighbours, "STAT", tmp_path / "stat")
+    before = neighbours.look()
+    meanwhile = between(before, neighbours.look())
+    assert (meanwhile["foreign_cores"], meanwhile["stolen_cores"]) == (None, None)
+    assert meanwhile["parent_cores"] is not None
+
+
+BURN = "import time; start = time.process_time()\nwhile time.process_time() - start < 1.0: pass"
+
+
+def test_the_work_of_a_stranger_is_foreign():
+    """Others that are at work meanwhile can only add to it."""
+    stranger = subprocess.Popen([sys.executable, "-c", BURN])
+    before = neighbours.look()
+    time.sleep(0.8)
+    meanwhile = between(before, neighbours.look())
+    stranger.wait()
+    assert meanwhile["foreign_cores"] > 0.3
+    assert meanwhile["parent_cores"] < 0.1
+
+
+def test_the_work_of_an_ended_child_is_not():
+    """As long as the measured process lives its use is counted with all use; once it has ended, it is taken out."""
+    before = neighbours.look()
+    subprocess.run([sys.executable, "-c", BURN], check=True)
+    after = neighbours.look()
+    assert after.children_s - before.children_s >= 1.0
+    with_child = after.used_s - before.used_s
+    assert between(before, after)["foreign_cores"] * (after.clock_s - before.clock_s) <= with_child - 1.0
+
+
+def test_a_parent_that_spins_is_seen():
+    before = neighbours.look()
+    while time.process_time() < before.own_s + 0.3:
+        pass
+    assert between(before, neighbours.look())["parent_cores"] > 0.1
