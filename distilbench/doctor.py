@@ -13,6 +13,7 @@ import psutil
 
 from distilbench import embedded, environment, hub, paths
 from distilbench.collectors import energy
+from distilbench.errors import DistilbenchError
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,21 @@ def _rapl() -> list[Finding]:
     counters = energy.rapl_counters()
     if not counters:
         return [Finding("CPU energy", "missing", energy.unavailable_reason("cpu"))]
-    return [
-        Finding(
-            "CPU energy", "ok" if c.readable else "limited", f"RAPL {c.name}: {'readable' if c.readable else c.note}"
-        )
-        for c in counters
-    ]
+    try:
+        power = energy.power_W(counters)
+    except DistilbenchError:  # none can be read, or one goes astray
+        power = {}
+    return [Finding("CPU energy", *_rapl_says(counter, power.get(counter.name))) for counter in counters]
+
+
+def _rapl_says(counter: energy.Counter, power_W: float | None) -> tuple[str, str]:
+    if not counter.readable:
+        return "limited", f"RAPL {counter.name}: {counter.note}"
+    if not counter.counted:
+        return "ok", f"RAPL {counter.name}: readable; not added to the others, which overlap with it"
+    if not power_W:
+        return "limited", f"RAPL {counter.name}: readable, but it does not count"
+    return "ok", f"RAPL {counter.name}: {power_W:.1f} W just now"
 
 
 def _slurm() -> Finding:

@@ -106,12 +106,25 @@ def test_energy_without_counters_is_missing(monkeypatch, tmp_path):
 
 
 def test_each_counter_is_a_finding(monkeypatch):
-    counters = [Counter("package-0", True, "/x/energy_uj"), Counter("dram", False, "/y is for root only")]
-    monkeypatch.setattr(energy, "rapl_counters", lambda: counters)
-    assert [(f.topic, f.state, f.text) for f in doctor._rapl()] == [
-        ("CPU energy", "ok", "RAPL package-0: readable"),
-        ("CPU energy", "limited", "RAPL dram: /y is for root only"),
+    counters = [
+        Counter("package-0", True, "/x/energy_uj"),
+        Counter("package-0/core", True, "/c/energy_uj", counted=False),
+        Counter("package-0/dram", False, "/y is for root only"),
+        Counter("package-1", True, "/z/energy_uj"),
     ]
+    monkeypatch.setattr(energy, "rapl_counters", lambda: counters)
+    monkeypatch.setattr(energy, "power_W", lambda counters: {"package-0": 12.34, "package-1": 0.0})
+    assert [(f.topic, f.state, f.text) for f in doctor._rapl()] == [
+        ("CPU energy", "ok", "RAPL package-0: 12.3 W just now"),
+        ("CPU energy", "ok", "RAPL package-0/core: readable; not added to the others, which overlap with it"),
+        ("CPU energy", "limited", "RAPL package-0/dram: /y is for root only"),
+        ("CPU energy", "limited", "RAPL package-1: readable, but it does not count"),
+    ]
+
+
+def test_counters_that_nobody_can_read_are_said(monkeypatch):
+    monkeypatch.setattr(energy, "rapl_counters", lambda: [Counter("package-0", False, "/x is for root only")])
+    assert only(doctor._rapl()) == ("limited", "RAPL package-0: /x is for root only")
 
 
 def test_slurm(monkeypatch, tmp_path):
