@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -82,10 +83,27 @@ def lab(tmp_path_factory: pytest.TempPathFactory, captured: dict) -> Iterator[tu
         process.wait(timeout=30)
 
 
+def wait_for_kernel(page: Any, address: str, name: str) -> None:
+    """Until the kernel is idle and the page talks to it: before that, Run All asks for a kernel, or is lost."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{address}/api/sessions?token={TOKEN}", timeout=10) as answer:
+            kernels = [one["kernel"] for one in json.load(answer) if one["path"].endswith(f"{name}.ipynb")]
+        shown = page.locator(".jp-Toolbar-kernelName").first.inner_text()
+        ready = [k for k in kernels if k and k["execution_state"] == "idle" and k["connections"]]
+        if ready and "Python 3" in shown:
+            return
+        page.wait_for_timeout(300)
+    pytest.fail(f"the kernel of {name} did not become ready: {kernels}, shown as {shown!r}")
+
+
 def run_all(page: Any) -> None:
-    """Chooses Run All until the first code cell has begun: before the kernel has answered, the command does nothing."""
+    """Chooses Run All, again until the first code cell has begun; a question for the kernel is answered as proposed."""
     begun = page.locator(".jp-CodeCell .jp-InputPrompt").first
     for _ in range(10):
+        dialog = page.locator(".jp-Dialog .jp-mod-accept")
+        if dialog.count():
+            dialog.first.click()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.locator("li[data-command='runmenu:run-all']").click()
         page.wait_for_timeout(2000)
@@ -114,7 +132,7 @@ def test_run_all_works(lab, name):
         complaints = Complaints().watch(page)
         page.goto(f"{address}/lab/tree/notebooks/{name}.ipynb?token={TOKEN}&reset")
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
-        page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=60_000)
+        wait_for_kernel(page, address, name)
         run_all(page)
         executed = wait_until_executed(page, folder / f"{name}.ipynb")
         assert not [out for cell in executed for out in cell.outputs if out.output_type == "error"]
