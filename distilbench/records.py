@@ -7,7 +7,7 @@ Fields may be added later, nullable; the meaning of a field never changes (`sche
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -122,8 +122,6 @@ class Repetition(Cell):
     foreign_cores: float | None = Field(None, ge=0, description="use of the usable cores by other processes, meanwhile")
     stolen_cores: float | None = Field(None, ge=0, description="time a hypervisor gave to other machines, meanwhile")
     proof: dict[str, Any] = Field(default_factory=dict, description="what shows that the variant was really on")
-
-    REASONED: ClassVar[dict[str, Pass]] = MEASURED_IN
 
     @model_validator(mode="after")
     def _null_needs_reason(self) -> Repetition:

@@ -13,8 +13,6 @@ from distilbench.errors import RunError
 from distilbench.params import PROFILES, StudyParams
 from distilbench.report import tables
 
-METRICS = ("latency_ms", "throughput_samples_per_s", "peak_memory_MiB", "energy_per_sample_J")
-
 
 def choose(params: StudyParams) -> list[runs.Run]:
     """The runs to analyse: those of `run_ids` in their order, else `run_id`, else the newest finished one of the study.

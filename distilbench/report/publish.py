@@ -228,7 +228,7 @@ def _lines(cell: dict[str, Any]) -> list[str]:
 
 
 def _with_slug(text: str, slug: str) -> str:
-    """`fig-latency` becomes `fig-<slug>-latency`, in labels and in references to them."""
+    """`fig-latency` becomes `fig-<slug>-latency`, in labels."""
     return re.sub(r"(?<=:name: )(fig|tab)-|^(fig|tab)-", lambda found: f"{found[1] or found[2]}-{slug}-", text)
 
 
@@ -266,7 +266,10 @@ def _run_of(page: Path) -> str:
 
 
 def problems(page: Path) -> list[str]:
-    """Where a published page and its run disagree; none: every number of the page can be computed from the run."""
+    """Where a published page and its run disagree: derived numbers, header, glued numbers; none, and the page holds.
+
+    Tables and pictures are compared by the tests, which execute the notebook again.
+    """
     try:
         return _problems(page)
     except RunError as error:  # a file is missing or damaged
