@@ -103,10 +103,10 @@ def fetch(
 @verify_app.command("run")
 def verify_run(reference: RunName = "latest", results_root: ResultsRoot = "", as_json: AsJson = False) -> None:
     """Compute every number of a run again from its raw files; exit code 1 on any difference."""
-    from distilbench import runs, summary
+    from distilbench import runs, verify
 
     found = runs.find(reference, results_root)
-    problems = summary.verify(found.folder)
+    problems = verify.problems(found.folder)
     if as_json:
         _print_json({"run_id": found.run_id, "problems": problems})
     elif not problems:
@@ -346,11 +346,12 @@ def _print_json(content: Any) -> None:
 
 def _print_summary(summary: dict[str, Any]) -> None:
     """The table, the run in one sentence, and beside them what it cannot say."""
-    from distilbench.report import tables
+    from distilbench.report import details, tables
 
     _print_table(tables.cells(summary))
     print(f"\n{tables.headline(summary)}")
-    for line in tables.not_measured(summary) + tables.doubts(summary):
+    control = details.control(summary)
+    for line in tables.not_measured(summary) + tables.doubts(summary) + ([control] if control else []):
         print(f"- {line}")
 
 

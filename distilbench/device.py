@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import Any
 
 import torch
 
@@ -56,6 +57,23 @@ def gpu_identity(device: torch.device) -> dict[str, str]:
         return {}
     properties = torch.cuda.get_device_properties(device)
     return {"gpu": properties.name, "gpu_uuid": str(properties.uuid)}
+
+
+def software() -> dict[str, Any]:
+    """How torch was built and what it may use here: CUDA, cuDNN, BLAS, vector instructions, arithmetic."""
+    built = torch.__config__.show().splitlines()[1:]
+    return {
+        "torch": torch.__version__,
+        "torch_cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "mkl": torch.backends.mkl.is_available(),
+        "onednn": torch.backends.mkldnn.is_available(),
+        "openmp": torch.backends.openmp.is_available(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "tf32_in_cudnn": torch.backends.cudnn.allow_tf32,
+        "build": [line.strip(" -") for line in built if "Build settings" not in line],
+    }
 
 
 def usable_cores() -> int:

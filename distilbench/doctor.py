@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 import psutil
 
 from distilbench import embedded, environment, hub, paths
-from distilbench.collectors import energy
+from distilbench.collectors import rapl
 from distilbench.errors import DistilbenchError
 
 
@@ -76,17 +76,17 @@ def _gpus() -> Finding:
 
 
 def _rapl() -> list[Finding]:
-    counters = energy.rapl_counters()
+    counters = rapl.rapl_counters()
     if not counters:
-        return [Finding("CPU energy", "missing", energy.unavailable_reason("cpu"))]
+        return [Finding("CPU energy", "missing", rapl.unavailable_reason())]
     try:
-        power = energy.power_W(counters)
+        power = rapl.power_W(counters)
     except DistilbenchError:  # none can be read, or one goes astray
         power = {}
     return [Finding("CPU energy", *_rapl_says(counter, power.get(counter.name))) for counter in counters]
 
 
-def _rapl_says(counter: energy.Counter, power_W: float | None) -> tuple[str, str]:
+def _rapl_says(counter: rapl.Counter, power_W: float | None) -> tuple[str, str]:
     if not counter.readable:
         return "limited", f"RAPL {counter.name}: {counter.note}"
     if not counter.counted:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,18 +16,23 @@ from typing import Any
 
 import psutil
 
-from distilbench import paths
+from distilbench import cgroups, paths
 
+SYS = Path("/sys")
 PACKAGES = (
     "distilbench", "torch", "transformers", "tokenizers", "datasets", "huggingface_hub", "safetensors", "peft",
     "numpy", "pandas", "pyarrow", "pydantic", "papermill", "nvidia-ml-py",
 )  # fmt: skip
+SLURM = ("SLURM_JOB", "SLURM_CPU", "SLURM_MEM", "SLURM_NODE", "SLURM_GPUS", "SLURM_CLUSTER", "SLURM_ARRAY")
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "KMP_AFFINITY",
     "OMP_PROC_BIND",
+    "OMP_PLACES",
+    "MALLOC_ARENA_MAX",
+    "LD_PRELOAD",
 )
 ISA_FLAGS = (
     "avx2",
@@ -53,6 +59,8 @@ def capture() -> dict[str, Any]:
         "captured": now(),
         "host": {"name": socket.gethostname(), "os": platform.platform(), "kernel": platform.release()},
         "cpu": cpu(),
+        "tuning": tuning(),
+        "container": container(),
         "memory_MiB": round(psutil.virtual_memory().total / 2**20),
         "cgroup": cgroup(),
         "gpus": gpus()[0],
@@ -63,7 +71,7 @@ def capture() -> dict[str, Any]:
         "code_sha256": code_sha256(),
         "git": git(),
         "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
-        "slurm": {key: value for key, value in sorted(os.environ.items()) if key.startswith("SLURM_JOB")},
+        "slurm": {key: value for key, value in sorted(os.environ.items()) if key.startswith(SLURM)},
     }
 
 
@@ -76,8 +84,12 @@ def key_of(env: dict[str, Any]) -> dict[str, Any]:
         "usable cores": len(env["cpu"]["affinity"]),
         "CPU quota": env["cgroup"].get("cpu.max"),
         "visible GPUs": env.get("visible_gpus"),
+        "driver": next((gpu.get("driver") for gpu in env["gpus"]), None),
         "code": env.get("code_sha256"),
         "python": env["python"]["version"],
+        "governor": env.get("tuning", {}).get("governor"),
+        "turbo": env.get("tuning", {}).get("turbo"),
+        "container": env.get("container"),
         "gpus": [gpu["name"] for gpu in env["gpus"]],
         **{name: env["packages"].get(name) for name in names},
     }
@@ -107,20 +119,39 @@ def _proc_cpuinfo() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def cgroup(root: Path = Path("/sys/fs/cgroup")) -> dict[str, str | None]:
-    """CPU and memory limits of this process's cgroup (v2), as written there."""
+def cgroup(root: Path = cgroups.ROOT) -> dict[str, str | None]:
+    """CPU and memory limits of this process's control groups, the tightest of them."""
+    return cgroups.limits(root)
+
+
+def container() -> str | None:
+    """What kind of container this runs in, as far as it shows; None: it shows none."""
+    signs = {"/.dockerenv": "docker", "/run/.containerenv": "podman", "/.singularity.d": "apptainer"}
+    found = [name for path, name in signs.items() if Path(path).exists()]
+    told = os.environ.get("container")  # noqa: SIM112 - systemd and podman write it so
+    return told or next(iter(found), None)
+
+
+def tuning(sys: Path = SYS) -> dict[str, str | int | None]:
+    """What changes a core's speed: governor, driver, turbo, SMT, NUMA nodes; null where the kernel does not say."""
+    cpu, freq = sys / "devices/system/cpu", sys / "devices/system/cpu/cpu0/cpufreq"
+    nodes = [node for node in (sys / "devices/system/node").glob("node*") if node.name[4:].isdigit()]
+    no_turbo, boost = _said(cpu / "intel_pstate/no_turbo"), _said(cpu / "cpufreq/boost")
+    return {
+        "governor": _said(freq / "scaling_governor"),
+        "frequency_driver": _said(freq / "scaling_driver"),
+        "turbo": {"0": "on", "1": "off"}.get(no_turbo or "", {"1": "on", "0": "off"}.get(boost or "")),
+        "smt": {"1": "on", "0": "off"}.get(_said(cpu / "smt/active") or ""),
+        "numa_nodes": len(nodes) or None,
+        "transparent_hugepage": _said(sys / "kernel/mm/transparent_hugepage/enabled"),
+    }
+
+
+def _said(file: Path) -> str | None:
     try:
-        own = Path("/proc/self/cgroup").read_text().strip().splitlines()[-1].rpartition(":")[2].lstrip("/")
+        return file.read_text().strip() or None
     except OSError:
-        own = ""
-
-    def read(name: str) -> str | None:
-        for folder in (root / own, root):
-            if (folder / name).is_file():
-                return (folder / name).read_text().strip()
         return None
-
-    return {name: read(name) for name in ("cpu.max", "memory.max", "cpuset.cpus.effective")}
 
 
 def gpus() -> tuple[list[dict[str, Any]], str | None]:
@@ -148,7 +179,21 @@ def _gpu(nvml: Any, index: int) -> dict[str, Any]:
         "uuid": nvml.nvmlDeviceGetUUID(handle),
         "memory_MiB": round(nvml.nvmlDeviceGetMemoryInfo(handle).total / 2**20),
         "driver": nvml.nvmlSystemGetDriverVersion(),
+        "cuda_driver": _optional(nvml, lambda: nvml.nvmlSystemGetCudaDriverVersion()),
+        "power_limit_W": _optional(nvml, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3),
+        "persistence": _optional(nvml, lambda: bool(nvml.nvmlDeviceGetPersistenceMode(handle))),
+        "mig": _optional(nvml, lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0])),
+        "pcie_generation": _optional(nvml, lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle)),
+        "max_sm_MHz": _optional(nvml, lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
     }
+
+
+def _optional(nvml: Any, reading: Callable[[], Any]) -> Any:
+    """What the driver or the site may refuse; then null."""
+    try:
+        return reading()
+    except nvml.NVMLError:
+        return None
 
 
 def packages() -> dict[str, str | None]:

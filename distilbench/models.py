@@ -223,6 +223,25 @@ def load_tokenizer(params: DistilbertParams) -> Any:
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt): {error}") from error
 
 
+def encoder(folder: Path, length_policy: str) -> Callable[[list[str]], Any]:
+    """What turns sentences into padded token ids on the host, as a caller would: the tokenizer in one batched call.
+
+    Args:
+        folder: of a saved fast tokenizer.
+        length_policy: fixed-N or longest, as in `batches.make_batches`.
+
+    Returns:
+        A function: sentences -> {input_ids, attention_mask}, int64 (batch, length).
+    """
+    from transformers import DistilBertTokenizerFast
+
+    tokenizer = DistilBertTokenizerFast.from_pretrained(folder, local_files_only=True)
+    how: dict[str, Any] = {"padding": "longest", "max_length": 512}
+    if length_policy != "longest":
+        how = {"padding": "max_length", "max_length": int(length_policy[6:])}
+    return lambda sentences: tokenizer(sentences, truncation=True, return_tensors="pt", **how)
+
+
 def check_fit(loaded: LoadedModel, tokenizer: Any, longest: int) -> None:
     """Refuses a tokenizer that is not the model's, and sequences longer than its positions.
 

@@ -27,8 +27,9 @@ from pydantic import (
 from distilbench import paths
 from distilbench.errors import ParameterError
 
-DESIGN_VERSION = 1  # raised when a change of code changes what is measured: older unfinished runs then stay apart
+DESIGN_VERSION = 2  # raised when a change of code changes what is measured: older unfinished runs then stay apart
 NOT_DESIGN = {"run_id", "results_root", "run_ids"}  # where results go and are compared is not what is measured
+MIN_BATCHES = 8  # per cycle
 PROFILES = {
     "ci": "tiny random models and a handful of sentences, for tests; never published",
     "smoke": "shows that it works, not for citation",
@@ -74,6 +75,8 @@ def _distinct(values: list) -> list:
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+NotNegative = Annotated[Seconds, Field(ge=0)]
+Positive = Annotated[Seconds, Field(gt=0)]
 Device = Annotated[str, AfterValidator(_device)]
 LengthPolicy = Annotated[str, AfterValidator(_length_policy)]
 RunId = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
@@ -124,8 +127,8 @@ class DistilbertParams(StudyParams):
     data_path: str = Field("", description="csv, tsv or jsonl file with text and label for data_source local")
     tokenizer_path: str = Field("", description="tokenizer folder; empty: the tokenizer that belongs to the model")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
-    variants: _list_of(Literal["eager", "sdpa", "autocast", "compiled"]) = Field(
-        ["sdpa"], description="ways of executing the same model"
+    variants: _list_of(Literal["eager", "sdpa", "autocast", "compiled", "slowed-2", "slowed-5", "slowed-10"]) = Field(
+        ["sdpa"], description="ways of executing the same model; slowed-N: N % slower on purpose, for calibration"
     )
     batch_sizes: _list_of(Count) = Field([1, 2, 4, 8, 16, 32, 64, 128], description="sentences per forward pass")
     length_policies: _list_of(LengthPolicy) = Field(
@@ -134,15 +137,39 @@ class DistilbertParams(StudyParams):
     samples_per_cycle: Count = Field(
         1024, description="sentences in one cycle, the same ones in every cell: 8 batches of the largest size"
     )
-    passes: _list_of(Literal["timing", "memory"]) = Field(["timing", "memory"], description="what is measured")
+    passes: _list_of(Literal["timing", "memory", "energy"]) = Field(
+        ["timing", "memory", "energy"], description="what is measured"
+    )
+    control: bool = Field(
+        True, description="measure one cell under a second name too: how much two equal things differ in this run"
+    )
     repetitions: Count = Field(10, description="fresh processes per cell in the timing pass")
     memory_repetitions: Count = Field(3, description="fresh processes per cell in the memory pass")
-    warmup_cycles: Count = Field(1, description="untimed cycles before the timed ones; kept in the file, flagged")
-    min_cycles: Count = Field(2, description="timed cycles per repetition, at least")
-    min_seconds: Annotated[Seconds, Field(ge=0)] = Field(3.0, description="timed seconds per repetition, at least")
-    repetition_timeout_s: Annotated[Seconds, Field(gt=0)] = Field(
-        3600.0, description="a repetition is stopped after it"
+    warmup_cycles: Count = Field(2, description="warm-up cycles, at least; kept in the file, flagged")
+    warmup_seconds: NotNegative = Field(3.0, description="warm-up seconds, at least")
+    warmup_max_seconds: NotNegative = Field(
+        30.0, description="a cell not settled by then is marked unstable; 0: no proof asked"
     )
+    min_cycles: Count = Field(2, description="timed cycles per repetition, at least")
+    min_iterations: Count = Field(16, description="timed iterations per repetition, at least")
+    min_seconds: NotNegative = Field(3.0, description="timed seconds per repetition, at least")
+    half_width: NotNegative = Field(
+        0.01, description="a repetition ends once the 95 % interval of its median is this narrow, as a share of it"
+    )
+    max_seconds: NotNegative = Field(30.0, description="a repetition ends after this, however wide the interval is")
+    energy_cells: Literal["all", "best"] = Field(
+        "all", description="cells of the energy pass; best: only the one with the highest throughput"
+    )
+    energy_windows: Count = Field(5, description="windows per cell in the energy pass; five license an interval")
+    energy_window_s: Positive = Field(10.0, description="seconds per window, at least; and 100 ticks of the counter")
+    energy_idle_s: Positive = Field(10.0, description="seconds of idle baseline, before the windows and after them")
+    modelled_power_W: Positive | None = Field(
+        None, description="where no counter is: power to multiply with the duration; then all energy is `modelled`"
+    )
+    ceiling_s: NotNegative = Field(
+        1.0, description="seconds for each of the machine's ceilings (matrix products, copying); 0: not measured"
+    )
+    repetition_timeout_s: Positive = Field(3600.0, description="a repetition is stopped after it")
     num_threads: Annotated[int, Field(ge=0, strict=True)] = Field(0, description="CPU threads; 0: one per usable core")
 
     @model_validator(mode="after")
@@ -155,11 +182,17 @@ class DistilbertParams(StudyParams):
         ):  # fmt: skip
             if source == "local" and not path:
                 raise ValueError(f"{what}_source is 'local', so {what}_path must name a file or folder")
-        if self.samples_per_cycle < max(self.batch_sizes):
+        if self.samples_per_cycle < MIN_BATCHES * max(self.batch_sizes):
             raise ValueError(
-                f"samples_per_cycle ({self.samples_per_cycle}) must be at least the largest batch size "
-                f"({max(self.batch_sizes)})"
+                f"samples_per_cycle ({self.samples_per_cycle}) must be at least {MIN_BATCHES} times the largest batch "
+                f"size ({max(self.batch_sizes)}): a cycle goes over {MIN_BATCHES} batches or more, so that no cache "
+                "can answer"
             )
+        for least, most in (("warmup_seconds", "warmup_max_seconds"), ("min_seconds", "max_seconds")):
+            if getattr(self, most) < getattr(self, least):
+                raise ValueError(
+                    f"{most} ({getattr(self, most):g}) must not be below {least} ({getattr(self, least):g})"
+                )
         return self
 
 

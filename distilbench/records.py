@@ -23,7 +23,8 @@ CellState = Literal[
     "pending", "running", "ok", "unstable", "invalid", "unavailable", "skipped", "oom", "timeout", "failed",
     "cancelled", "preempted",
 ]  # fmt: skip
-FINAL = {"ok", "unstable", "oom", "unavailable", "skipped"}  # what a resumed run does not do again
+MEASURED = ("ok", "unstable")  # what has numbers
+FINAL = {*MEASURED, "oom", "unavailable", "skipped"}  # what a resumed run does not do again
 
 #: Which pass measures which number; in a line of another pass the number is null, with this said as the reason.
 MEASURED_IN: dict[str, Pass] = {
@@ -54,6 +55,73 @@ class Cell(BaseModel):
     batch_size: int = Field(ge=1, description="sentences per forward pass")
     length_policy: str = Field(description="fixed-N: padded or cut to N tokens; longest: padded to the batch's longest")
     model_source: str
+    control_of: str | None = Field(None, description="of a control cell: the cell that it repeats under another name")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Warmup(_Part):
+    """How the warm-up ended."""
+
+    cycles: int = Field(description="whole cycles before the timed ones")
+    seconds: float = Field(description="their forwards together")
+    settled: bool | None = Field(
+        description="whether its last two half-windows agreed before the cap; null: not asked for"
+    )
+
+
+class Request(_Part):
+    """Where the time of a synchronous request goes: medians over one cycle of requests."""
+
+    n: int = Field(description="requests")
+    tokenise_ms: float = Field(description="sentences to padded token ids on the host")
+    transfer_ms: float = Field(description="token ids to the device; on a CPU there is nothing to copy")
+    forward_ms: float = Field(description="one synchronised forward")
+    postprocess_ms: float = Field(description="logits to the host, probabilities, the label of each sentence")
+
+
+class MemorySplit(_Part):
+    """Memory by phase, in MiB. Device fields are null on a CPU."""
+
+    started_rss_MiB: float = Field(description="resident with all libraries loaded, before the model")
+    loaded_rss_MiB: float = Field(description="resident with the model loaded and every weight touched")
+    load_peak_rss_MiB: float | None = Field(None, description="peak while loading")
+    first_peak_rss_MiB: float | None = Field(None, description="peak over the first forward")
+    steady_peak_rss_MiB: float | None = Field(None, description="peak over one cycle after it")
+    delta_rss_MiB: float | None = Field(None, description="peak over all forwards, less the loaded model")
+    phases_reason: str | None = Field(None, description="why there are no peaks by phase")
+    loaded_cuda_MiB: float | None = Field(None, description="allocated by torch with the model loaded")
+    load_peak_cuda_MiB: float | None = None
+    first_peak_cuda_MiB: float | None = None
+    steady_peak_cuda_MiB: float | None = None
+    delta_cuda_MiB: float | None = Field(None, description="peak over all forwards, less the loaded model")
+    nvml_process_MiB: float | None = Field(None, description="what NVML says of this process after the cycle")
+    nvml_device_MiB: float | None = Field(None, description="what NVML says of the whole device then")
+    nvml_reason: str | None = None
+    cgroup_peak_MiB: float | None = Field(None, description="memory.peak of the control group, reset before the load")
+    cgroup_reason: str | None = None
+
+
+class EnergyWindow(_Part):
+    """One window of the energy pass: whole cycles, fenced at both ends."""
+
+    seconds: float = Field(gt=0)
+    samples: int = Field(gt=0, description="sentences classified in it")
+    joules: dict[str, float] = Field(description="gross, by source")
+
+
+class Energy(_Part):
+    """The windows of an energy pass, and the idle baselines around them."""
+
+    windows: list[EnergyWindow]
+    idle_before_W: dict[str, float] = Field(description="power at rest with the model loaded, by source")
+    idle_after_W: dict[str, float]
+    idle_s: float = Field(description="length of each baseline")
+    tick_ms: float | None = Field(None, description="time between two updates of the counter")
+    counters: dict[str, list[str]] = Field(description="by source: what it is made of")
+    notes: list[str] = Field(default_factory=list, description="what a reader of the joules must know")
 
 
 class Repetition(Cell):
@@ -105,7 +173,22 @@ class Repetition(Cell):
     energy_per_sample_J_reason: str | None = None
     energy_net_per_sample_J: float | None = Field(None, description="idle power subtracted")
     energy_net_per_sample_J_reason: str | None = None
-    energy_source: str | None = None
+    energy_source: str | None = Field(
+        None, description="nvml-counter, nvml-power (sampled), rapl, pyrapl, slurm or modelled"
+    )
+    throughput_steady_samples_per_s: float | None = Field(
+        None, description="total sentences over total time of whole cycles queued without a fence in between"
+    )
+    throughput_steady_samples_per_s_reason: str | None = None
+    warmup: Warmup | None = None
+    median_half_width: float | None = Field(
+        None, description="of the 95 % interval of this process's median over its cycles, as a share of it"
+    )
+    request: Request | None = None
+    memory: MemorySplit | None = None
+    energy: Energy | None = None
+    flops_per_cycle: float | None = Field(None, description="of the model's matrix products, counted from its shapes")
+    bytes_per_cycle: float | None = Field(None, description="that must move at least: weights once a forward, and ids")
 
     n_warmup: int | None = Field(None, description="untimed iterations, kept and flagged in the parquet file")
     n_iterations: int | None = Field(None, description="timed iterations")
@@ -205,6 +288,21 @@ ITERATIONS = pa.schema(
         ("samples", pa.int32()),
         ("latency_ms", pa.float64()),
         ("latency_device_ms", pa.float64()),
+        ("kind", pa.string()),  # forward; request: with the three columns below; steady: a whole cycle without fences
+        ("tokenise_ms", pa.float64()),
+        ("transfer_ms", pa.float64()),
+        ("postprocess_ms", pa.float64()),
+        # On the last iteration of a block (whole cycles, a second or more): what the machine did meanwhile.
+        ("foreign_cores", pa.float64()),
+        ("stolen_cores", pa.float64()),
+        ("cpu_MHz", pa.float64()),
+        ("cpu_temperature_C", pa.float64()),
+        ("cpu_throttles", pa.int64()),
+        ("gpu_sm_MHz", pa.float64()),
+        ("gpu_temperature_C", pa.float64()),
+        ("gpu_power_W", pa.float64()),
+        ("gpu_throttle_reasons", pa.int64()),
+        ("gpu_foreign_processes", pa.int64()),
     ]
 )
 PREDICTIONS = pa.schema(

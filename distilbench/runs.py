@@ -98,6 +98,13 @@ class Run:
                     f"{content[key]} now. Start a new run (--new)."
                 )
 
+    def add_to_environment(self, name: str, content: Any) -> None:
+        """Adds to env.json what only the measuring part can say; what is there already stays."""
+        file = self.folder / "env.json"
+        env = paths.read_json(file)
+        if name not in env:
+            paths.write_json(file, env | {name: content})
+
     def link_notebook(self) -> None:
         """Puts the notebook that papermill is writing elsewhere into notebooks/ too: a second name of the same file."""
         output = _papermill_output()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -30,6 +31,8 @@ def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, floa
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+THRESHOLD = 0.02  # what makes no difference in practice
+Verdict = Literal["FASTER", "SLOWER", "SAME", "AMBIGUOUS"]
 MIN_REPETITIONS = 5  # below it an interval says more about luck than about the machine
 
 
@@ -77,10 +80,48 @@ def ratio_interval(
     return math.exp(difference - half), math.exp(difference + half)
 
 
+def verdict_of(interval: tuple[float, float] | None, threshold: float = THRESHOLD) -> Verdict:
+    """FASTER or SLOWER where the whole interval is beyond the threshold, SAME where it is within, else AMBIGUOUS.
+
+    The threshold is symmetric for ratios of times: 2 % slower is 1.02, 2 % faster is 1 / 1.02.
+    """
+    if interval is None:
+        return "AMBIGUOUS"
+    (low, high), most = interval, 1 + threshold
+    if high < 1 / most:
+        return "FASTER"
+    if low > most:
+        return "SLOWER"
+    return "SAME" if 1 / most <= low and high <= most else "AMBIGUOUS"
+
+
 def _t_quantile(confidence: float, degrees: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, 0.5 + confidence / 2))
+
+
+def settled(cycles: Sequence[Sequence[float]]) -> bool:
+    """Whether a warm-up is over: the last two half-windows agree in median (2 %) and in both quartiles (5 %).
+
+    A window holds whole cycles, so that both halves went over the same batches; it grows with the warm-up (half of all
+    cycles), and so forgets its cold beginning. The bounds of the quartiles are pyperf's (pyperf/_worker.py).
+
+    Args:
+        cycles: iterations by cycle, any unit.
+    """
+    half = max(1, len(cycles) // 4)
+    if len(cycles) < 2 * half:
+        return False
+    first, last = (np.concatenate(part) for part in (cycles[-2 * half : -half], cycles[-half:]))
+    bounds = ((25, 0.05), (50, 0.02), (75, 0.05))
+    return all(abs(np.percentile(last, p) / np.percentile(first, p) - 1) <= most for p, most in bounds)
+
+
+def half_width(medians: Sequence[float]) -> float | None:
+    """Half of the 95 % interval over medians of whole cycles, as a share of their mean; None below five cycles."""
+    interval = t_interval(medians)
+    return None if interval is None else (interval[1] - interval[0]) / (interval[1] + interval[0])
 
 
 def autocorrelation(values: Sequence[float]) -> float | None:

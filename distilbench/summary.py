@@ -1,4 +1,4 @@
-"""Derived numbers: pure functions of a run's files, so that `distilbench verify run` can compute each of them again."""
+"""summary.json: the passes of each cell joined, a pure function of the run's other files."""
 
 from __future__ import annotations
 
@@ -7,54 +7,33 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from distilbench import paths
+from distilbench.derive import classification_fields, of_kind
+from distilbench.doubts import doubts_of
 from distilbench.errors import RunError
 from distilbench.params import PROFILES
-from distilbench.records import FINAL, MEASURED_IN, Repetition, read_parquet, read_raw
-from distilbench.stats import autocorrelation, outliers, summary_of, t_interval, variance_split, wilson_interval
+from distilbench.records import FINAL, MEASURED, MEASURED_IN, Repetition, read_parquet, read_raw
+from distilbench.stats import (
+    autocorrelation,
+    outliers,
+    ratio_interval,
+    summary_of,
+    t_interval,
+    variance_split,
+    verdict_of,
+    wilson_interval,
+)
 
 WORST_FIRST = ("oom", "unavailable", "timeout", "failed", "invalid", "cancelled", "preempted", "skipped", "unstable")
-SUMMARY_VERSION = 2  # 2: intervals, and where the variance comes from
-WITH_INTERVAL = ("latency_ms", "latency_device_ms", "latency_per_sample_ms", "throughput_samples_per_s")
-#: From how many cores on it is said beside the numbers.
-BUSY = {
-    "parent_cores": (0.01, "the parent used {:.2f} cores while it was timed"),
-    "foreign_cores": (0.2, "other processes used {:.1f} cores while it was timed"),
-    "stolen_cores": (0.05, "the hypervisor gave {:.2f} cores to others while it was timed"),
-}
-NO_DEVICE_CLOCK = "a CPU has no clock of its own: on this device the host's time is the time of the forward"
-
-
-def timing_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A record's timing numbers from its iterations (rows of the parquet file)."""
-    timed = [row for row in rows if not row["warmup"]]
-    total_ms, samples = math.fsum(row["latency_ms"] for row in timed), sum(row["samples"] for row in timed)
-    device_ms = [row["latency_device_ms"] for row in timed]
-    on_device = device_ms[0] is not None
-    return {
-        "n_warmup": len(rows) - len(timed),
-        "n_iterations": len(timed),
-        "n_cycles": len({row["cycle"] for row in timed}),
-        "latency_ms": median(row["latency_ms"] for row in timed),
-        "latency_device_ms": median(device_ms) if on_device else None,
-        "latency_device_ms_reason": None if on_device else NO_DEVICE_CLOCK,
-        "latency_request_ms_reason": "not part of this version's timing pass",
-        "latency_per_sample_ms": total_ms / samples,
-        "throughput_samples_per_s": samples / total_ms * 1e3,
-    }
-
-
-def classification_fields(rows: list[dict[str, Any]], random_weights: bool) -> dict[str, Any]:
-    """A record's accuracy and logits hash from its predictions (rows of predictions.parquet)."""
-    logits = np.array([row["logits"] for row in rows], dtype=np.float32)
-    right = sum(row["label"] == row["predicted"] for row in rows)
-    return {
-        "logits_sha256": paths.sha256_bytes(logits.tobytes()),
-        "accuracy": None if random_weights else right / len(rows),
-        "accuracy_reason": "random weights classify nothing" if random_weights else None,
-    }
+SUMMARY_VERSION = 3  # 2: intervals, and where the variance comes from; 3: control, requests, phases, energy, roofline
+WITH_INTERVAL = (
+    "latency_ms", "latency_device_ms", "latency_request_ms", "latency_per_sample_ms", "throughput_samples_per_s",
+)  # fmt: skip
+#: Columns of the iterations in which the state of the machine stands, block by block.
+TELEMETRY = (
+    "foreign_cores", "stolen_cores", "cpu_MHz", "cpu_temperature_C", "cpu_throttles", "gpu_sm_MHz",
+    "gpu_temperature_C", "gpu_power_W", "gpu_throttle_reasons", "gpu_foreign_processes",
+)  # fmt: skip
 
 
 def summarise(folder: Path) -> dict[str, Any]:
@@ -67,7 +46,11 @@ def summarise(folder: Path) -> dict[str, Any]:
     records = _counting(read_raw(folder / "raw.jsonl")[0])
     predictions = folder / "predictions.parquet"
     predicted = read_parquet(predictions) if predictions.is_file() else []
-    cells = [_cell_summary(folder, cell, records, predicted, config["parameters"]) for cell in config["cells"]]
+    ceilings = paths.read_json(file) if (file := folder / "ceilings.json").is_file() else None
+    every = [
+        _cell_summary(folder, cell, records, predicted, config["parameters"], ceilings) for cell in config["cells"]
+    ]
+    cells = [cell for cell in every if not cell.get("control_of")]
     profile = config["parameters"]["profile"]
     return {
         "schema_version": SUMMARY_VERSION,
@@ -77,7 +60,26 @@ def summarise(folder: Path) -> dict[str, Any]:
         "design_hash": config["design_hash"],
         "note": PROFILES[profile] if profile != "full" else None,
         "cells": cells,
-        "best_throughput": _best(cells),
+        "best_throughput": best(cells),
+        "control": next((_control(cell, cells, records) for cell in every if cell.get("control_of")), None),
+        "ceilings": ceilings,
+    }
+
+
+def _control(control: dict[str, Any], cells: list[dict[str, Any]], records: dict[str, list]) -> dict[str, Any]:
+    """The A/A comparison: the control cell against the cell that it repeats. A verdict other than SAME is false."""
+    twin = next(cell for cell in cells if cell["cell"] == control["control_of"])
+    base, other = (
+        [r.latency_ms for r in records.get(name, []) if r.pass_ == "timing" and r.status in MEASURED]
+        for name in (twin["cell"], control["cell"])
+    )
+    known = bool(base and other)
+    interval = ratio_interval(base, other) if known else None
+    return {
+        "cell": control,
+        "ratio": median(other) / median(base) if known else None,
+        "ratio_interval_95": list(interval) if interval else None,
+        "verdict": verdict_of(interval),
     }
 
 
@@ -105,28 +107,37 @@ def _cell_summary(
     records: dict[str, list[Repetition]],
     predicted: list,
     params: dict[str, Any],
+    ceilings: dict[str, Any] | None,
 ) -> dict[str, Any]:
     mine = records.get(cell["cell"], [])
     done = {
-        where: [r for r in mine if r.pass_ == where and r.status in ("ok", "unstable")]
-        for where in ("timing", "memory")
+        where: [r for r in mine if r.pass_ == where and r.status in MEASURED]
+        for where in ("timing", "memory", "energy")
     }
-    done["energy"] = done["timing"]  # until there is an energy pass, its lines say why there is no energy
+    energy_of = mine if params.get("energy_cells") != "best" else [r for every in records.values() for r in every]
     result: dict[str, Any] = dict(cell) | {"state": cell_state(mine, params)}
     for name, where in MEASURED_IN.items():
         if name in ("accuracy", "logits_sha256"):
             continue
-        result |= _over_repetitions(name, done.get(where, []), f"no finished repetition of the {where} pass")
+        missing = _no_energy(energy_of, params) if where == "energy" else f"no finished repetition of the {where} pass"
+        result |= _over_repetitions(name, done[where], missing)
+    result |= _steady(done["timing"]) | _energy(done["energy"])
+    result["request"] = _medians([r.request for r in done["timing"] if r.request])
+    result["memory"] = _medians([r.memory for r in done["memory"] if r.memory])
+    result["roofline"] = _roofline(result, done["timing"], params, ceilings)
     result["padding_share"] = next((r.padding_share for r in mine if r.padding_share is not None), None)
     rows = [row for row in predicted if row["cell"] == cell["cell"]]
     result |= _accuracy(rows, params["model_source"] == "random")
-    iterations = [_timed_ms(folder, record) for record in done["timing"]]
+    rows = [read_parquet(folder / r.iterations_file, r.iterations_sha256) for r in done["timing"]]
+    iterations = [[r["latency_ms"] for r in of_kind(one, "forward") if not r["warmup"]] for one in rows]
     result["iterations_ms"] = _iterations(iterations) if iterations else None
+    result["telemetry"] = _telemetry([row for one in rows for row in one])
     for name in ("parent_cores", "foreign_cores", "stolen_cores"):
         known = [value for record in done["timing"] if (value := getattr(record, name)) is not None]
         result[name] = median(known) if known else None
-    result["errors"] = [f"{r.pass_} {r.repetition}: {r.status}: {r.error}" for r in mine if r.error]
-    result["doubts"] = _doubts(done["timing"], result)
+    bad = [r for r in mine if r.error and not _no_counter(r)]
+    result["errors"] = [f"{r.pass_} {r.repetition}: {r.status}: {r.error}" for r in bad]
+    result["doubts"] = doubts_of(done["timing"], result)
     return result
 
 
@@ -176,38 +187,111 @@ def _accuracy(rows: list[dict[str, Any]], random_weights: bool) -> dict[str, Any
     return fields
 
 
-def _timed_ms(folder: Path, record: Repetition) -> list[float]:
-    rows = read_parquet(folder / record.iterations_file, record.iterations_sha256)
-    return [row["latency_ms"] for row in rows if not row["warmup"]]
+def _no_energy(records: list[Repetition], params: dict[str, Any]) -> str:
+    """Why there is no energy, as far as these repetitions say."""
+    said = [r.error for r in records if r.pass_ == "energy" and r.error]
+    if said:
+        return said[-1]
+    early = [r.energy_J_reason for r in records if r.pass_ == "timing" and r.warmup is None and r.energy_J_reason]
+    if early:  # runs of an early version say it in the lines of the timing pass
+        return early[0]
+    if "energy" not in params["passes"]:
+        return "the energy pass was not asked for"
+    if any(r.energy for r in records):
+        return "measured for the cell with the highest throughput only"
+    return "no finished repetition of the energy pass"
 
 
-def _doubts(timing: list[Repetition], cell: dict[str, Any]) -> list[str]:
-    """What a reader must know beside the number."""
-    doubts = []
-    if 0 < len(timing) < 5:
-        doubts.append(f"{len(timing)} repetition{'s' if len(timing) > 1 else ''}: no interval")
-    if len({record.logits_sha256 for record in timing}) > 1:
-        doubts.append("logits differ between repetitions")
-    for name, (least, said) in BUSY.items():
-        if (cores := cell[name] or 0) > least:
-            doubts.append(said.format(cores))
-    if (spread := cell.get("latency_ms_range")) and spread[1] > 1.1 * spread[0]:
-        doubts.append(f"repetitions differ by {spread[1] / spread[0] - 1:.0%}")
-    return doubts
+def _medians(parts: list[Any]) -> dict[str, Any] | None:
+    """Field by field the median over repetitions; reasons as the first of them says."""
+    if not parts:
+        return None
+    found: dict[str, Any] = {}
+    for name in type(parts[0]).model_fields:
+        values = [value for part in parts if (value := getattr(part, name)) is not None]
+        numbers = [value for value in values if not isinstance(value, str)]
+        found[name] = median(numbers) if numbers else next(iter(values), None)
+    return found
+
+
+def _steady(timing: list[Repetition]) -> dict[str, Any]:
+    return _over_repetitions("throughput_steady_samples_per_s", timing, "no finished repetition of the timing pass")
+
+
+def _energy(records: list[Repetition]) -> dict[str, Any]:
+    """Source, interval over the windows, tick, idle power, and what other sources of the same scope say."""
+    measured = [r for r in records if r.energy]
+    if not measured:
+        return {"energy_source": None}
+    (record, *_), found = measured, measured[0].energy
+    source = record.energy_source
+    per_sample = [window.joules[source] / window.samples for window in found.windows]
+    interval = t_interval(per_sample)
+    others = {}
+    for name in sorted({name for window in found.windows for name in window.joules} - {source}):
+        both = [w.joules for w in found.windows if name in w.joules]
+        others[name] = math.fsum(w[name] for w in both) / math.fsum(w[source] for w in both) - 1
+    return {
+        "energy_source": source,
+        "energy_per_sample_J_range": [min(per_sample), max(per_sample)],
+        "energy_windows": len(per_sample),
+        **({"energy_per_sample_J_interval_95": list(interval)} if interval else {}),
+        "energy_idle_W": [found.idle_before_W[source], found.idle_after_W[source]],
+        "energy_tick_ms": found.tick_ms,
+        "energy_others": others,
+        "energy_notes": found.notes,
+    }
+
+
+def _roofline(
+    cell: dict[str, Any], timing: list[Repetition], params: dict[str, Any], ceilings: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """How near the cell comes to what the machine can do: the longer of both least times, over the time measured."""
+    flops, moved = (next((v for r in timing if (v := getattr(r, f"{n}_per_cycle"))), None) for n in ("flops", "bytes"))
+    dtype = "bfloat16" if cell["variant"] == "autocast" else cell["dtype"]
+    rate = (ceilings or {}).get("matrix_flops_per_s", {}).get(dtype)
+    if not (flops and moved and rate and cell["throughput_samples_per_s"]):
+        return None
+    seconds = params["samples_per_cycle"] / cell["throughput_samples_per_s"]
+    least = {"compute": flops / rate, "memory": moved / ceilings["copy_bytes_per_s"]}
+    bound = max(least, key=least.get)
+    return {
+        "bound": bound,
+        "fraction": least[bound] / seconds,
+        "flops_per_s": flops / seconds,
+        "bytes_per_s": moved / seconds,
+        "flops_per_byte": flops / moved,
+    }
+
+
+def _telemetry(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the machine did while iterations ran: lowest and highest reading; null where none could be had."""
+    found: dict[str, Any] = {}
+    for name in TELEMETRY:
+        values = [value for row in rows if (value := row.get(name)) is not None]
+        found[name] = [min(values), max(values)] if values else None
+    return found
+
+
+def _no_counter(record: Repetition) -> bool:
+    """A machine without an energy counter is nothing that went wrong with a cell."""
+    return record.pass_ == "energy" and record.status == "unavailable"
 
 
 def cell_state(records: list[Repetition], params: dict[str, Any]) -> str:
     """The state of a cell from its repetitions: the worst of them, or pending while some are missing."""
-    states = {record.status for record in records}
+    states = {record.status for record in records if not _no_counter(record)}
     for state in WORST_FIRST:
         if state in states:
             return state
-    wanted = {"timing": params["repetitions"], "memory": params["memory_repetitions"]}
-    missing = any(sum(r.pass_ == where for r in records) < wanted[where] for where in params["passes"])
+    wanted = {"timing": params["repetitions"], "memory": params["memory_repetitions"], "energy": 0}
+    wanted["energy"] = int(params.get("energy_cells") == "all")
+    passes = ["timing"] if any(record.control_of for record in records) else params["passes"]
+    missing = any(sum(r.pass_ == where for r in records) < wanted[where] for where in passes)
     return ("running" if records else "pending") if missing else "ok"
 
 
-def _best(cells: list[dict[str, Any]]) -> dict[str, Any] | None:
+def best(cells: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The cell with the highest throughput at a fixed length (only there is work per sentence the same)."""
     measured = [c for c in cells if c["throughput_samples_per_s"] is not None]
     fixed = [c for c in measured if c["length_policy"] != "longest"] or measured
@@ -216,73 +300,3 @@ def _best(cells: list[dict[str, Any]]) -> dict[str, Any] | None:
     shortest = min((c["length_policy"] for c in fixed), key=lambda policy: (len(policy), policy))
     best = max((c for c in fixed if c["length_policy"] == shortest), key=lambda c: c["throughput_samples_per_s"])
     return {name: best[name] for name in ("cell", "batch_size", "length_policy", "variant", "throughput_samples_per_s")}
-
-
-def verify(folder: Path) -> list[str]:
-    """Computes everything derived again from the raw files; says each difference (none: the run can be believed)."""
-    problems: list[str] = []
-    if not (folder / "raw.jsonl").is_file():
-        return [f"{folder / 'raw.jsonl'} is missing: nothing can be computed again"]
-    try:
-        for record in read_raw(folder / "raw.jsonl")[0]:
-            problems += _verify_record(folder, record)
-        again = summarise(folder)
-        if (folder / "summary.json").is_file():
-            told = paths.read_json(folder / "summary.json")
-            problems += differences(told, _as_told(again, told), "summary.json")
-        else:
-            problems.append(f"{folder / 'summary.json'} is missing: the run is unfinished")
-    except RunError as error:
-        problems.append(str(error))
-    return list(dict.fromkeys(problems))  # a damaged file is met by the record and by the summary
-
-
-def _as_told(again: Any, told: Any) -> Any:
-    """A summary as an earlier version would have told it: fields that came later are left out, in its own version."""
-    if told.get("schema_version") == SUMMARY_VERSION:
-        return again
-    return _only_known(again, told) | {"schema_version": told.get("schema_version")}
-
-
-def _only_known(again: Any, told: Any) -> Any:
-    if isinstance(again, dict) and isinstance(told, dict):
-        return {key: _only_known(value, told[key]) for key, value in again.items() if key in told}
-    if isinstance(again, list) and isinstance(told, list) and len(again) == len(told):
-        return [_only_known(*pair) for pair in zip(again, told, strict=True)]
-    return again
-
-
-def _verify_record(folder: Path, record: Repetition) -> list[str]:
-    if not record.iterations_file:
-        return []
-    try:
-        fields = timing_fields(read_parquet(folder / record.iterations_file, record.iterations_sha256))
-    except RunError as error:
-        return [str(error)]
-    where = f"raw.jsonl, {record.cell} {record.pass_} {record.repetition}"
-    told = {name: getattr(record, name) for name in fields}
-    problems = differences(told, fields, where)
-    return problems + _verify_predictions(folder / "predictions.parquet", record, where)
-
-
-def _verify_predictions(predictions: Path, record: Repetition, where: str) -> list[str]:
-    """Accuracy and logits of the first repetition, and of every later one that says it had the same logits."""
-    if not predictions.is_file():
-        return [f"{predictions} is missing"] if record.repetition == 0 else []
-    rows = [row for row in read_parquet(predictions) if row["cell"] == record.cell]
-    if not rows:
-        return [f"{predictions} holds no predictions of {record.cell}"] if record.repetition == 0 else []
-    again = classification_fields(rows, record.model_source == "random")
-    if record.repetition > 0 and record.logits_sha256 != again["logits_sha256"]:
-        return []  # summarise() says that the logits differ; whose accuracy it is cannot be known
-    return differences({name: getattr(record, name) for name in again}, again, where)
-
-
-def differences(told: Any, again: Any, where: str) -> list[str]:
-    """Where two JSON values differ: path, what was told, what was computed again."""
-    if isinstance(told, dict) and isinstance(again, dict):
-        keys = sorted(told.keys() | again.keys())
-        return [d for key in keys for d in differences(told.get(key), again.get(key), f"{where}: {key}")]
-    if isinstance(told, list) and isinstance(again, list) and len(told) == len(again):
-        return [d for i, pair in enumerate(zip(told, again, strict=True)) for d in differences(*pair, f"{where}[{i}]")]
-    return [] if told == again else [f"{where} says {told!r}, computed again it is {again!r}"]

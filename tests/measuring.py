@@ -20,9 +20,10 @@ import yaml
 from distilbench import params, paths, runs
 from distilbench.batches import save_inputs
 from distilbench.bench import design
-from distilbench.bench.sweep import Prepared
+from distilbench.bench.sweep import PROTOCOL, Prepared, cores
 from distilbench.bench.worker import Job
 from distilbench.models import arguments
+from distilbench.records import MEASURED
 
 STAND_IN = (sys.executable, str(Path(__file__).parent / "standin_worker.py"))
 LABELS = ["negative", "positive"]
@@ -34,6 +35,8 @@ SMALL = {
     "repetitions": 1,
     "memory_repetitions": 1,
     "samples_per_cycle": 16,
+    "passes": ["timing", "memory"],
+    "warmup_max_seconds": 0.0,  # no proof asked
 }
 
 
@@ -62,15 +65,13 @@ def job(folder: Path, where: str = "timing", variant: str = "sdpa", **changed: A
     resolved = small_design(folder / "results", variants=[variant], **changed)
     (cell,) = design.cells_of(resolved.params)
     (folder / "iterations").mkdir(exist_ok=True)
-    names = ("warmup_cycles", "min_cycles", "min_seconds", "samples_per_cycle", "seed", "num_threads")
     return Job(
         run=str(folder),
         inputs=str(made_up_inputs(folder / "work" / "inputs.npz")),
         identity=cell.model_dump() | {"study": "distilbert", "pass": where, "repetition": 0, "attempt": 1},
         model=arguments(resolved.params, VOCABULARY),
-        protocol={name: getattr(resolved.params, name) for name in names},
+        protocol={name: getattr(resolved.params, name) for name in PROTOCOL} | cores(resolved.params),
         label_names=LABELS,
-        energy_reason="not asked for",
     )
 
 
@@ -156,4 +157,4 @@ def committed(run: runs.Run) -> list[tuple[tuple[str, str, int], int, str]]:
 def finished_once(run: runs.Run, resolved: params.Resolved) -> bool:
     """Whether every repetition of the design is finished in the run exactly once."""
     planned = sorted((cell.cell, where, repetition) for cell, where, repetition in design.plan(resolved))
-    return sorted(key for key, _, status in committed(run) if status == "ok") == planned
+    return sorted(key for key, _, status in committed(run) if status in MEASURED) == planned

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import pytest
 
 from distilbench import cgroups
@@ -51,3 +54,247 @@ def test_where_nothing_counts_them_nothing_is_said(tmp_path, member_of, text):
 def test_without_membership(tmp_path, monkeypatch):
     monkeypatch.setattr(cgroups, "MEMBERSHIP", tmp_path / "nothing")
     assert cgroups.oom_kills(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("0::/\n", [([], "")]),
+        ("0::/slurm/job_7\n", [([], "slurm/job_7")]),
+        ("0::/a:b\n", [([], "a:b")]),
+        ("12:cpu,cpuacct:/user\n9:name=systemd:/\n", [(["cpu", "cpuacct"], "user"), (["name=systemd"], "")]),
+        ("nonsense\n4:memory:/job\n\n", [(["memory"], "job")]),
+    ],
+)
+def test_memberships(member_of, text, expected):
+    member_of(text)
+    assert cgroups.memberships() == expected
+
+
+# ------------------------------------------------------------------ limits
+
+UNKNOWN = {"cpu.max": None, "memory.max": None, "cpuset.cpus.effective": None}
+MAX_OF_VERSION_1 = str(2**63 - 4096)
+
+
+def put_all(root, files: dict[str, str]) -> None:
+    for file, text in files.items():
+        put(root, file, f"{text}\n")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param(
+            {"job/step/cpu.max": "150000 100000", "job/step/memory.max": "1048576"},
+            {"cpu.max": "150000 100000", "memory.max": "1048576"},
+            id="its own",
+        ),
+        pytest.param(
+            {
+                "job/step/cpu.max": "300000 200000", "job/cpu.max": "100000 100000", "cpu.max": "max 100000",
+                "job/step/memory.max": "10000", "job/memory.max": "9000", "memory.max": "max",
+            },
+            {"cpu.max": "100000 100000", "memory.max": "9000"},
+            id="a tighter one above, by size and not by spelling",
+        ),
+        pytest.param(
+            {
+                "job/step/cpu.max": "max 100000", "cpu.max": "50000 100000",
+                "job/step/memory.max": "max", "memory.max": "7",
+            },
+            {"cpu.max": "50000 100000", "memory.max": "7"},
+            id="that of the root",
+        ),
+        pytest.param(
+            {"job/step/cpu.max": "20000 10000", "job/cpu.max": "100000 100000"},
+            {"cpu.max": "100000 100000"},
+            id="a share, not a number of microseconds",
+        ),
+        pytest.param(
+            {"job/step/cpu.max": "50000", "job/cpu.max": "60000 100000"}, {"cpu.max": "50000"}, id="no period"
+        ),
+        pytest.param(
+            {f"{at}{file}": "max" if "memory" in file else "max 100000"
+             for at in ("", "job/", "job/step/") for file in ("cpu.max", "memory.max")},
+            {"cpu.max": "max 100000", "memory.max": "max"},
+            id="none at all",
+        ),
+        pytest.param(
+            {"job/step/cpu.max": "", "job/cpu.max": "50000 100000"}, {"cpu.max": "50000 100000"}, id="an empty file"
+        ),
+        pytest.param(
+            {"job/step/other/cpu.max": "1 100000", "jobs/memory.max": "1", "../cpu.max": "1 100000"}, {}, id="others'"
+        ),
+        pytest.param({}, {}, id="nothing"),
+    ],
+)  # fmt: skip
+def test_limits_of_version_2(tmp_path, member_of, files, expected):
+    member_of("0::/job/step\n")
+    put_all(tmp_path / "fs", files)
+    assert cgroups.limits(tmp_path / "fs") == UNKNOWN | expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"job/step/cpuset.cpus.effective": "0-1", "cpuset.cpus.effective": "0-7"}, "0-1"),
+        (
+            {"job/step/cpuset.cpus.effective": "", "job/cpuset.cpus.effective": "2,5", "cpuset.cpus.effective": "0-7"},
+            "2,5",
+        ),
+        ({"cpuset.cpus.effective": "0-7"}, "0-7"),
+        ({"unified/job/cpuset.cpus.effective": "3"}, "3"),
+    ],
+)  # fmt: skip
+def test_the_nearest_group_that_says_them_gives_the_cores(tmp_path, member_of, files, expected):
+    member_of("0::/job/step\n")
+    put_all(tmp_path, files)
+    assert cgroups.limits(tmp_path) == UNKNOWN | {"cpuset.cpus.effective": expected}
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"job/cpu.cfs_quota_us": "-1", "job/cpu.cfs_period_us": "100000"}, "max 100000"),
+        ({"job/cpu.cfs_quota_us": "50000", "job/cpu.cfs_period_us": "100000"}, "50000 100000"),
+        (
+            {"job/cpu.cfs_quota_us": "-1", "job/cpu.cfs_period_us": "100000",
+             "cpu.cfs_quota_us": "25000", "cpu.cfs_period_us": "50000"},
+            "25000 50000",
+        ),
+        ({"cpu.cfs_quota_us": "150000", "cpu.cfs_period_us": "100000"}, "150000 100000"),  # a container's own root
+        ({"job/cpu.cfs_quota_us": "50000"}, None),
+        ({"job/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_the_quota_of_version_1(tmp_path, member_of, files, quota):
+    member_of("12:cpuset:/job\n3:cpu,cpuacct:/job\n")
+    put_all(tmp_path / "cpu", files)
+    assert cgroups.limits(tmp_path) == UNKNOWN | {"cpu.max": quota}
+
+
+@pytest.mark.parametrize(
+    ("files", "memory"),
+    [
+        ({"job/memory.limit_in_bytes": MAX_OF_VERSION_1}, "max"),
+        ({"job/memory.limit_in_bytes": MAX_OF_VERSION_1, "memory.limit_in_bytes": MAX_OF_VERSION_1}, "max"),
+        ({"job/memory.limit_in_bytes": "2147483648", "memory.limit_in_bytes": MAX_OF_VERSION_1}, "2147483648"),
+        ({"job/memory.limit_in_bytes": "10000", "memory.limit_in_bytes": "9000"}, "9000"),
+        ({}, None),
+    ],
+)
+def test_the_memory_limit_of_version_1(tmp_path, member_of, files, memory):
+    member_of("12:cpuset:/job\n4:memory:/job\n")
+    put_all(tmp_path / "memory", files)
+    assert cgroups.limits(tmp_path) == UNKNOWN | {"memory.max": memory}
+
+
+def test_where_both_versions_are_mounted_each_controller_is_read_where_it_is(tmp_path, member_of):
+    member_of("4:memory:/job\n0::/job\n")
+    put_all(tmp_path, {"unified/job/cpu.max": "80000 100000", "memory/job/memory.limit_in_bytes": "4096"})
+    assert cgroups.limits(tmp_path) == UNKNOWN | {"cpu.max": "80000 100000", "memory.max": "4096"}
+
+
+def test_without_membership_the_limits_of_the_root_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(cgroups, "MEMBERSHIP", tmp_path / "nothing")
+    put_all(tmp_path, {"cpu.max": "80000 100000", "memory.max": "4096", "cpu/cpu.cfs_quota_us": "1"})
+    assert cgroups.limits(tmp_path) == UNKNOWN | {"cpu.max": "80000 100000", "memory.max": "4096"}
+
+
+# ------------------------------------------------------------------ peak memory
+
+
+@pytest.fixture
+def opened_as(monkeypatch):
+    """Makes opening any memory.peak give this, or raise it."""
+    original = Path.open
+
+    def make(given) -> None:
+        def open_(self, *arguments, **named):
+            if self.name != "memory.peak":
+                return original(self, *arguments, **named)
+            assert arguments == ("r+",)
+            if isinstance(given, OSError):
+                raise given
+            return given
+
+        monkeypatch.setattr(Path, "open", open_)
+
+    return make
+
+
+class KernelFile:
+    """memory.peak of Linux 6.12: once something was written, it says the peak since then, to this reader."""
+
+    def __init__(self, peak: int, error: OSError | None = None) -> None:
+        self.peak, self.error, self.pending, self.at_start = peak, error, "", True
+
+    def write(self, text: str) -> None:
+        self.pending = text
+
+    def flush(self) -> None:
+        if self.error:
+            raise self.error
+        if self.pending:
+            self.peak, self.at_start = 0, False
+
+    def seek(self, to: int) -> None:
+        self.at_start = to == 0
+
+    def read(self) -> str:
+        said, self.at_start = f"{self.peak}\n" if self.at_start else "", False
+        return said
+
+
+@pytest.mark.parametrize("at", ["", "unified"])
+def test_the_peak_counts_from_the_reset_on(tmp_path, member_of, opened_as, at):
+    member_of("4:memory:/old\n0::/job\n")
+    put(tmp_path / at, "job/memory.peak", "")
+    kernel = KernelFile(peak=9_000_000)
+    opened_as(kernel)
+    peak = cgroups.PeakMemory(tmp_path)
+    assert (peak.reason, peak.bytes()) == (None, 0)
+    kernel.peak = 4096
+    assert peak.bytes() == 4096
+    assert peak.bytes() == 4096, "it is read from the start every time"
+
+
+def test_the_reset_is_written_at_once_and_a_later_reading_is_a_fresh_one(tmp_path, member_of):
+    """A real file stands in: it keeps what was written to it, where the kernel's would not."""
+    member_of("0::/job\n")
+    put(tmp_path, "job/memory.peak", "")
+    peak = cgroups.PeakMemory(tmp_path)
+    assert (tmp_path / "job/memory.peak").read_text() == "reset"
+    for said in (4096, 8192):
+        put(tmp_path, "job/memory.peak", f"{said}\n")
+        assert peak.bytes() == said
+
+
+@pytest.mark.parametrize("text", ["", "0::/job\n", "4:memory:/job\n"])
+def test_without_the_file_there_is_no_peak_but_a_reason(tmp_path, member_of, text):
+    member_of(text)
+    put(tmp_path, "other/memory.peak", "4096\n")
+    if text.startswith("4"):
+        put(tmp_path, "job/memory.peak", "4096\n")  # of version 1 no such file is known
+    peak = cgroups.PeakMemory(tmp_path)
+    assert (peak.bytes(), peak.reason) == (None, "no control group of version 2 counts memory here")
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (KernelFile(4096, OSError(errno.EINVAL, "Invalid argument")), "Invalid argument"),  # before Linux 6.12, as root
+    ],
+    ids=["not opened", "not written"],
+)
+def test_a_peak_that_cannot_be_reset_is_not_told(tmp_path, member_of, opened_as, given, why):
+    member_of("0::/job\n")
+    put(tmp_path, "job/memory.peak", "4096\n")
+    opened_as(given)
+    peak = cgroups.PeakMemory(tmp_path)
+    assert peak.bytes() is None
+    assert peak.reason == f"{tmp_path}/job/memory.peak cannot be reset: {why}"

@@ -25,7 +25,7 @@ from measuring import (
     wait_for,
 )
 
-from distilbench import chain, cli, embedded, logs, params, paths, revisions, runs, summary
+from distilbench import chain, cli, embedded, logs, params, paths, revisions, runs, verify
 from distilbench.errors import DistilbenchError
 from distilbench.report import book, export
 from distilbench.report import compare as comparing
@@ -416,7 +416,7 @@ def test_a_whole_run_ends_well_and_prints_what_it_found(whole):
 
 def test_a_whole_run_leaves_a_whole_folder(whole):
     assert finished_once(whole.run, params.resolve("distilbert", {"profile": "ci"}))
-    assert summary.verify(whole.run.folder) == []
+    assert verify.problems(whole.run.folder) == []
     assert sorted(file.stem for file in (whole.run.folder / "notebooks").iterdir()) == params.chain("distilbert")
     names = {file.name for file in whole.run.folder.iterdir() if file.name != ".lock"}
     assert names == {
@@ -519,7 +519,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
     assert run.raw.read_bytes().startswith(first)
     given = {key: SMALL[key] for key in ("profile", "batch_sizes", "length_policies", "samples_per_cycle")}
     assert finished_once(run, params.resolve("distilbert", given | {"passes": ["timing"], "repetitions": 2}))
-    assert summary.verify(run.folder) == []
+    assert verify.problems(run.folder) == []
 
 
 def test_a_finished_start_is_not_taken_for_an_interrupted_one(distilbench, monkeypatch, finished_run):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from distilbench import paths, runs, summary
+from distilbench import derive, paths, runs, summary
 from distilbench.errors import RunError
 from distilbench.report import compare
 
@@ -41,7 +41,7 @@ def slowed(run: runs.Run, factor: float) -> runs.Run:
             file = run.folder / record.iterations_file
             rows = [row | {"latency_ms": row["latency_ms"] * factor} for row in summary.read_parquet(file)]
             record = record.model_copy(
-                update=summary.timing_fields(rows)
+                update=derive.timing_fields(rows)
                 | {"iterations_sha256": synthetic.records.write_parquet(file, rows, synthetic.records.ITERATIONS)}
             )
         lines.append(record.to_line())

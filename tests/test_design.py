@@ -22,7 +22,7 @@ def plan_of(**given):
 SWEEP = {
     "variants": ["eager", "sdpa"],
     "length_policies": ["fixed-32", "longest"],
-    "batch_sizes": [1, 4, 8],
+    "batch_sizes": [1, 2, 4],
     "repetitions": 4,
     "memory_repetitions": 2,
 }
@@ -34,14 +34,14 @@ def test_cells_are_all_combinations_in_reading_order():
         (variant, policy, size)
         for variant in ("eager", "sdpa")
         for policy in ("fixed-32", "longest")
-        for size in (1, 4, 8)
+        for size in (1, 2, 4)
     ]
     assert {(c.device, c.dtype, c.model_source) for c in cells} == {("cpu", "float32", "embedded")}
 
 
 def test_names_of_cells_are_unique_fit_for_files_and_sort_by_batch_size():
     cells = design.cells_of(
-        synthetic.resolved(**SWEEP | {"batch_sizes": [2, 16, 128], "samples_per_cycle": 128}).params
+        synthetic.resolved(**SWEEP | {"batch_sizes": [2, 16, 128], "samples_per_cycle": 1024}).params
     )
     names = [cell.cell for cell in cells]
     assert len(set(names)) == len(names)
@@ -52,10 +52,11 @@ def test_names_of_cells_are_unique_fit_for_files_and_sort_by_batch_size():
 def test_every_repetition_of_every_cell_is_planned_once():
     counted = Counter(plan_of(**SWEEP))
     assert set(counted.values()) == {1}
-    assert len(counted) == 12 * (4 + 2)
+    assert len(counted) == 12 * (4 + 2 + 1)
     assert {(where, number) for _, where, number in counted} == {
         *(("timing", number) for number in range(4)),
         *(("memory", number) for number in range(2)),
+        ("energy", 0),
     }
 
 
@@ -74,10 +75,29 @@ def test_rounds_interleave_all_cells_each_in_an_order_of_its_own():
         {("timing", 3)},
         {("memory", 0)},
         {("memory", 1)},
+        {("energy", 0)},
     ]
     orders = [tuple(cell for cell, _, _ in one) for one in rounds]
     assert len({frozenset(order) for order in orders}) == 1
     assert len(set(orders)) == len(orders)
+
+
+def test_the_energy_of_the_best_cell_alone_is_not_planned():
+    """Which one that is shows only once the others are measured."""
+    assert {where for _, where, _ in plan_of(**SWEEP, energy_cells="best")} == {"timing", "memory"}
+
+
+def test_a_control_cell_is_another_cell_under_a_second_name():
+    plain, *_ = cells = design.cells_of(synthetic.resolved(**SWEEP, control=True).params)
+    control = cells[-1]
+    assert len(cells) == 12 + 1
+    assert (control.cell, control.control_of) == ("control-eager-float32-fixed-32-b002", "eager-float32-fixed-32-b002")
+    told = {"cell", "control_of"}
+    assert control.model_dump(exclude=told) == cells[1].model_dump(exclude=told)
+    assert plain.control_of is None
+    timed = Counter((where, cell) for cell, where, _ in plan_of(**SWEEP, control=True))
+    assert timed["timing", control.cell] == 4
+    assert timed["memory", control.cell] == timed["energy", control.cell] == 0, "it is there for its times"
 
 
 def test_a_resumed_run_goes_on_in_the_same_order(tmp_path):

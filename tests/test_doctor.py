@@ -11,8 +11,8 @@ import pytest
 
 import distilbench
 from distilbench import doctor, embedded, environment
-from distilbench.collectors import energy
-from distilbench.collectors.energy import Counter
+from distilbench.collectors import rapl
+from distilbench.collectors.rapl import Counter
 from distilbench.doctor import Finding
 
 GIB = 2**30
@@ -112,8 +112,8 @@ def test_each_counter_is_a_finding(monkeypatch):
         Counter("package-0/dram", False, "/y is for root only"),
         Counter("package-1", True, "/z/energy_uj"),
     ]
-    monkeypatch.setattr(energy, "rapl_counters", lambda: counters)
-    monkeypatch.setattr(energy, "power_W", lambda counters: {"package-0": 12.34, "package-1": 0.0})
+    monkeypatch.setattr(rapl, "rapl_counters", lambda: counters)
+    monkeypatch.setattr(rapl, "power_W", lambda counters: {"package-0": 12.34, "package-1": 0.0})
     assert [(f.topic, f.state, f.text) for f in doctor._rapl()] == [
         ("CPU energy", "ok", "RAPL package-0: 12.3 W just now"),
         ("CPU energy", "ok", "RAPL package-0/core: readable; not added to the others, which overlap with it"),
@@ -123,7 +123,7 @@ def test_each_counter_is_a_finding(monkeypatch):
 
 
 def test_counters_that_nobody_can_read_are_said(monkeypatch):
-    monkeypatch.setattr(energy, "rapl_counters", lambda: [Counter("package-0", False, "/x is for root only")])
+    monkeypatch.setattr(rapl, "rapl_counters", lambda: [Counter("package-0", False, "/x is for root only")])
     assert only(doctor._rapl()) == ("limited", "RAPL package-0: /x is for root only")
 
 

@@ -48,7 +48,7 @@ def test_a_capture_is_plain_json_with_all_its_parts():
     assert json.loads(json.dumps(env, allow_nan=False)) == env
     assert env.keys() == {
         "schema_version", "captured", "host", "cpu", "memory_MiB", "cgroup", "gpus", "python", "packages",
-        "lock_sha256", "code_sha256", "git", "threads", "slurm", "visible_gpus",
+        "lock_sha256", "code_sha256", "git", "threads", "slurm", "visible_gpus", "tuning", "container",
     }  # fmt: skip
     assert env["memory_MiB"] > 100
     assert env["python"]["version"] == sys.version.split()[0]
@@ -83,7 +83,7 @@ def test_the_key_holds_what_repetitions_must_share(captured):
     key = environment.key_of(captured)
     assert set(key) == {
         "host", "cpu", "usable cores", "python", "gpus", "distilbench", "torch", "transformers", "tokenizers", "numpy",
-        "code", "CPU quota", "visible GPUs",
+        "code", "CPU quota", "visible GPUs", "driver", "governor", "turbo", "container",
     }  # fmt: skip
     assert key["usable cores"] == len(os.sched_getaffinity(0))
     assert environment.key_of(json.loads(json.dumps(captured))) == key, "read back from env.json it is the same"
@@ -186,6 +186,26 @@ class FakeNvml(types.ModuleType):
     def nvmlSystemGetDriverVersion(self):
         return self._call("driver", "570.1")
 
+    def nvmlSystemGetCudaDriverVersion(self):
+        return 12080
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle):
+        return 350_000
+
+    def nvmlDeviceGetPersistenceMode(self, handle):
+        return 1
+
+    def nvmlDeviceGetMigMode(self, handle):
+        raise self.NVMLError("Not Supported")
+
+    def nvmlDeviceGetCurrPcieLinkGeneration(self, handle):
+        return 5
+
+    NVML_CLOCK_SM = 1
+
+    def nvmlDeviceGetMaxClockInfo(self, handle, clock):
+        return 1980
+
 
 def fake_nvml(monkeypatch, nvml):
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
@@ -194,13 +214,12 @@ def fake_nvml(monkeypatch, nvml):
 
 def test_all_gpus_are_listed_and_nvml_is_closed(monkeypatch):
     nvml = fake_nvml(monkeypatch, FakeNvml())
-    assert environment.gpus() == (
-        [
-            {"name": "Imagined GPU 0", "uuid": "GPU-0", "memory_MiB": 1024, "driver": "570.1"},
-            {"name": "Imagined GPU 1", "uuid": "GPU-1", "memory_MiB": 2048, "driver": "570.1"},
-        ],
-        None,
-    )
+    (first, second), why = environment.gpus()
+    assert why is None
+    told = {"cuda_driver": 12080, "power_limit_W": 350.0, "persistence": True, "mig": None, "pcie_generation": 5}
+    common = {"driver": "570.1", "max_sm_MHz": 1980} | told
+    assert first == {"name": "Imagined GPU 0", "uuid": "GPU-0", "memory_MiB": 1024} | common
+    assert second == {"name": "Imagined GPU 1", "uuid": "GPU-1", "memory_MiB": 2048} | common
     assert (nvml.calls[0], nvml.calls[-1]) == ("init", "shutdown")
 
 
@@ -265,3 +284,47 @@ def test_a_commit_is_named_and_changes_are_seen(checkout):
 def test_a_machine_without_git_says_nothing(checkout, monkeypatch):
     monkeypatch.setenv("PATH", str(checkout))
     assert environment.git() == {"sha": None, "dirty": None}
+
+
+# ------------------------------------------------------------------ what changes a core's speed
+
+
+def test_what_tunes_a_core_is_read_from_sysfs(tmp_path):
+    files = {
+        "devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance\n",
+        "devices/system/cpu/cpu0/cpufreq/scaling_driver": "intel_pstate\n",
+        "devices/system/cpu/intel_pstate/no_turbo": "1\n",
+        "devices/system/cpu/smt/active": "0\n",
+        "kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n",
+        "devices/system/node/node0/cpulist": "0-1\n",
+        "devices/system/node/node1/cpulist": "2-3\n",
+        "devices/system/node/nodes_elsewhere": "\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert environment.tuning(tmp_path) == {
+        "governor": "performance", "frequency_driver": "intel_pstate", "turbo": "off", "smt": "off", "numa_nodes": 2,
+        "transparent_hugepage": "always [madvise] never",
+    }  # fmt: skip
+
+
+def test_turbo_is_called_boost_elsewhere(tmp_path):
+    file = tmp_path / "devices/system/cpu/cpufreq/boost"
+    file.parent.mkdir(parents=True)
+    file.write_text("1\n")
+    assert environment.tuning(tmp_path)["turbo"] == "on"
+
+
+def test_what_the_kernel_does_not_say_is_null(tmp_path):
+    assert set(environment.tuning(tmp_path).values()) == {None}
+
+
+def test_a_container_may_say_its_name_or_leave_a_sign(monkeypatch):
+    monkeypatch.setenv("container", "podman")
+    assert environment.container() == "podman"
+    monkeypatch.delenv("container")
+    monkeypatch.setattr(Path, "exists", lambda self: str(self) == "/.singularity.d")
+    assert environment.container() == "apptainer"
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    assert environment.container() is None

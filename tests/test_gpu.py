@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
-from distilbench import params, summary  # noqa: E402
+from distilbench import params, verify  # noqa: E402
 from distilbench.bench import design, sweep  # noqa: E402
 from distilbench.collectors import latency, memory  # noqa: E402
 from distilbench.models import load_model  # noqa: E402
@@ -49,7 +49,7 @@ def test_a_sweep_on_cuda_has_device_time_and_gpu_memory(tmp_path):
     resolved = params.resolve("distilbert", given)
     run = design.start(resolved)
     derived = sweep.sweep(run, resolved)
-    assert summary.verify(run.folder) == []
+    assert verify.problems(run.folder) == []
     for cell in derived["cells"]:
         assert cell["state"] == "ok"
         assert cell["latency_device_ms"] <= cell["latency_ms"]

@@ -77,7 +77,7 @@ def test_the_table_has_one_row_per_cell_and_run(two):
     assert (table["peak_memory_MiB"] == table["peak_rss_MiB"]).all()
     about = load.about(list(two))
     assert [row["run"] for row in about] == [run.run_id for run in two]
-    assert all(row["text"] == "invented, 8 sentences" for row in about)
+    assert all(row["text"] == "invented, 32 sentences" for row in about)
 
 
 def test_runs_of_two_models_on_one_machine_are_told_apart_by_the_model(two):

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from distilbench import params, paths, runs, summary
+from distilbench import params, paths, runs, verify
 
 PAPERMILL = str(Path(sys.executable).parent / "papermill")
 NOTEBOOK = paths.repo_root() / "notebooks" / "02_benchmark.ipynb"
@@ -49,7 +49,7 @@ def test_the_bare_call_leaves_a_whole_run(papermill, tmp_path):
     assert run.status["state"] == "ok"
     assert {file.name for file in run.folder.iterdir() if file.name != ".lock"} == COMPLETE
     assert not list((run.folder / "notebooks").iterdir()), "the executed notebook went to stdout only"
-    assert summary.verify(run.folder) == []
+    assert verify.problems(run.folder) == []
     assert run.config["parameters"]["profile"] == "ci"
     assert run.config["origins"]["device"] == "given"
     assert not any((tmp_path / "elsewhere").iterdir()), "nothing is left where it was called from"
@@ -69,7 +69,7 @@ def test_with_an_output_path_the_run_holds_the_same_notebook(papermill, tmp_path
     assert run.status["state"] == "ok"
     assert run.config["parameters"]["batch_sizes"] == [4]
     assert len(run.finished()) == 2
-    assert summary.verify(run.folder) == []
+    assert verify.problems(run.folder) == []
 
 
 def test_a_misspelt_parameter_stops_it_with_a_suggestion(papermill, tmp_path):

@@ -183,7 +183,7 @@ def test_an_unknown_parameter_in_a_file_names_the_file(tmp_path, monkeypatch):
 
 
 COUNTS = [
-    name for name, field in DistilbertParams.model_fields.items() if isinstance(field.default, int) and name != "study"
+    name for name, field in DistilbertParams.model_fields.items() if type(field.default) is int and name != "study"
 ]
 
 
@@ -197,7 +197,8 @@ def test_a_count_is_a_whole_number(name, value):
 
 def test_the_counts_are_all_here():
     assert set(COUNTS) == {
-        "seed", "samples_per_cycle", "repetitions", "memory_repetitions", "warmup_cycles", "min_cycles", "num_threads",
+        "seed", "samples_per_cycle", "repetitions", "memory_repetitions", "warmup_cycles", "min_cycles",
+        "min_iterations", "energy_windows", "num_threads",
     }  # fmt: skip
 
 
@@ -244,8 +245,8 @@ def test_seconds_may_be_whole_and_only_a_timeout_must_be_positive():
         ("dtype", "fp16", "'float32', 'bfloat16' or 'float16'"),
         ("source", "huggingface", "'hub', 'local', 'embedded' or 'random'"),
         ("data_source", "random", "'hub', 'local' or 'embedded'"),
-        ("variants", "spda", "'eager', 'sdpa', 'autocast' or 'compiled'"),
-        ("passes", ["energy"], "'timing' or 'memory'"),
+        ("variants", "spda", "'eager', 'sdpa', 'autocast', 'compiled', 'slowed-2', 'slowed-5' or 'slowed-10'"),
+        ("passes", ["speed"], "'timing', 'memory' or 'energy'"),
         ("length_policies", "fixed-3", "N from 4 to 512"),
         ("length_policies", "fixed-513", "N from 4 to 512"),
         ("length_policies", "fixed", "'longest' or 'fixed-N'"),
@@ -283,10 +284,16 @@ def test_a_local_source_needs_its_path():
     assert "data_source is 'local', so data_path must name" in refused(given | {"model_path": "x"})
 
 
-def test_a_cycle_holds_at_least_the_largest_batch():
-    message = refused({"profile": "ci", "batch_sizes": [4, 64], "samples_per_cycle": 63})
-    assert message == "samples_per_cycle (63) must be at least the largest batch size (64)"
-    assert resolve("distilbert", {"profile": "ci", "batch_sizes": [4, 64], "samples_per_cycle": 64})
+def test_a_cycle_holds_at_least_eight_of_the_largest_batch():
+    message = refused({"profile": "ci", "batch_sizes": [4, 64], "samples_per_cycle": 511})
+    assert message.startswith("samples_per_cycle (511) must be at least 8 times the largest batch size (64): ")
+    assert resolve("distilbert", {"profile": "ci", "batch_sizes": [4, 64], "samples_per_cycle": 512})
+
+
+@pytest.mark.parametrize(("least", "most"), [("warmup_seconds", "warmup_max_seconds"), ("min_seconds", "max_seconds")])
+def test_a_cap_is_not_below_its_floor(least, most):
+    assert refused({least: 5.0, most: 4.0}).startswith(f"{most} (4) must not be below {least} (5)")
+    assert resolve("distilbert", {least: 5.0, most: 5.0})
 
 
 @pytest.mark.parametrize(
@@ -351,8 +358,11 @@ OTHER_VALUES = {
     "dataset_name": "x", "dataset_config": "x", "dataset_split": "x", "dataset_revision": "x", "data_path": "x",
     "tokenizer_path": "x", "dtype": "float16", "variants": ["eager"], "batch_sizes": [2],
     "length_policies": ["longest"],
-    "samples_per_cycle": 2000, "passes": ["timing"], "repetitions": 11, "memory_repetitions": 4, "warmup_cycles": 2,
-    "min_cycles": 3, "min_seconds": 3.5, "repetition_timeout_s": 7.0, "num_threads": 1,
+    "samples_per_cycle": 2000, "passes": ["timing"], "repetitions": 11, "memory_repetitions": 4, "warmup_cycles": 3,
+    "min_cycles": 3, "min_seconds": 0.5, "control": True, "warmup_seconds": 0.5, "warmup_max_seconds": 7.5,
+    "min_iterations": 17, "half_width": 0.5, "max_seconds": 7.5, "energy_cells": "all", "energy_windows": 6,
+    "energy_window_s": 11.0, "energy_idle_s": 11.0, "modelled_power_W": 65.0, "ceiling_s": 2.0,
+    "repetition_timeout_s": 7.0, "num_threads": 1,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from distilbench import params, paths, summary
+from distilbench import derive, params, paths, summary
 from distilbench.report import insights, tables
 
 
@@ -25,10 +25,10 @@ def derived(finished_run) -> dict:
 
 
 def test_every_parameter_is_shown_with_origin_and_meaning():
-    table = tables.parameters(params.resolve("distilbert", {"profile": "ci", "seed": 3, "batch_sizes": "1,8"}))
+    table = tables.parameters(params.resolve("distilbert", {"profile": "ci", "seed": 3, "batch_sizes": "1,2"}))
     assert list(table.index) == list(params.DistilbertParams.model_fields)
     assert table.loc["seed"].tolist() == ["3", "given", "seeds sample order and random weights"]
-    assert table.loc["batch_sizes", "value"] == "1, 8"
+    assert table.loc["batch_sizes", "value"] == "1, 2"
     assert table.loc["repetitions", "from"] == "params/distilbert/ci.yml"
     assert table.loc["device"].tolist()[:2] == ["cpu", "default"]
     assert table.loc["run_id", "value"] == "–", "an empty text is shown as nothing"
@@ -137,7 +137,7 @@ def test_the_headline_of_a_run_without_numbers(derived):
 
 def test_what_no_cell_has_is_said_once_with_its_reason(derived):
     assert tables.not_measured(derived) == [
-        f"latency_device_ms: {summary.NO_DEVICE_CLOCK}",
+        f"latency_device_ms: {derive.NO_DEVICE_CLOCK}",
         "peak_cuda_allocated_MiB: the model ran on the CPU",
         f"energy_J: {synthetic.NO_ENERGY}",
     ]
@@ -184,7 +184,7 @@ def test_the_summary_for_people_says_it_all(finished_run, derived):
         tables.headline(derived),
         f"- run `{finished_run.run_id}`, design `{config['design_hash']}`",
         "- model: imagined (1,234,567 parameters, source embedded)",
-        "- text: invented (8 sentences, source local)",
+        "- text: invented (32 sentences, source local)",
         tables.markdown(tables.cells(derived)),
         "## What the run cannot say",
         f"- energy_J: {synthetic.NO_ENERGY}",

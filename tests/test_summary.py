@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from distilbench import records, summary
+from distilbench import derive, records, summary, verify
 from distilbench.bench import design
 from distilbench.errors import RunError
 from distilbench.records import Cell, read_parquet
@@ -30,7 +30,7 @@ def rows(latencies_ms: list[float], samples: list[int], warmup_ms: float = 1000.
 
 
 def one_cell(**given) -> tuple[Run, Cell]:
-    run = synthetic.started_run(batch_sizes=[2], **given)
+    run = synthetic.started_run(**{"batch_sizes": [2], "passes": ["timing", "memory"]} | given)
     return run, Cell(**run.config["cells"][0])
 
 
@@ -43,7 +43,7 @@ def cell_of(run: Run, number: int = 0) -> dict:
 
 def test_a_record_says_what_its_iterations_say():
     """Two batches of 2 and a last one of 1: 5 sentences in 70 ms."""
-    fields = summary.timing_fields(rows([10, 40, 20], [2, 2, 1]))
+    fields = derive.timing_fields(rows([10, 40, 20], [2, 2, 1]))
     assert fields["n_iterations"] == 3
     assert fields["latency_ms"] == 20, "the median of single iterations, warm-up left out"
     assert fields["latency_per_sample_ms"] == 14
@@ -54,34 +54,34 @@ def test_a_record_says_what_its_iterations_say():
 
 def test_a_device_with_a_clock_has_its_own_median():
     timed = [row | {"latency_device_ms": row["latency_ms"] / 2} for row in rows([10, 40, 20], [2, 2, 1])]
-    fields = summary.timing_fields(timed)
+    fields = derive.timing_fields(timed)
     assert fields["latency_device_ms"] == 10
     assert fields["latency_device_ms_reason"] is None
 
 
 def test_accuracy_is_the_share_of_right_predictions():
-    fields = summary.classification_fields(synthetic.predictions("c", right=3, n=4), random_weights=False)
+    fields = derive.classification_fields(synthetic.predictions("c", right=3, n=4), random_weights=False)
     assert fields["accuracy"] == 0.75
     assert fields["accuracy_reason"] is None
 
 
 def test_random_weights_have_no_accuracy_but_logits():
     told = synthetic.predictions("c")
-    fields = summary.classification_fields(told, random_weights=True)
+    fields = derive.classification_fields(told, random_weights=True)
     assert fields["accuracy"] is None
     assert "random weights" in fields["accuracy_reason"]
-    assert fields["logits_sha256"] == summary.classification_fields(told, random_weights=False)["logits_sha256"]
+    assert fields["logits_sha256"] == derive.classification_fields(told, random_weights=False)["logits_sha256"]
 
 
 def test_the_logits_hash_changes_with_any_logit_and_with_their_order():
     told = synthetic.predictions("c")
-    seen = {summary.classification_fields(told, True)["logits_sha256"]}
+    seen = {derive.classification_fields(told, True)["logits_sha256"]}
     for i in range(len(told)):
         for j in range(2):
             other = copy.deepcopy(told)
             other[i]["logits"][j] += 2**-10
-            seen.add(summary.classification_fields(other, True)["logits_sha256"])
-    seen.add(summary.classification_fields(told[::-1], True)["logits_sha256"])
+            seen.add(derive.classification_fields(other, True)["logits_sha256"])
+    seen.add(derive.classification_fields(told[::-1], True)["logits_sha256"])
     assert len(seen) == 1 + 2 * len(told) + 1
 
 
@@ -112,7 +112,7 @@ def test_a_cell_by_hand(this_machine):
     assert (iterations["n"], iterations["median"], iterations["min"], iterations["max"]) == (6, 21, 10, 40)
     assert iterations["mean"] == pytest.approx(136 / 6)
     assert got["energy_J"] is None
-    assert got["energy_J_reason"] == synthetic.NO_ENERGY
+    assert got["energy_J_reason"] == "the energy pass was not asked for"
     assert got["peak_cuda_allocated_MiB_reason"] == "the model ran on the CPU"
     assert got["errors"] == []
     assert got["doubts"] == ["2 repetitions: no interval"]
@@ -185,7 +185,7 @@ def test_a_summary_of_an_earlier_version_is_still_believed(finished_run):
                 del cell["iterations_ms"][name]
 
     change_json(finished_run.folder / "summary.json", as_version_1)
-    assert summary.verify(finished_run.folder) == []
+    assert verify.problems(finished_run.folder) == []
     change_json(finished_run.folder / "summary.json", lambda told: told["cells"][0].update(latency_ms=1.0))
     assert "latency_ms says 1.0" in problems_of(finished_run)
 
@@ -328,7 +328,7 @@ def test_a_repetition_that_was_committed_twice_is_refused(this_machine, status):
         run.commit(synthetic.repetition(cell, status=status, **fields))
     with pytest.raises(RunError, match=r"repetition .*'timing', 0\) is in raw\.jsonl twice"):
         summary.summarise(run.folder)
-    assert any("twice" in problem for problem in summary.verify(run.folder))
+    assert any("twice" in problem for problem in verify.problems(run.folder))
 
 
 def test_a_missing_iterations_file_is_refused(finished_run):
@@ -342,7 +342,7 @@ def test_a_missing_iterations_file_is_refused(finished_run):
 
 
 def problems_of(run: Run) -> str:
-    problems = summary.verify(run.folder)
+    problems = verify.problems(run.folder)
     assert problems, "the damage was not noticed"
     assert len(problems) == len(set(problems)), "each problem is said once"
     return "\n".join(problems)
@@ -368,13 +368,13 @@ def first(run: Run, where: str) -> int:
 
 
 def test_a_finished_run_can_be_believed(finished_run):
-    assert summary.verify(finished_run.folder) == []
+    assert verify.problems(finished_run.folder) == []
 
 
 @pytest.mark.parametrize("run", RECORDED, ids=lambda folder: folder.name)
 def test_a_recorded_run_can_be_believed(run):
     """A run of the ci profile as it was written: today's code reads every line and computes the same numbers."""
-    assert summary.verify(run) == []
+    assert verify.problems(run) == []
     lines = (run / "raw.jsonl").read_text().splitlines()
     recorded, rest = records.read_raw(run / "raw.jsonl")
     assert rest == ""

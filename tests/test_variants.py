@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import asdict
 from typing import get_args
 
 import pytest
@@ -34,11 +33,12 @@ def watched(loaded, variant: Variant) -> dict:
         ("sdpa", "float32", {"attention": "sdpa", "matmul_dtype": "float32"}),
         ("sdpa", "bfloat16", {"attention": "sdpa", "matmul_dtype": "bfloat16"}),
         ("autocast", "float32", {"attention": "sdpa", "matmul_dtype": "bfloat16"}),
+        ("slowed-5", "float32", {"attention": "sdpa", "matmul_dtype": "float32", "slow_down": 0.05}),
     ],
 )
 def test_each_variant_leaves_its_proof(name, dtype, proof):
     variant = VARIANTS[name]
-    assert watched(load_model(**TINY, dtype=dtype, **asdict(variant)), variant) == proof
+    assert watched(variant.load(**TINY, dtype=dtype), variant) == proof
 
 
 def test_every_variant_that_can_be_asked_for_is_there():
@@ -106,11 +106,12 @@ def test_the_compiled_variant_carries_no_hook(monkeypatch):
 REAL = """
 from dataclasses import asdict
 import torch
+from distilbench.bench import variants
 from distilbench.bench.variants import VARIANTS, watch
 from distilbench.models import load_model
 ids = torch.tensor([[2, 17, 55, 3], [2, 99, 3, 0]])
 tiny = dict(source="random", size="tiny", vocab_size=200)
-loaded = load_model(**tiny, **asdict(VARIANTS["compiled"]))
+loaded = VARIANTS["compiled"].load(**tiny)
 with watch(loaded, VARIANTS["compiled"]) as proof:
     loaded.forward(ids, (ids > 0).long())
 plain = load_model(**tiny)

@@ -16,18 +16,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fake_powercap import FakeRapl
 from measuring import LABELS, all_gone, descendants, job, wait_for
+from transformers import DistilBertTokenizerFast
 
-from distilbench import paths, records, summary
-from distilbench.batches import batches_sha256, load_inputs, make_batches
+from distilbench import derive, paths, records
+from distilbench.batches import batches_sha256, load_inputs, make_batches, save_inputs
 from distilbench.bench import __main__ as entry
-from distilbench.bench import worker
+from distilbench.bench import variants, worker
+from distilbench.collectors import latency
+from distilbench.data import tokenise
 from distilbench.device import usable_cores
-from distilbench.errors import ModelError, StorageError
+from distilbench.errors import DeviceError, ModelError, StorageError
 from distilbench.records import Repetition
 
 CYCLE = 8  # batches: 16 sentences, 2 at a time
-BATCH_OF_5 = [5, 5, 5, 1]  # how 16 sentences are cut
+WARM = 2 * CYCLE  # iterations before the timed ones
 
 
 def measured(work: worker.Job) -> dict:
@@ -36,8 +40,7 @@ def measured(work: worker.Job) -> dict:
 
 
 def as_record(work: worker.Job, fields: dict) -> Repetition:
-    energy = {f"{name}_reason": "none" for name in worker.ENERGY}
-    return Repetition(**work.identity, **fields, **energy, status="ok", started="now", seconds=1.0)
+    return Repetition(**work.identity, **{"status": "ok"} | fields, started="now", seconds=1.0)
 
 
 # ------------------------------------------------------------------ real processes
@@ -83,7 +86,7 @@ def test_a_timing_record_is_valid_and_says_which_repetition_it_is(real):
     assert record.num_threads == usable_cores()
     assert record.affinity == sorted(os.sched_getaffinity(0))
     assert record.energy_J is None
-    assert record.energy_J_reason == "not asked for"
+    assert record.energy_J_reason == "measured in the energy pass"
     assert record.accuracy is None
     assert record.accuracy_reason == "random weights classify nothing"
     assert 0 < record.latency_ms < 1000
@@ -91,11 +94,11 @@ def test_a_timing_record_is_valid_and_says_which_repetition_it_is(real):
 
 def test_the_iterations_are_whole_cycles_with_the_warm_up_flagged(real):
     rows, record = iterations(real["timing"]), real["timing"].record
-    assert [row["batch"] for row in rows] == list(range(CYCLE)) * (1 + record.n_cycles)
+    assert [row["batch"] for row in rows] == list(range(CYCLE)) * (2 + record.n_cycles)
     assert [row["cycle"] for row in rows] == [i // CYCLE for i in range(len(rows))]
-    assert [row["warmup"] for row in rows] == [True] * CYCLE + [False] * CYCLE * record.n_cycles
+    assert [row["warmup"] for row in rows] == [True] * WARM + [False] * CYCLE * record.n_cycles
     assert {row["samples"] for row in rows} == {2}
-    assert (record.n_warmup, record.n_iterations) == (CYCLE, CYCLE * record.n_cycles)
+    assert (record.n_warmup, record.n_iterations) == (WARM, CYCLE * record.n_cycles)
     assert record.n_cycles == real["timing"].job.protocol["min_cycles"] == 2
     assert all(row["latency_ms"] > 0 and row["latency_device_ms"] is None for row in rows)
 
@@ -127,7 +130,7 @@ def test_predictions_are_left_for_the_parent(real):
     assert len({row["sample"] for row in rows}) == 16
     assert all(row["label"] == known[row["sample"]] for row in rows)
     assert all(row["predicted"] == int(np.argmax(row["logits"])) for row in rows)
-    assert summary.classification_fields(rows, True)["logits_sha256"] == result.record.logits_sha256
+    assert derive.classification_fields(rows, True)["logits_sha256"] == result.record.logits_sha256
 
 
 def test_a_memory_record_has_peaks_and_no_times(real):
@@ -152,25 +155,108 @@ def test_measuring_again_gives_the_same_logits_and_inputs(tmp_path, real):
     assert as_record(real["timing"].job, again).key == real["timing"].record.key
 
 
-class SteadyClock:
-    """A clock by which every forward takes 10 ms: what is tested is when to stop, not how long something takes."""
+class FallingClock:
+    """A clock by which each forward is 1 % faster than the one before: a machine that never settles."""
+
+    def __init__(self) -> None:
+        self.ms = 1000.0
 
     def time(self, work):
-        return 10.0, None, work()
+        self.ms *= 0.99
+        return self.ms, None, work()
 
 
-def test_timing_goes_on_until_both_floors_are_met(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker.latency, "clock_for", lambda _device: SteadyClock())
-    many = measured(job(tmp_path, min_cycles=5, min_seconds=0.0, warmup_cycles=2))
-    assert (many["n_cycles"], many["n_warmup"]) == (5, 2 * CYCLE)
-    long = measured(job(tmp_path, min_cycles=1, min_seconds=0.3))
-    assert long["n_cycles"] == 4, "a cycle takes 80 ms: three are too few, and not a cycle longer"
+def test_a_warm_up_that_never_settles_is_cut_off_and_marked(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "clock_for", lambda _device: FallingClock())
+    fields = measured(job(tmp_path, warmup_max_seconds=20.0))
+    assert fields["warmup"]["settled"] is False
+    assert 20 <= fields["warmup"]["seconds"] < 28, "cut off after the cycle in which the cap is reached"
+    record = as_record(job(tmp_path), fields)
+    assert record.status == "unstable"
+    assert record.latency_ms > 0, "it is measured all the same"
 
 
 def test_a_last_batch_may_be_smaller(tmp_path):
-    fields = measured(job(tmp_path, batch_sizes=[5]))
+    fields = measured(job(tmp_path, batch_sizes=[5], samples_per_cycle=41))
     rows = records.read_parquet(tmp_path / fields["iterations_file"])
-    assert [row["samples"] for row in rows if row["cycle"] == 1] == BATCH_OF_5
+    assert [row["samples"] for row in rows if row["cycle"] == 1] == [5] * 8 + [1]
+
+
+def test_cores_that_are_not_there_are_said(tmp_path):
+    work = job(tmp_path)
+    work.protocol["affinity"] = [4095]
+    with pytest.raises(DeviceError, match=r"cores \[4095\] cannot be used: Invalid argument"):
+        measured(work)
+
+
+def test_other_cores_or_threads_than_asked_for_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: None)
+    work = job(tmp_path)
+    work.protocol["affinity"] = [0, 4095]
+    with pytest.raises(DeviceError, match=r"asked for cores \[0, 4095\] and .* got cores \["):
+        measured(work)
+
+
+@pytest.mark.parametrize("policy", ["fixed-16", "longest"])
+def test_requests_from_text_to_label_are_split(tmp_path, policy):
+    """With the committed sentences and their tokenizer."""
+    lines = (paths.repo_root() / "tests/data/tiny_reviews.tsv").read_text().splitlines()[1:]
+    texts = [line.split("\t")[0] for line in lines]
+    folder = paths.repo_root() / "tests/data/tiny_tokenizer"
+    ids = tokenise(DistilBertTokenizerFast.from_pretrained(folder), texts)
+    plain = job(tmp_path, length_policies=[policy])
+    save_inputs(Path(plain.inputs), ids, [f"s{i}" for i in range(len(ids))], [0] * len(ids))
+    paths.write_json(tmp_path / "work" / "texts.json", texts)
+    model = plain.model | {"vocab_size": 1 + max(map(max, ids))}
+    files = {"texts": str(tmp_path / "work" / "texts.json"), "tokenizer": str(folder)}
+    fields = measured(replace(plain, model=model, **files))
+    split = fields["request"]
+    assert split["n"] == CYCLE
+    assert all(split[f"{part}_ms"] > 0 for part in ("tokenise", "transfer", "forward", "postprocess"))
+    assert fields["latency_request_ms"] > split["forward_ms"]
+    assert as_record(plain, fields).request.n == CYCLE
+
+
+def test_memory_has_phases(real):
+    split = real["memory"].record.memory
+    assert split.phases_reason is None
+    assert split.started_rss_MiB < split.loaded_rss_MiB <= split.load_peak_rss_MiB
+    assert split.delta_rss_MiB == max(split.first_peak_rss_MiB, split.steady_peak_rss_MiB) - split.loaded_rss_MiB
+    peaks = (split.load_peak_rss_MiB, split.first_peak_rss_MiB, split.steady_peak_rss_MiB)
+    assert real["memory"].record.peak_rss_MiB >= max(peaks)
+
+
+def test_energy_is_measured_over_windows(tmp_path, monkeypatch):
+    root = tmp_path / "powercap"
+    monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(root))
+    with FakeRapl(root, {"0": 40.0, "0:0": 3.0}, {"0": "package-0", "0:0": "dram"}):
+        work = job(tmp_path, "energy", energy_windows=5, energy_window_s=0.2, passes=["energy"])
+        fields = measured(work)
+    record = as_record(work, fields)
+    assert record.energy_source == "rapl"
+    assert record.energy_per_sample_J * record.energy.windows[0].samples == pytest.approx(record.energy_J, rel=0.5)
+    watts = [window.joules["rapl"] / window.seconds for window in record.energy.windows]
+    assert watts == pytest.approx([43] * 5, rel=0.1)
+    assert record.latency_ms_reason == "measured in the timing pass"
+
+
+def test_where_nothing_measures_energy_the_repetition_is_unavailable(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(tmp_path / "nothing"))
+    work = job(tmp_path, "energy", passes=["energy"])
+    file = tmp_path / "work" / "job.json"
+    work.save(file)
+    assert worker.main(file) == 1
+    failure = paths.read_json(file.with_suffix(".failure.json"))
+    assert failure["status"] == "unavailable"
+    assert failure["error"].startswith("nothing measures energy here: no energy counter can be read")
+
+
+def test_a_given_power_is_called_modelled(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(tmp_path / "nothing"))
+    work = job(tmp_path, "energy", passes=["energy"], modelled_power_W=65.0)
+    record = as_record(work, measured(work))
+    assert (record.energy_source, record.energy_net_per_sample_J) == ("modelled", None)
+    assert record.energy_J == pytest.approx(65 * record.energy.windows[0].seconds, rel=0.01)
 
 
 def test_a_sentence_that_stands_twice_in_the_cycle_counts_once(tmp_path):
@@ -190,28 +276,30 @@ def test_the_number_of_threads_can_be_given(tmp_path):
 
 def test_cuda_peaks_are_recorded_where_there_are_some(tmp_path, monkeypatch):
     monkeypatch.setattr(worker.memory, "cuda_peaks_MiB", lambda device: (12.0, 20.0))
+    monkeypatch.setattr(worker.memory, "cuda_allocated_MiB", lambda device: 9.0)
     work = job(tmp_path, "memory")
     record = as_record(work, measured(work))
     assert (record.peak_cuda_allocated_MiB, record.peak_cuda_reserved_MiB) == (12.0, 20.0)
+    assert (record.memory.loaded_cuda_MiB, record.memory.delta_cuda_MiB) == (9.0, 3.0)
 
 
 def test_peaks_are_reset_before_the_first_forward(tmp_path, monkeypatch):
     order = []
-    real_load = worker.load_model
+    real_load = variants.load_model
 
     def load(**arguments):
         loaded = real_load(**arguments)
         return replace(loaded, forward=lambda *pair: order.append("forward") or loaded.forward(*pair))
 
-    monkeypatch.setattr(worker, "load_model", load)
+    monkeypatch.setattr(variants, "load_model", load)
     monkeypatch.setattr(worker.memory, "reset_cuda_peaks", lambda device: order.append("reset"))
     measured(job(tmp_path, "memory"))
-    assert order == ["reset", *["forward"] * (1 + CYCLE)], "one to prove the variant, then a whole cycle"
+    assert order == ["reset", "forward", *["forward"] * CYCLE], "one to prove the variant, then a whole cycle"
 
 
 def test_accuracy_matches_labels_by_name(tmp_path, monkeypatch):
     """A model that calls its logits POSITIVE, NEGATIVE, and always finds the first larger."""
-    real_load = worker.load_model
+    real_load = variants.load_model
 
     def load(**arguments):
         loaded = real_load(**arguments)
@@ -221,7 +309,7 @@ def test_accuracy_matches_labels_by_name(tmp_path, monkeypatch):
         head.bias.data = torch.tensor([1.0, 0.0])
         return replace(loaded, info=info)
 
-    monkeypatch.setattr(worker, "load_model", load)
+    monkeypatch.setattr(variants, "load_model", load)
     work = job(tmp_path)
     fields = measured(work)
     rows = records.read_parquet(worker.predictions_file(tmp_path, work.identity["cell"]))
@@ -255,7 +343,7 @@ def test_main_leaves_the_record_beside_the_job(job_file):
     assert worker.main(job_file) == 0
     record = Repetition.model_validate_json(job_file.with_suffix(".record.json").read_text())
     assert record.status == "ok"
-    assert record.energy_J_reason == "not asked for"
+    assert record.energy_J_reason == "measured in the energy pass"
     assert not job_file.with_suffix(".failure.json").exists()
 
 

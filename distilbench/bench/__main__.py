@@ -1,4 +1,4 @@
-"""`python -m distilbench.bench JOB.json`: one repetition (see `worker`).
+"""`python -m distilbench.bench JOB.json`: one repetition (see `worker`); `... ceilings JOB.json`: see `roofline`.
 
 Tied to its parent first: loading what a measurement needs takes seconds, in which a lone worker would go unnoticed.
 """
@@ -23,6 +23,8 @@ def tie_to_parent() -> None:
 
 if __name__ == "__main__":
     tie_to_parent()
-    from distilbench.bench import worker
-
-    sys.exit(worker.main(Path(sys.argv[1])))
+    if sys.argv[1] == "ceilings":
+        from distilbench.bench import roofline as task
+    else:
+        from distilbench.bench import worker as task
+    sys.exit(task.main(Path(sys.argv[-1])))

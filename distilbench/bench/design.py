@@ -10,8 +10,8 @@ from distilbench.records import Cell
 
 
 def cells_of(params: DistilbertParams) -> list[Cell]:
-    """The points of the sweep in reading order."""
-    return [
+    """The points of the sweep in reading order, the control cell last."""
+    cells = [
         Cell(
             cell=f"{variant}-{params.dtype}-{policy}-b{size:03d}",
             device=params.device,
@@ -25,19 +25,30 @@ def cells_of(params: DistilbertParams) -> list[Cell]:
         for policy in params.length_policies
         for size in params.batch_sizes
     ]
+    return cells + [control_of(cells[(len(params.batch_sizes) - 1) // 2])] * params.control
+
+
+def control_of(cell: Cell) -> Cell:
+    """The same cell under another name: what differs between the two is what differs between equal things (A/A)."""
+    return cell.model_copy(update={"cell": f"control-{cell.cell}", "control_of": cell.cell})
 
 
 def plan(resolved: Resolved) -> list[tuple[Cell, str, int]]:
     """All repetitions in the order of measuring: round by round, each round shuffled by the design's hash.
 
-    Rounds interleave the cells, so that a slow quarter of an hour of the machine touches all of them alike.
+    Rounds interleave the cells, so that a slow quarter of an hour of the machine touches all of them alike. The energy
+    of the best cell alone is not planned: which one that is shows only when the others are measured.
     """
     params, order = resolved.params, random.Random(resolved.design_hash)
-    counts = {"timing": params.repetitions, "memory": params.memory_repetitions}
+    counts = {
+        "timing": params.repetitions,
+        "memory": params.memory_repetitions,
+        "energy": int(params.energy_cells == "all"),
+    }
     steps = []
     for where in params.passes:
         for repetition in range(counts[where]):
-            cells = cells_of(params)
+            cells = [cell for cell in cells_of(params) if where == "timing" or not cell.control_of]
             order.shuffle(cells)
             steps += [(cell, where, repetition) for cell in cells]
     return steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,18 +14,23 @@ from typing import Any
 
 from distilbench import cgroups, data, environment, neighbours, paths, runs, summary
 from distilbench.batches import load_inputs, make_batches, padding_share, save_inputs
-from distilbench.bench.design import plan
+from distilbench.bench.design import cells_of, plan
 from distilbench.bench.worker import Job, predictions_file
 from distilbench.collectors import energy
-from distilbench.device import parse
-from distilbench.errors import StorageError
+from distilbench.device import parse, software, usable_cores
+from distilbench.errors import DataError, StorageError
 from distilbench.models import arguments, check_fit, load_model, load_tokenizer, match_labels
-from distilbench.params import DistilbertParams, Resolved
+from distilbench.params import MIN_BATCHES, DistilbertParams, Resolved
 from distilbench.progress import Progress
-from distilbench.records import FINAL, Cell, Repetition, read_parquet
+from distilbench.records import FINAL, MEASURED, Cell, Repetition, read_parquet
 
 WORKER = (sys.executable, "-m", "distilbench.bench")  # takes the job's file
-PROTOCOL = ("warmup_cycles", "min_cycles", "min_seconds", "samples_per_cycle", "seed", "num_threads")
+CEILINGS = (sys.executable, "-m", "distilbench.bench", "ceilings")  # so does this one
+PROTOCOL = (
+    "warmup_cycles", "warmup_seconds", "warmup_max_seconds", "min_cycles", "min_iterations", "min_seconds",
+    "half_width", "max_seconds", "samples_per_cycle", "seed", "num_threads", "energy_windows", "energy_window_s",
+    "energy_idle_s", "modelled_power_W",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Prepared:
         model: what the model is.
         label_names: of the data.
         vocab_size: of the tokenizer; random weights get an embedding table of that size.
+        texts: .json with the sentences, for requests; "" without.
+        tokenizer: its folder; "" without.
     """
 
     inputs: Path
@@ -44,6 +52,8 @@ class Prepared:
     model: dict[str, Any]
     label_names: list[str]
     vocab_size: int
+    texts: str = ""
+    tokenizer: str = ""
 
 
 def prepare(params: DistilbertParams, run: runs.Run) -> Prepared:
@@ -65,9 +75,39 @@ def prepare(params: DistilbertParams, run: runs.Run) -> Prepared:
     model["label_names"] = list(loaded.info.label_names)
     run.record_once("data.json", manifest, data.MANIFEST_HASHES)
     run.record_once("model.json", model, ("sha256",))
-    inputs = run.folder / "work" / "inputs.npz"
-    save_inputs(inputs, data.tokenise(tokenizer, texts.texts), texts.samples, texts.labels)
-    return Prepared(inputs, manifest, model, list(texts.label_names), len(tokenizer))
+    run.add_to_environment("torch", software())
+    work = run.folder / "work"
+    token_ids = data.tokenise(tokenizer, texts.texts)
+    _require_distinct(params, token_ids)
+    save_inputs(work / "inputs.npz", token_ids, texts.samples, texts.labels)
+    paths.write_json(work / "texts.json", texts.texts)
+    tokenizer.save_pretrained(work / "tokenizer")
+    return Prepared(
+        work / "inputs.npz",
+        manifest,
+        model,
+        list(texts.label_names),
+        len(tokenizer),
+        str(work / "texts.json"),
+        str(work / "tokenizer"),
+    )
+
+
+def _require_distinct(params: DistilbertParams, token_ids: list[list[int]]) -> None:
+    """Refuses text so short that a cycle repeats itself: a cache could answer.
+
+    Raises:
+        DataError: a cell has fewer than 8 distinct batches.
+    """
+    for policy in params.length_policies:
+        for size in params.batch_sizes:
+            batches = make_batches(token_ids, size, policy, params.samples_per_cycle, params.seed)
+            if (distinct := len({batch.input_ids.tobytes() for batch in batches})) < MIN_BATCHES:
+                raise DataError(
+                    f"{policy}, batch size {size}: a cycle has {distinct} distinct batches, {MIN_BATCHES} are needed "
+                    f"so that no cache can answer; the text has {len(token_ids)} sentences: take more of it, or "
+                    "smaller batches"
+                )
 
 
 def batch_table(params: DistilbertParams, prepared: Prepared) -> list[dict[str, Any]]:
@@ -116,24 +156,68 @@ def sweep(run: runs.Run, resolved: Resolved, prepared: Prepared | None = None) -
 
 
 def _measure_missing(run: runs.Run, resolved: Resolved, prepared: Prepared) -> None:
-    steps, done = plan(resolved), run.finished()
-    hopeless = {record.cell for record in done.values() if record.status not in ("ok", "unstable")}
-    attempts: dict[tuple[str, str, int], int] = {}
-    for record in run.repetitions():
-        attempts[record.key] = record.attempt
-    progress = Progress(len(steps), done=0)
-    reason = energy.unavailable_reason(resolved.params.device)
-    for cell, where, repetition in steps:
+    params, steps, done = resolved.params, plan(resolved), run.finished()
+    hopeless = {record.cell for record in done.values() if record.status == "oom"}
+    attempts = {record.key: record.attempt for record in run.repetitions()}
+    best_only = "energy" in params.passes and params.energy_cells == "best"
+    progress = Progress(len(steps) + best_only, done=0)
+    no_energy = energy.unavailable_reason(params.device) if params.modelled_power_W is None else None
+    _measure_ceilings(run, params)
+
+    def step(cell: Cell, where: str, repetition: int) -> None:
         key = (cell.cell, where, repetition)
         if key in done or cell.cell in hopeless:
             progress.done += 1
-            continue
+            return
         run.set_status("running", cells={cell.cell: "running"})
-        job = _job(run, resolved, prepared, cell, where, repetition, attempts.get(key, 0) + 1, reason)
-        record = _run_worker(run, job, resolved.params.repetition_timeout_s)
+        job = _job(run, resolved, prepared, cell, where, repetition, attempts.get(key, 0) + 1)
+        if where == "energy" and no_energy:
+            record = _unavailable(run, job, no_energy)
+        else:
+            record = _run_worker(run, job, params.repetition_timeout_s)
         if record.status == "oom":
             hopeless.add(cell.cell)  # its other repetitions would end the same way
         progress.step(_line(record))
+
+    for planned in steps:
+        step(*planned)
+    if best_only and (cell := _best_cell(run, params)):
+        step(cell, "energy", 0)
+
+
+def _best_cell(run: runs.Run, params: DistilbertParams) -> Cell | None:
+    """The cell with the highest throughput, as the summary has it."""
+    found = summary.best(summary.summarise(run.folder)["cells"])
+    return next((cell for cell in cells_of(params) if found and cell.cell == found["cell"]), None)
+
+
+def _unavailable(run: runs.Run, job: Job, reason: str) -> Repetition:
+    """Commits that something cannot be measured here; no process is started for it."""
+    record = Repetition(**job.identity, status="unavailable", error=reason, started=environment.now(), seconds=0)
+    run.commit(record)
+    return record
+
+
+def _measure_ceilings(run: runs.Run, params: DistilbertParams) -> None:
+    """What the machine can do at best, once per run, in a fresh process with the sweep's threads."""
+    file = run.folder / "ceilings.json"
+    if file.is_file() or not params.ceiling_s:
+        return
+    job_file = run.folder / "work" / "ceilings.json"
+    dtypes = sorted({params.dtype} | ({"bfloat16"} if "autocast" in params.variants else set()))
+    job = cores(params) | {"device": params.device, "dtypes": dtypes, "seconds": params.ceiling_s}
+    paths.write_json(job_file, job)
+    code, log = _spawn((*CEILINGS, str(job_file)), params.repetition_timeout_s, job["num_threads"])
+    result = job_file.with_suffix(".result.json")
+    if code == 0 and result.is_file():
+        paths.write_json(file, paths.read_json(result))
+    else:
+        print(f"the machine's ceilings could not be measured: {_outcome(code, result, log, 0)[1]}", flush=True)
+
+
+def cores(params: DistilbertParams) -> dict[str, Any]:
+    """Which cores a worker takes, and how many threads."""
+    return {"affinity": sorted(os.sched_getaffinity(0)), "num_threads": params.num_threads or usable_cores()}
 
 
 def _job(
@@ -144,7 +228,6 @@ def _job(
     where: str,
     repetition: int,
     attempt: int,
-    reason: str,
 ) -> Job:
     params = resolved.params
     return Job(
@@ -153,20 +236,25 @@ def _job(
         identity=cell.model_dump()
         | {"study": params.study, "pass": where, "repetition": repetition, "attempt": attempt},
         model=arguments(params, prepared.vocab_size),
-        protocol={name: getattr(params, name) for name in PROTOCOL},
+        protocol={name: getattr(params, name) for name in PROTOCOL} | cores(params),
         label_names=prepared.label_names,
-        energy_reason=reason,
+        texts=prepared.texts,
+        tokenizer=prepared.tokenizer,
     )
 
 
 def _line(record: Repetition) -> str:
     what = (
-        f"{record.variant} {record.length_policy} batch {record.batch_size}, {record.pass_} {record.repetition + 1}: "
+        f"{'control: ' if record.control_of else ''}{record.variant} {record.length_policy} "
+        f"batch {record.batch_size}, {record.pass_} {record.repetition + 1}: "
     )
-    if record.status != "ok":
+    if record.status not in MEASURED:
         return what + f"{record.status.upper()} {record.error}"
     if record.pass_ == "timing":
-        return what + f"{record.latency_ms:.2f} ms, {record.throughput_samples_per_s:.1f} samples/s"
+        unstable = ", UNSTABLE (not settled when the warm-up was cut off)" if record.status == "unstable" else ""
+        return what + f"{record.latency_ms:.2f} ms, {record.throughput_samples_per_s:.1f} samples/s{unstable}"
+    if record.pass_ == "energy":
+        return what + f"{record.energy_per_sample_J:.3g} J per sample ({record.energy_source})"
     return what + f"peak {record.peak_rss_MiB:.0f} MiB"
 
 
@@ -177,7 +265,7 @@ def _run_worker(run: runs.Run, job: Job, timeout_s: float) -> Repetition:
         stale.unlink()
     job.save(job_file)
     started, clock, before, kills = environment.now(), time.monotonic(), neighbours.look(), cgroups.oom_kills()
-    code, log = _spawn(job_file, timeout_s)
+    code, log = _spawn((*WORKER, str(job_file)), timeout_s, job.protocol["num_threads"])
     meanwhile = neighbours.between(before, neighbours.look())
     record_file, failure_file = job_file.with_suffix(".record.json"), job_file.with_suffix(".failure.json")
     if code == 0 and record_file.is_file():
@@ -194,12 +282,12 @@ def _run_worker(run: runs.Run, job: Job, timeout_s: float) -> Repetition:
             **job.identity, status=status, error=error, started=started, seconds=time.monotonic() - clock
         )
     predictions = predictions_file(run.folder, record.cell)
-    first = record.pass_ == "timing" and record.repetition == 0 and record.status == "ok"
+    first = record.pass_ == "timing" and record.repetition == 0 and record.status in MEASURED
     run.commit(record, read_parquet(predictions) if first else None)
     return record
 
 
-def _spawn(job_file: Path, timeout_s: float) -> tuple[int | None, str]:
+def _spawn(command: tuple[str, ...], timeout_s: float, num_threads: int) -> tuple[int | None, str]:
     """Starts the worker and sleeps until it ends: (exit code, or None after the timeout; what it said on stderr).
 
     The parent blocks on the worker's pipe; it must not poll, for a core that the parent burns is one that the
@@ -208,9 +296,11 @@ def _spawn(job_file: Path, timeout_s: float) -> tuple[int | None, str]:
     child_env = os.environ | {
         "DISTILBENCH_PARENT": str(os.getpid()),
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": str(num_threads),
+        "MKL_NUM_THREADS": str(num_threads),
     }
     process = subprocess.Popen(
-        [*WORKER, str(job_file)],
+        command,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=child_env, text=True,
     )  # fmt: skip
     try:
@@ -241,11 +331,10 @@ def finish(run: runs.Run) -> dict[str, Any]:
     """Derives summary.json, sets the states, clears the scratch files."""
     derived = summary.summarise(run.folder)
     paths.write_json(run.folder / "summary.json", derived)
-    states = {cell["cell"]: cell["state"] for cell in derived["cells"]}
+    every = derived["cells"] + ([derived["control"]["cell"]] if derived["control"] else [])
+    states = {cell["cell"]: cell["state"] for cell in every}
     bad = [f"{name} ({state})" for name, state in states.items() if state not in FINAL]
     run.set_status("failed" if bad else "ok", f"not measured: {', '.join(bad)}" if bad else "", states)
     if not bad:
-        for file in (run.folder / "work").glob("*"):
-            file.unlink()
-        (run.folder / "work").rmdir()
+        shutil.rmtree(run.folder / "work", ignore_errors=True)
     return derived

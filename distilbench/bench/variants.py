@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from distilbench.bench.loop import slowed
 from distilbench.errors import ModelError
-from distilbench.models import LoadedModel
+from distilbench.models import LoadedModel, load_model
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How to execute: arguments of `load_model`."""
+    """How to execute: arguments of `load_model`, and by which share each forward is made longer (for calibration)."""
 
     attention: str = "sdpa"
     autocast: str | None = None
     compile: bool = False
+    slow_down: float = 0.0
+
+    def load(self, **model: Any) -> LoadedModel:
+        """Loads the model so that it executes in this way."""
+        loaded = load_model(**model, attention=self.attention, autocast=self.autocast, compile=self.compile)
+        return replace(loaded, forward=slowed(loaded.forward, self.slow_down)) if self.slow_down else loaded
 
 
 VARIANTS = {
@@ -27,6 +34,10 @@ VARIANTS = {
     "sdpa": Variant(),
     "autocast": Variant(autocast="bfloat16"),
     "compiled": Variant(compile=True),
+    # Known truths for `distilbench calibrate`: the instrument must find them.
+    "slowed-2": Variant(slow_down=0.02),
+    "slowed-5": Variant(slow_down=0.05),
+    "slowed-10": Variant(slow_down=0.10),
 }
 
 
@@ -52,6 +63,8 @@ def watch(loaded: LoadedModel, variant: Variant) -> Iterator[dict[str, Any]]:
     finally:
         if handle:
             handle.remove()
+    if variant.slow_down:
+        proof["slow_down"] = variant.slow_down
     if variant.compile:
         proof["compiled_graphs"] = _compiled_graphs() - graphs_before
     _check(proof, variant, loaded.info.dtype)

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,24 @@ import torch
 
 from distilbench import paths
 from distilbench.batches import batches_sha256, load_inputs, make_batches, padding_share
+from distilbench.bench import energy_pass
+from distilbench.bench.roofline import cycle_cost
+from distilbench.bench.timing import Timing
 from distilbench.bench.variants import VARIANTS, watch
-from distilbench.collectors import latency, memory
+from distilbench.collectors import energy, memory, nvml
+from distilbench.collectors.telemetry import Telemetry
+from distilbench.derive import classification_fields, energy_fields, timing_fields
 from distilbench.device import gpu_identity, select, usable_cores
 from distilbench.environment import now
-from distilbench.errors import DistilbenchError, StorageError
-from distilbench.models import LoadedModel, load_model, match_labels
+from distilbench.errors import DeviceError, DistilbenchError, StorageError
+from distilbench.models import LoadedModel, encoder, match_labels
 from distilbench.records import ITERATIONS, PREDICTIONS, Repetition, write_parquet
-from distilbench.summary import classification_fields, timing_fields
 
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate", "CUBLAS_STATUS_ALLOC_FAILED")
-ENERGY = ("energy_J", "energy_per_sample_J", "energy_net_per_sample_J")
+
+
+class Unavailable(DistilbenchError):
+    """What was asked for cannot be measured here."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,10 @@ class Job:
         inputs: .npz with token ids, sample ids and labels.
         identity: the fields of the record that say which repetition this is.
         model: arguments of `load_model`.
-        protocol: warmup_cycles, min_cycles, min_seconds, samples_per_cycle, seed, num_threads.
+        protocol: of the design: bounds of warm-up, timing and energy windows, seed, threads; and affinity: the cores.
         label_names: of the data set.
-        energy_reason: why there is no energy.
+        texts: .json with the sentences, in the order of the inputs; "": no requests are timed.
+        tokenizer: its folder.
     """
 
     run: str
@@ -55,7 +64,8 @@ class Job:
     model: dict[str, Any]
     protocol: dict[str, Any]
     label_names: list[str]
-    energy_reason: str
+    texts: str = ""
+    tokenizer: str = ""
 
     def save(self, file: Path) -> None:
         """Writes the job for the worker."""
@@ -68,6 +78,8 @@ def main(job_file: Path) -> int:
     started, clock = now(), time.monotonic()
     try:
         fields = measure(job)
+    except Unavailable as error:
+        return _fail(job_file, "unavailable", str(error), 1)
     except DistilbenchError as error:
         return _fail(job_file, "storage" if isinstance(error, StorageError) else "failed", str(error), 1)
     except Exception as error:
@@ -75,8 +87,8 @@ def main(job_file: Path) -> int:
             return _fail(job_file, "oom", str(error), 3)
         traceback.print_exc()
         return _fail(job_file, "failed", f"{type(error).__name__}: {error}", 1)
-    fields |= {f"{name}_reason": job.energy_reason for name in ENERGY}
-    record = Repetition(**job.identity, **fields, started=started, seconds=time.monotonic() - clock, status="ok")
+    fields = {"status": "ok"} | fields
+    record = Repetition(**job.identity, **fields, started=started, seconds=time.monotonic() - clock)
     paths.write_atomic(job_file.with_suffix(".record.json"), record.to_line())
     return 0
 
@@ -101,6 +113,7 @@ class Workload:
         samples, labels: of all sentences.
         sha256: of all batches.
         padding_share: share of positions that is padding.
+        rows_of_batches: `rows`, batch by batch.
     """
 
     tensors: list[tuple[torch.Tensor, torch.Tensor]]
@@ -109,6 +122,7 @@ class Workload:
     labels: list[int]
     sha256: str
     padding_share: float
+    rows_of_batches: list[np.ndarray]
 
 
 def workload(job: Job, device: torch.device) -> Workload:
@@ -121,79 +135,121 @@ def workload(job: Job, device: torch.device) -> Workload:
     tensors = [
         (torch.from_numpy(b.input_ids).to(device), torch.from_numpy(b.attention_mask).to(device)) for b in batches
     ]
-    rows = np.concatenate([batch.rows for batch in batches])
-    return Workload(tensors, rows, samples, labels, batches_sha256(batches), padding_share(batches))
+    rows = [batch.rows for batch in batches]
+    return Workload(
+        tensors, np.concatenate(rows), samples, labels, batches_sha256(batches), padding_share(batches), rows
+    )
 
 
 def measure(job: Job) -> dict[str, Any]:
     """One repetition in this process: the fields of its record."""
-    torch.set_num_threads(job.protocol["num_threads"] or usable_cores())
+    cores = _take_cores(job.protocol)
     variant, device = VARIANTS[job.identity["variant"]], select(job.model["device"])
-    loaded = load_model(**job.model, **asdict(variant))
-    loaded_rss = memory.rss_MiB()
+    phases = memory.Phases(device) if job.identity["pass"] == "memory" else None
+    loaded = variant.load(**job.model)
+    if phases:
+        memory.touch(loaded.module)
+    loaded_rss, loaded_cuda = memory.rss_MiB(), memory.cuda_allocated_MiB(device)
+    if phases:
+        phases.mark("load")
     work = workload(job, device)
-    memory.reset_cuda_peaks(device)
     with watch(loaded, variant) as proof:
         loaded.forward(*work.tensors[0])
+    identity = gpu_identity(device)
+    gpu, no_gpu = nvml.gpu_of(identity)
     fields = {
         "inputs_sha256": work.sha256,
         "padding_share": work.padding_share,
         "model_sha256": loaded.info.sha256,
         "load_s": loaded.info.load_s,
         "num_threads": torch.get_num_threads(),
-        "affinity": sorted(os.sched_getaffinity(0)),
-        "proof": proof | gpu_identity(device),
-    }
-    if job.identity["pass"] == "memory":
-        return fields | _memory(loaded, work, device, loaded_rss)
-    return fields | _timing(job, loaded, work, device)
+        "affinity": cores,
+        "proof": proof | identity,
+    } | cycle_cost(loaded, work.tensors)
+    if phases:
+        return fields | _memory(loaded, work, phases, (loaded_rss, loaded_cuda), gpu, no_gpu)
+    if job.identity["pass"] == "energy":
+        return fields | _energy(job, loaded, work, device, gpu)
+    return fields | _timing(job, loaded, work, device, gpu)
 
 
-def _memory(loaded: LoadedModel, work: Workload, device: torch.device, loaded_rss: float) -> dict[str, Any]:
-    """Peaks over one whole cycle; nothing is timed here."""
+def _take_cores(protocol: dict[str, Any]) -> list[int]:
+    """Sets cores and threads as the parent says, and checks that they are taken.
+
+    Raises:
+        DeviceError: the system gives others.
+    """
+    wanted, threads = protocol["affinity"], protocol["num_threads"] or usable_cores()
+    try:
+        os.sched_setaffinity(0, wanted)
+    except OSError as error:
+        raise DeviceError(f"cores {wanted} cannot be used: {error.strerror}") from error
+    torch.set_num_threads(threads)
+    got = sorted(os.sched_getaffinity(0)), torch.get_num_threads()
+    if got != (wanted, threads):
+        raise DeviceError(f"asked for cores {wanted} and {threads} threads, got cores {got[0]} and {got[1]} threads")
+    return got[0]
+
+
+def _memory(
+    loaded: LoadedModel,
+    work: Workload,
+    phases: memory.Phases,
+    loaded_MiB: tuple[float, float | None],
+    gpu: nvml.Gpu | None,
+    no_gpu: str | None,
+) -> dict[str, Any]:
+    """Peaks by phase: load, first forward, one whole cycle; nothing is timed here."""
+    phases.mark("first")
     for pair in work.tensors:
         loaded.forward(*pair)
-    fields = {"peak_rss_MiB": memory.peak_rss_MiB(), "loaded_rss_MiB": loaded_rss}
-    peaks = memory.cuda_peaks_MiB(device)
+    phases.mark("steady")
+    fields: dict[str, Any] = {"peak_rss_MiB": phases.highest_rss_MiB, "loaded_rss_MiB": loaded_MiB[0]}
+    peaks = phases.highest_cuda_MiB
     for i, name in enumerate(("peak_cuda_allocated_MiB", "peak_cuda_reserved_MiB")):
         fields |= {name: peaks[i]} if peaks else {f"{name}_reason": memory.NO_CUDA}
-    return fields
+    return fields | {"memory": memory.split(phases, *loaded_MiB, gpu, no_gpu)}
 
 
-def _timing(job: Job, loaded: LoadedModel, work: Workload, device: torch.device) -> dict[str, Any]:
-    """Whole warm-up cycles, then whole timed cycles until both floors are met; the first timed one gives the logits."""
-    protocol, clock = job.protocol, latency.clock_for(device)
-    rows: list[dict[str, Any]] = []
-    logits: list[torch.Tensor] = []
-    for cycle in range(protocol["warmup_cycles"]):
-        _cycle(rows, clock, loaded, work, cycle, warmup=True)
-    spent_ms, cycles = 0.0, 0
-    while cycles < protocol["min_cycles"] or spent_ms < protocol["min_seconds"] * 1e3:
-        outputs = _cycle(rows, clock, loaded, work, protocol["warmup_cycles"] + cycles, warmup=False)
-        logits = logits or outputs
-        spent_ms += sum(row["latency_ms"] for row in rows[-len(outputs) :])
-        cycles += 1
+def _energy(
+    job: Job, loaded: LoadedModel, work: Workload, device: torch.device, gpu: nvml.Gpu | None
+) -> dict[str, Any]:
+    """Joules over windows of whole cycles.
+
+    Raises:
+        Unavailable: nothing measures energy here.
+    """
+    used, why = energy.sources(job.model["device"], gpu, job.protocol["modelled_power_W"])
+    if not used:
+        raise Unavailable(f"nothing measures energy here: {why}")
+    found = energy_pass.measure(job.protocol, loaded, work.tensors, device, used)
+    return {"energy": found, "energy_source": used[0].name} | energy_fields(found, used[0].name)
+
+
+def _timing(
+    job: Job, loaded: LoadedModel, work: Workload, device: torch.device, gpu: nvml.Gpu | None
+) -> dict[str, Any]:
+    """Warm-up, timed cycles (the first gives the logits), requests, on a GPU cycles without fences."""
+    timing = Timing(job.protocol, loaded, work.tensors, device, Telemetry(gpu))
+    warmup = timing.warm_up()
+    timing.measure()
+    if job.tokenizer:
+        timing.requests(*request_inputs(job, work))
+    timing.steady(job.protocol["min_seconds"])
     file = f"iterations/{job.identity['cell']}-{job.identity['repetition']:02d}.parquet"
-    fields = timing_fields(rows) | {
+    fields = timing_fields(timing.rows) | {
+        "warmup": warmup,
+        "status": "unstable" if warmup["settled"] is False else "ok",
         "iterations_file": file,
-        "iterations_sha256": write_parquet(Path(job.run) / file, rows, ITERATIONS),
+        "iterations_sha256": write_parquet(Path(job.run) / file, timing.rows, ITERATIONS),
     }
-    return fields | _classification(job, loaded, work, torch.cat([part.float().cpu() for part in logits]))
+    return fields | _classification(job, loaded, work, torch.cat([part.float().cpu() for part in timing.results]))
 
 
-def _cycle(rows: list, clock: Any, loaded: LoadedModel, work: Workload, cycle: int, warmup: bool) -> list[torch.Tensor]:
-    """One pass over the batches, every iteration kept; returns the logits as they are on the device."""
-    outputs = []
-    for batch, (input_ids, mask) in enumerate(work.tensors):
-        host_ms, device_ms, result = clock.time(lambda i=input_ids, m=mask: loaded.forward(i, m))
-        outputs.append(result)
-        rows.append(
-            {
-                "cycle": cycle, "batch": batch, "warmup": warmup, "samples": len(input_ids),
-                "latency_ms": host_ms, "latency_device_ms": device_ms,
-            }
-        )  # fmt: skip
-    return outputs
+def request_inputs(job: Job, work: Workload) -> tuple[list[list[str]], Callable[[list[str]], Any]]:
+    """Sentences per batch, and what turns them into token ids as the length policy says."""
+    texts, policy = json.loads(Path(job.texts).read_text()), job.identity["length_policy"]
+    return [[texts[row] for row in rows] for rows in work.rows_of_batches], encoder(Path(job.tokenizer), policy)
 
 
 def _classification(job: Job, loaded: LoadedModel, work: Workload, logits: torch.Tensor) -> dict[str, Any]:

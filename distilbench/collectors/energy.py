@@ -1,141 +1,345 @@
-"""Energy: which counters this machine has, and what they add up to. An absent counter is said with its reason."""
+"""Energy: what can measure it here, window by window. What cannot be measured is said with its reason, never as 0 J."""
 
 from __future__ import annotations
 
 import os
-import re
+import shutil
+import subprocess
+import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
-from distilbench import environment
-from distilbench.errors import RunError
+from distilbench.collectors import rapl
+from distilbench.collectors.nvml import Gpu
+from distilbench.errors import DeviceError, DistilbenchError, RunError
 
-POWERCAP = Path("/sys/class/powercap")
-ZONE = re.compile(
-    r"intel-rapl:(\d+)(?::(\d+))?"
-)  # AMD's zones have this name too; intel-rapl-mmio repeats the packages
+SAMPLE_S = 0.05  # between two readings of a GPU's power: as often as the driver renews it
+TICKS = 100  # a window must hold so many updates of its counter
 
 
-@dataclass(frozen=True)
-class Counter:
-    """An energy counter of the kernel's powercap tree (Documentation/power/powercap/powercap.rst).
+class Source:
+    """Something that tells the joules between `begin` and `end`.
 
     Attributes:
-        name: such as package-0 or package-0-die-1; a zone within a package is package-0/dram.
-        readable: whether this process can read it.
-        note: where it is; if it cannot be read, why and what helps.
-        file: energy_uj, in microjoules since some moment.
-        range_uJ: where it starts again at 0; None where the kernel does not say.
-        counted: whether it may be added to others. Cores and uncore are held by their package, and psys holds all
-            packages; DRAM is held by none.
+        name: its name in records.
+        scope: what it measures; only sources of one scope can be compared.
+        parts: what it is made of.
     """
 
     name: str
-    readable: bool
-    note: str
-    file: Path | None = None
-    range_uJ: int | None = None
-    counted: bool = True
+    scope: str
+    parts: list[str]
 
+    def begin(self) -> None:
+        """Starts a window."""
+        raise NotImplementedError
 
-def powercap_root() -> Path:
-    """Where the kernel shows its counters: $DISTILBENCH_POWERCAP_ROOT, else /sys/class/powercap."""
-    return Path(os.environ.get("DISTILBENCH_POWERCAP_ROOT") or POWERCAP)
+    def end(self) -> float:
+        """Joules since `begin`."""
+        raise NotImplementedError
 
+    def poll(self) -> None:
+        """Called about once a second in a window: a counter that starts again must be seen each time it does."""
 
-def rapl_counters(root: Path | None = None) -> list[Counter]:
-    """The RAPL counters under `root` (`powercap_root()` when not given), packages first, each followed by its zones."""
-    folder = root or powercap_root()
-    found = [zone for depth in ("*", "*/*") for zone in folder.glob(depth) if ZONE.fullmatch(zone.name)]
-    zones = {zone.name: zone for zone in found}  # the kernel shows a zone within a package in both places
-    ordered = [zones[name] for name in sorted(zones, key=lambda name: [int(n) for n in name.split(":")[1:]])]
-    names = {zone.name: _name(zone) for zone in ordered}
-    return [_counter(zone, names) for zone in ordered]
-
-
-def _name(zone: Path) -> str:
-    try:
-        return (zone / "name").read_text().strip()
-    except OSError:
-        return zone.name
-
-
-def _counter(zone: Path, names: dict[str, str]) -> Counter:
-    package, _, below = zone.name.rpartition(":") if zone.name.count(":") > 1 else ("", "", "")
-    own, file = names[zone.name], zone / "energy_uj"
-    name = f"{names.get(package, package)}/{own}" if below else own
-    counted = own == "dram" if below else own != "psys"
-    try:
-        file.read_text()
-    except PermissionError:
-        return Counter(name, False, f"{file} is for root only; `chmod a+r` it, or ask the site", counted=counted)
-    except OSError as error:
-        return Counter(name, False, f"{file}: {error.strerror}", counted=counted)
-    return Counter(name, True, str(file), file, _range_uJ(zone), counted)
-
-
-def _range_uJ(zone: Path) -> int | None:
-    try:
-        return int((zone / "max_energy_range_uj").read_text())
-    except (OSError, ValueError):
+    def tick_ms(self) -> float | None:
+        """Time between two updates; None where there is nothing that ticks."""
         return None
 
 
-class Meter:
-    """Adds up the joules of the counters that may be added.
+def tick_ms(read: Callable[[], float], most_s: float = 1.0) -> float | None:
+    """Time between two changes of a counter, by reading it all the while; None when it does not change twice."""
+    deadline, changes, last = time.perf_counter() + most_s, [], read()
+    while len(changes) < 2 and time.perf_counter() < deadline:
+        if (value := read()) != last:
+            changes.append(time.perf_counter())
+            last = value
+    return (changes[1] - changes[0]) * 1e3 if len(changes) == 2 else None
 
-    A counter starts again at 0 after `range_uJ`; `update` must be called at least once in that time (a package of 200 W
-    takes about twenty minutes).
 
-    Args:
-        counters: of `rapl_counters`.
+class Rapl(Source):
+    """All packages and DRAM of the machine, this package's own reader."""
 
-    Raises:
-        RunError: none of them can be read.
+    name, scope = "rapl", "host"
+
+    def __init__(self) -> None:
+        self.meter = rapl.Meter(rapl.rapl_counters())
+        self.parts = [counter.name for counter in self.meter.counters]
+
+    def begin(self) -> None:
+        self._before = sum(self.meter.update().values())
+
+    def poll(self) -> None:
+        self.meter.update()
+
+    def end(self) -> float:
+        return sum(self.meter.update().values()) - self._before
+
+    def tick_ms(self) -> float | None:
+        first = self.parts[0]  # one counter: several are renewed shortly after each other
+        return tick_ms(lambda: self.meter.update()[first])
+
+
+class PyRapl(Source):
+    """The same counters through the pyRAPL package, as a cross-check.
+
+    It never reads the counters' range: a window in which one starts again gives nothing, or less than nothing.
     """
 
-    def __init__(self, counters: list[Counter]) -> None:
-        self.counters = [counter for counter in counters if counter.readable and counter.counted]
-        if not self.counters:
-            raise RunError("no energy counter can be read here: `distilbench doctor` says why")
-        self.energy_J = {counter.name: 0.0 for counter in self.counters}
-        self._last = self._read()
+    name, scope = "pyrapl", "host"
 
-    def _read(self) -> list[int]:
-        return [int(counter.file.read_text()) for counter in self.counters]
+    def __init__(self) -> None:
+        try:
+            import pyRAPL
+        except ImportError:
+            raise DistilbenchError("pyRAPL is not installed (extra `rapl`)") from None
+        try:
+            pyRAPL.setup()
+        except Exception as error:  # a bare PermissionError, or an exception of its own without a message
+            raise DistilbenchError(f"pyRAPL: {str(error) or type(error).__name__}") from error
+        self.pyRAPL = pyRAPL
+        self.parts = ["pyRAPL.Measurement"]
+        self.begin()
+        self.measurement.end()
+        self._whole = self._parts_seen()
 
-    def update(self) -> dict[str, float]:
-        """Reads all counters; returns the joules of each since the meter was made.
+    def begin(self) -> None:
+        self.measurement = self.pyRAPL.Measurement("window")
+        self.measurement.begin()
+
+    def end(self) -> float:
+        self.measurement.end()
+        result = self.measurement.result
+        values = [*(result.pkg or []), *(result.dram or [])]
+        if not values or min(values) < 0 or self._parts_seen() != self._whole:
+            raise DistilbenchError("pyRAPL lost the window: a counter started again")
+        return sum(values) / 1e6
+
+    def _parts_seen(self) -> tuple[bool, bool]:
+        """Whether the last measurement has packages, and DRAM: it drops what started again."""
+        result = self.measurement.result
+        return bool(result.pkg), bool(result.dram)
+
+
+class NvmlCounter(Source):
+    """The GPU's own energy counter."""
+
+    name, scope = "nvml-counter", "gpu"
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu, self.parts = gpu, [f"GPU {gpu.uuid}"]
+        gpu.energy_J()
+
+    def begin(self) -> None:
+        self._before = self.gpu.energy_J()
+
+    def end(self) -> float:
+        joules = self.gpu.energy_J() - self._before
+        if joules < 0:
+            raise RunError("the GPU's energy counter went back during a window (the driver was loaded again)")
+        return joules
+
+    def tick_ms(self) -> float | None:
+        return tick_ms(self.gpu.energy_J)
+
+
+class NvmlPower(Source):
+    """The GPU's power, read all the while and integrated by the trapezoid rule.
+
+    On some GPUs the driver measures only a quarter of the time (Yang et al. 2024, arXiv 2312.02741), hence a flag of
+    its own in the record.
+    """
+
+    name, scope = "nvml-power", "gpu"
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu, self.parts = gpu, [f"GPU {gpu.uuid}, every {SAMPLE_S * 1e3:g} ms"]
+        gpu.power_W()
+
+    def begin(self) -> None:
+        self._samples: list[tuple[float, float]] = []
+        self._stop, self._problem = threading.Event(), None
+        self._sample()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _sample(self) -> None:
+        self._samples.append((time.perf_counter(), self.gpu.power_W()))
+
+    def _watch(self) -> None:
+        while not self._stop.wait(SAMPLE_S):
+            try:
+                self._sample()
+            except DeviceError as error:
+                self._problem = error
+                return
+
+    def end(self) -> float:
+        self._stop.set()
+        self._thread.join()
+        if self._problem:
+            raise self._problem
+        self._sample()
+        return trapezoid(self._samples)
+
+
+def trapezoid(samples: list[tuple[float, float]]) -> float:
+    """Integral over (seconds, watts), in joules."""
+    return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairwise(samples))
+
+
+class Slurm(Source):
+    """What SLURM counts for this job's nodes (ConsumedEnergyRaw); 0 and empty mean that nothing measures."""
+
+    name, scope = "slurm", "nodes of the job"
+
+    def __init__(self) -> None:
+        self.job = os.environ.get("SLURM_JOB_ID")
+        if not self.job or not shutil.which("sstat"):
+            raise DistilbenchError("not inside a SLURM job")
+        kind = slurm_energy_type(_said("scontrol", "show", "config"))
+        if kind in ("", "none"):
+            raise DistilbenchError("SLURM measures no energy here (AcctGatherEnergyType is none)")
+        self.parts = [f"AcctGatherEnergyType {kind}"]
+        self._joules()
+
+    def _joules(self) -> float:
+        said = _said("sstat", "-a", "-n", "-P", "-j", self.job, "-o", "ConsumedEnergyRaw")
+        if (joules := consumed_energy_J(said)) is None:
+            raise DistilbenchError("SLURM's ConsumedEnergy is 0 or empty: not measured")
+        return joules
+
+    def begin(self) -> None:
+        self._before = self._joules()
+
+    def end(self) -> float:
+        return self._joules() - self._before
+
+
+def slurm_energy_type(config: str) -> str:
+    """What gathers energy according to `scontrol show config`; "" when it does not say."""
+    lines = [line.partition("=") for line in config.splitlines()]
+    found = [value.strip() for key, _, value in lines if key.strip() == "AcctGatherEnergyType"]
+    return found[0].removeprefix("acct_gather_energy/").replace("(null)", "none") if found else ""
+
+
+def consumed_energy_J(said: str) -> float | None:
+    """The largest number of `sstat ... -o ConsumedEnergyRaw`, one line per step; None when none is above 0.
+
+    Steps of one job see the same nodes, so they are not added.
+    """
+    numbers = [int(line) for line in said.split() if line.isdigit()]
+    return float(max(numbers)) if numbers and max(numbers) > 0 else None
+
+
+def _said(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+class Modelled(Source):
+    """A given power times the duration: no measurement, and called `modelled` wherever it shows."""
+
+    name, scope = "modelled", "given"
+
+    def __init__(self, power_W: float) -> None:
+        self.power_W, self.parts = power_W, [f"{power_W:g} W as given, times duration"]
+
+    def begin(self) -> None:
+        self._start = time.perf_counter()
+
+    def end(self) -> float:
+        return self.power_W * (time.perf_counter() - self._start)
+
+
+def sources(device: str, gpu: Gpu | None = None, modelled_power_W: float | None = None) -> tuple[list[Source], str]:
+    """Everything that measures the energy of work on `device` here, the one to report first; and why others do not.
+
+    Args:
+        device: cpu or cuda:N.
+        gpu: the GPU behind it.
+        modelled_power_W: what to fall back to where nothing measures; None: nothing.
+    """
+    kinds: list[Callable[[], Source]] = [Rapl, PyRapl, Slurm]
+    if device != "cpu":
+        kinds = [lambda: NvmlCounter(gpu), lambda: NvmlPower(gpu), Rapl, Slurm] if gpu else [Slurm]
+    found, reasons = [], []
+    for kind in kinds:
+        try:
+            found.append(kind())
+        except DistilbenchError as error:
+            reasons.append(str(error))
+    if device != "cpu" and not any(source.scope == "gpu" for source in found):
+        found = [source for source in found if source.scope != "host"]  # the host's counters do not hold the GPU
+    if not found and modelled_power_W:
+        found = [Modelled(modelled_power_W)]
+    return found, "; ".join(reasons)
+
+
+def unavailable_reason(device: str, gpu_reason: str = "") -> str | None:
+    """Why nothing measures the energy of work on `device`, without loading torch; None when something does."""
+    if device == "cpu":
+        why = rapl.unavailable_reason()
+    else:
+        from distilbench import environment
+
+        gpus, why_none = environment.gpus()
+        why = None if gpus else f"no GPU counter: {why_none}"
+    if why is None:
+        return None
+    try:
+        Slurm()
+    except DistilbenchError:
+        return why
+    return None
+
+
+class Windows:
+    """Runs all sources over one window after the other; a source that fails in a window is left out from then on.
+
+    The one to report is the first; when that fails, the pass fails.
+    """
+
+    def __init__(self, used: list[Source]) -> None:
+        self.used, self.notes = list(used), []
+
+    def over(self, work: Callable[[], Any]) -> tuple[float, dict[str, float], Any]:
+        """(seconds, joules by source, result) of the work, which must be done when it returns.
 
         Raises:
-            RunError: a counter went back and does not say its range.
+            RunError: the source to report did not count.
         """
-        now = self._read()
-        for counter, before, after in zip(self.counters, self._last, now, strict=True):
-            if after < before and counter.range_uJ is None:
-                raise RunError(f"{counter.note} went back from {before} to {after} µJ and does not say its range")
-            self.energy_J[counter.name] += (after - before + (counter.range_uJ if after < before else 0)) / 1e6
-        self._last = now
-        return dict(self.energy_J)
+        start = time.perf_counter()
+        self._each("begin")
+        result = work()
+        joules = self._each("end")
+        seconds = time.perf_counter() - start
+        for source in list(self.used):
+            if joules[source.name] <= 0:
+                self._lost(source, f"the counter did not move in {seconds:.1f} s")
+                del joules[source.name]
+        return seconds, joules, result
 
+    def poll(self) -> None:
+        """To be called while the work is done, once a second or so."""
+        self._each("poll")
 
-def power_W(counters: list[Counter], seconds: float = 0.5) -> dict[str, float]:
-    """Mean power of each counter that may be added, over a short while."""
-    meter, start = Meter(counters), time.monotonic()
-    time.sleep(seconds)
-    joules, took = meter.update(), time.monotonic() - start
-    return {name: value / took for name, value in joules.items()}
+    def _each(self, what: str) -> dict[str, Any]:
+        """Calls that method of every source; those that fail are left out."""
+        told = {}
+        for source in list(self.used):
+            try:
+                told[source.name] = getattr(source, what)()
+            except DistilbenchError as error:
+                self._lost(source, str(error))
+        return told
 
-
-def unavailable_reason(device: str) -> str:
-    """Why this version of the benchmark reports no energy for work on `device`."""
-    if device.startswith("cuda"):
-        gpus, why = environment.gpus()
-        return "the energy pass is not built yet; NVML is readable" if gpus else f"no GPU counter: {why}"
-    counters = rapl_counters()
-    if not counters:
-        return f"no RAPL counter at {powercap_root()} (a virtual machine, or a kernel without powercap)"
-    if not any(counter.readable and counter.counted for counter in counters):
-        return f"RAPL cannot be read: {counters[0].note}"
-    return "the energy pass is not built yet; RAPL is readable"
+    def _lost(self, source: Source, why: str) -> None:
+        if source is self.used[0]:
+            raise RunError(f"{source.name}: {why}")
+        self.used.remove(source)
+        self.notes.append(f"{source.name}: {why}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 class HostClock:
@@ -27,7 +28,9 @@ class CudaClock:
     kernel to the last, gaps included where the host launches more slowly than the device works.
     """
 
-    def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
+    def __init__(self, device: torch.device, cuda: Any = None) -> None:
+        if cuda is None:
+            from torch import cuda
         self.device, self.cuda = device, cuda
         self.start, self.end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
 

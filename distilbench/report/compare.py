@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 
 from distilbench import environment, paths
 from distilbench.errors import RunError
+from distilbench.records import MEASURED
 from distilbench.runs import Run
-from distilbench.stats import MIN_REPETITIONS, ratio_interval
+from distilbench.stats import MIN_REPETITIONS, THRESHOLD, Verdict, ratio_interval, verdict_of
 
-THRESHOLD = 0.02  # what makes no difference in practice
 CONFIDENCE = 0.95  # of all verdicts of a comparison together
-Verdict = Literal["FASTER", "SLOWER", "SAME", "AMBIGUOUS"]
 #: What a comparison may be about; a difference in it is said, not refused.
 COMPARED = ("code", "distilbench")
 
@@ -31,21 +29,6 @@ class Compared:
     high: float | None
     verdict: Verdict
     note: str
-
-
-def verdict_of(interval: tuple[float, float] | None, threshold: float = THRESHOLD) -> Verdict:
-    """FASTER or SLOWER where the whole interval is beyond the threshold, SAME where it is within, else AMBIGUOUS.
-
-    The threshold is symmetric for ratios: 2 % slower is 1.02, 2 % faster is 1 / 1.02.
-    """
-    if interval is None:
-        return "AMBIGUOUS"
-    (low, high), most = interval, 1 + threshold
-    if high < 1 / most:
-        return "FASTER"
-    if low > most:
-        return "SLOWER"
-    return "SAME" if 1 / most <= low and high <= most else "AMBIGUOUS"
 
 
 def compare(base: Run, other: Run, threshold: float = THRESHOLD, force: bool = False) -> list[Compared]:
@@ -80,7 +63,7 @@ def _latencies(run: Run) -> dict[str, list[float]]:
     """Per cell (without its device) the median latency of each repetition, in ms."""
     found: dict[str, list[float]] = {}
     for record in run.finished().values():
-        if record.pass_ == "timing" and record.status in ("ok", "unstable"):
+        if record.pass_ == "timing" and record.status in MEASURED and not record.control_of:
             found.setdefault(record.cell, []).append(record.latency_ms)
     return found
 
@@ -88,13 +71,18 @@ def _latencies(run: Run) -> dict[str, list[float]]:
 def differences(base: Run, other: Run) -> list[str]:
     """What two runs do not share and should: machine, software, text, model, type of weights, sentences."""
     found = _different_fields(_environment(base), _environment(other))
-    return [line for line in found if line.partition(":")[0] not in COMPARED] + _different_work(base, other)
+    threads = _different_fields(_threads(base), _threads(other))
+    return [line for line in found if line.partition(":")[0] not in COMPARED] + threads + _different_work(base, other)
 
 
 def remarks(base: Run, other: Run) -> list[str]:
     """What differs and may be what the comparison is about."""
     found = _different_fields(_environment(base), _environment(other))
     return [line for line in found if line.partition(":")[0] in COMPARED]
+
+
+def _threads(run: Run) -> dict[str, object]:
+    return {"threads": sorted({record.num_threads for record in run.finished().values() if record.num_threads})}
 
 
 def _environment(run: Run) -> dict[str, object]:

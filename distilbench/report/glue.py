@@ -11,11 +11,20 @@ from typing import Any
 import pandas as pd
 
 from distilbench import paths
+from distilbench.records import MEASURED
 from distilbench.report import findings, load
 from distilbench.runs import Run
 
 HIDDEN = "application/papermill.record/"  # the prefix with which an output is kept but not shown
-PER_CELL = ("latency_ms", "throughput_samples_per_s", "peak_memory_MiB", "accuracy", "padding_share")
+PER_CELL = (
+    "latency_ms", "latency_request_ms", "throughput_samples_per_s", "peak_memory_MiB", "accuracy", "padding_share",
+    "energy_per_sample_J",
+)  # fmt: skip
+PARTS = {
+    "request": ("tokenise_ms", "forward_ms"),
+    "memory": ("loaded_rss_MiB", "delta_rss_MiB"),
+    "roofline": ("fraction",),
+}
 Value = str | int | float
 
 
@@ -26,7 +35,7 @@ def values(run: Run) -> dict[str, Value]:
     `<variant>-<length>-b<batch size>-latency_ms` and the like. What was not measured has no key.
     """
     table = load.table([run])
-    return _about(run) | _per_cell(table.to_dict("records")) | _per_curve(table)
+    return _about(run) | _of_the_machine(run) | _per_cell(table.to_dict("records")) | _per_curve(table)
 
 
 def _about(run: Run) -> dict[str, Value]:
@@ -43,11 +52,11 @@ def _about(run: Run) -> dict[str, Value]:
         "text": data["name"],
         "sentences": data["rows"],
         "dtype": params["dtype"],
-        "cells": len(config["cells"]),
+        "cells": sum(not cell.get("control_of") for cell in config["cells"]),
         "samples_per_cycle": params["samples_per_cycle"],
         "repetitions": params["repetitions"],
         "memory_repetitions": params["memory_repetitions"],
-        "processes": len(run.finished()),
+        "processes": sum(record.status in MEASURED for record in run.finished().values()),
         "batch_size_first": min(params["batch_sizes"]),
         "batch_size_last": max(params["batch_sizes"]),
         "torch": env["packages"]["torch"],
@@ -57,12 +66,27 @@ def _about(run: Run) -> dict[str, Value]:
     }
 
 
+def _of_the_machine(run: Run) -> dict[str, Value]:
+    summary, found = paths.read_json(run.folder / "summary.json"), {}
+    if ceilings := summary.get("ceilings"):
+        found |= {f"ceiling_{dtype}_flops": rate for dtype, rate in ceilings["matrix_flops_per_s"].items()}
+        found["ceiling_copy_bytes"] = ceilings["copy_bytes_per_s"]
+    if (control := summary.get("control")) and control["ratio_interval_95"]:
+        low, high = control["ratio_interval_95"]
+        found |= {"control_ratio": control["ratio"], "control_low": low, "control_high": high}
+        found["control_verdict"] = control["verdict"]
+    return found
+
+
 def _per_cell(rows: list[dict[str, Any]]) -> dict[str, Value]:
     found: dict[str, Value] = {}
     spreads: list[float] = []
     for row in rows:
         where = f"{row['variant']}-{row['length_policy']}-b{row['batch_size']}"
         found |= {f"{where}-{name}": row[name] for name in PER_CELL if pd.notna(row.get(name))}
+        for part, names in PARTS.items():
+            if isinstance(held := row.get(part), dict):
+                found |= {f"{where}-{part}_{name}": held[name] for name in names if held[name] is not None}
         if isinstance(spread := row.get("latency_ms_range"), list):
             spreads.append(spread[1] / spread[0] - 1)
         if isinstance(interval := row.get("latency_ms_interval_95"), list):

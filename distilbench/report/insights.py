@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 
 from distilbench import paths
-from distilbench.report import findings, load, tables
+from distilbench.report import details, findings, load, tables
 from distilbench.runs import Run
 
 TEMPLATE = """\
@@ -60,7 +60,7 @@ def run_summary(run: Run, summary: dict[str, Any]) -> str:
         headline=tables.headline(summary),
         table=tables.markdown(tables.cells(summary)),
         missing=tables.not_measured(summary),
-        doubts=tables.doubts(summary),
+        doubts=tables.doubts(summary) + ([control] if (control := details.control(summary)) else []),
         findings=findings.sentences(load.table([run])),
     )
 

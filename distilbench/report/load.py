@@ -11,7 +11,7 @@ import pandas as pd
 from distilbench import paths, runs
 from distilbench.errors import RunError
 from distilbench.params import PROFILES, StudyParams
-from distilbench.report import tables
+from distilbench.report import details, tables
 
 
 def choose(params: StudyParams) -> list[runs.Run]:
@@ -145,6 +145,7 @@ def unsaid(chosen: list[runs.Run]) -> list[str]:
         summary = paths.read_json(run.folder / "summary.json")
         where = f"{names[run.run_id]}: " if len(chosen) > 1 else ""
         said = ([summary["note"]] if summary["note"] else []) + tables.not_measured(summary) + tables.doubts(summary)
+        said += [sentence] if (sentence := details.control(summary)) else []
         lines += [where + line for line in said]
     return lines or ["no doubts were recorded"]
 

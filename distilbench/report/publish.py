@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from distilbench import paths, runs, summary
+from distilbench import paths, runs, verify
 from distilbench.errors import ParameterError, RunError
 from distilbench.params import PROFILES
 from distilbench.report import glue, load
@@ -90,7 +90,7 @@ def refusals(run: Run) -> list[str]:
     git = paths.read_json(run.folder / "env.json")["git"]
     if git["dirty"] or not git["sha"]:
         reasons.append("its code is in no commit (git: " + ("uncommitted changes" if git["sha"] else "none") + ")")
-    reasons += [f"verify: {problem}" for problem in summary.verify(run.folder)]
+    reasons += [f"verify: {problem}" for problem in verify.problems(run.folder)]
     reasons += _failed_notebooks(run)
     size = sum(file.stat().st_size for file in _published_files(run)) / 2**20
     if size > LARGEST_MiB:
@@ -282,10 +282,10 @@ def _problems(page: Path) -> list[str]:
     where = page.relative_to(pages_root().parent)
     if not run.folder.is_dir():
         return [f"{where} shows run {told['run_id']}, which is not in {run.folder.parent}"]
-    found = [f"run {run.run_id}: {problem}" for problem in summary.verify(run.folder)]
+    found = [f"run {run.run_id}: {problem}" for problem in verify.problems(run.folder)]
     if "".join(notebook["cells"][0]["source"]) != header(run, told["slug"]):
         found.append(f"{where}: its header is not what run {run.run_id} says")
-    return found + summary.differences(glue.read(notebook), glue.values(run), f"{where}: glued")
+    return found + verify.differences(glue.read(notebook), glue.values(run), f"{where}: glued")
 
 
 def newest_ok(results_root: str = "") -> Run | None:

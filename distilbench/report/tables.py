@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 
 import pandas as pd
@@ -70,7 +71,7 @@ def _number(name: str, value: Any) -> str:
     if value is None:
         return "–"
     if name == "latency_ms":
-        return _milliseconds(value)
+        return milliseconds(value)
     digits = {"throughput_samples_per_s": 1, "accuracy": 3}.get(name, 0)
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
@@ -95,13 +96,13 @@ def measured(table: pd.DataFrame) -> pd.DataFrame:
     return shown.drop(columns=untold)
 
 
-def _milliseconds(value: float) -> str:
+def milliseconds(value: float) -> str:
     """As many decimals as the size of the number bears."""
     return f"{value:.{2 if value < 100 else 1 if value < 1000 else 0}f}"
 
 
 def _range(ends: Any) -> str:
-    return f"{_milliseconds(ends[0])}–{_milliseconds(ends[1])}" if isinstance(ends, list) else "–"
+    return f"{milliseconds(ends[0])}–{milliseconds(ends[1])}" if isinstance(ends, list) else "–"
 
 
 def efficiency(rows: pd.DataFrame) -> pd.DataFrame:
@@ -136,6 +137,7 @@ class Table:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         plain = self.frame.to_html(index=False, border=0, classes="db-table")
+        plain = re.sub(r"<td>(\([\d.,]+\))</td>", r'<td><span class="db-grey">\1</span></td>', plain)
         captioned = plain.replace("<thead>", f"<caption>{html.escape(self.caption)}</caption>\n  <thead>", 1)
         options = f":name: {self.name}\n:class: {self.kind}"
         return {
@@ -147,7 +149,7 @@ class Table:
 
 def markdown(table: pd.DataFrame) -> str:
     """A pipe table; numbers to the right."""
-    right = table.apply(lambda column: column.str.fullmatch(r"[\d.–]+").all())
+    right = table.apply(lambda column: column.str.fullmatch(r"[(]?[\d.,–%]+[)]?").all())
     lines = ["| " + " | ".join(table.columns) + " |"]
     lines.append("| " + " | ".join("---:" if is_number else "---" for is_number in right) + " |")
     lines += ["| " + " | ".join(_escaped(row)) + " |" for row in table.itertuples(index=False)]
@@ -155,7 +157,8 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def _escaped(row: Any) -> list[str]:
-    return [value.replace("|", r"\|") for value in row]
+    escaped = [value.replace("|", r"\|") for value in row]
+    return [re.sub(r"^(\([\d.,]+\))$", r'<span class="db-grey">\1</span>', value) for value in escaped]
 
 
 def _length(policy: str) -> str:

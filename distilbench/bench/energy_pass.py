@@ -1,0 +1,80 @@
+"""The energy pass: idle, windows of whole cycles, idle again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from distilbench.collectors.energy import TICKS, Source, Windows
+from distilbench.device import synchronize
+from distilbench.models import LoadedModel
+
+WARM_UP_S = 10.0  # for energy a chip must be warm as well
+HOST_TOO = "the host's counters are those of the whole machine: what others do on it is in them"
+
+
+def measure(
+    protocol: dict[str, Any],
+    loaded: LoadedModel,
+    tensors: list[tuple[torch.Tensor, torch.Tensor]],
+    device: torch.device,
+    used: list[Source],
+) -> dict[str, Any]:
+    """The record's `energy` (`records.Energy`).
+
+    Args:
+        protocol: energy_windows, energy_window_s, energy_idle_s.
+        loaded: the model.
+        tensors: per batch (input_ids, attention_mask), int64 (batch, length), on the device.
+        device: of both.
+        used: what measures, the one to report first.
+
+    Raises:
+        RunError: the source to report failed.
+    """
+    windows, samples = Windows(used), sum(len(ids) for ids, _ in tensors)
+
+    def cycles(seconds: float) -> int:
+        """Whole cycles for at least so long; returns their number."""
+        done, deadline = 0, time.perf_counter() + seconds
+        while done == 0 or time.perf_counter() < deadline:
+            for ids, mask in tensors:
+                loaded.forward(ids, mask)
+            synchronize(device)  # once a cycle: the host must not queue beyond the window
+            windows.poll()
+            done += 1
+        return done
+
+    tick_ms = used[0].tick_ms()
+    window_s = max(protocol["energy_window_s"], TICKS * (tick_ms or 0) / 1e3)
+    before = idle_W(windows, protocol["energy_idle_s"])
+    cycles(min(WARM_UP_S, protocol["energy_window_s"]))
+    measured = []
+    for _ in range(protocol["energy_windows"]):
+        seconds, joules, done = windows.over(lambda: cycles(window_s))
+        measured.append({"seconds": seconds, "samples": done * samples, "joules": joules})
+    after = idle_W(windows, protocol["energy_idle_s"])
+    return {
+        "windows": measured,
+        "idle_before_W": before,
+        "idle_after_W": after,
+        "idle_s": protocol["energy_idle_s"],
+        "tick_ms": tick_ms,
+        "counters": {source.name: source.parts for source in used},
+        "notes": windows.notes + ([HOST_TOO] if any(source.scope == "host" for source in used) else []),
+    }
+
+
+def idle_W(windows: Windows, seconds: float) -> dict[str, float]:
+    """Power by source while this process sleeps, with the model loaded."""
+
+    def sleep() -> None:
+        deadline = time.perf_counter() + seconds
+        while (left := deadline - time.perf_counter()) > 0:
+            time.sleep(min(left, 1.0))
+            windows.poll()
+
+    took, joules, _ = windows.over(sleep)
+    return {name: value / took for name, value in joules.items()}

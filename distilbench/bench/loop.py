@@ -1,0 +1,114 @@
+"""The measuring loop: whole cycles until the warm-up is proven, then until the median is known. No torch here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any, Protocol
+
+from distilbench.collectors.telemetry import Telemetry
+from distilbench.stats import half_width, settled
+
+Row = dict[str, Any]
+FORWARD = "forward"
+
+
+class Clock(Protocol):
+    """Times a piece of work (see `collectors.latency`)."""
+
+    def time(self, work: Callable[[], Any]) -> tuple[float, float | None, Any]:
+        """(host ms, device ms, result)."""
+
+
+class Loop:
+    """Times the steps of a cycle, each as one iteration, cycle after cycle.
+
+    Args:
+        protocol: the bounds of warm-up and of timing (`params.DistilbertParams`).
+        steps: what one cycle does, in order.
+        samples: sentences in each step.
+        clock: times a step.
+        telemetry: reads the machine between cycles.
+
+    Attributes:
+        rows: every iteration so far, as the iterations file holds them.
+        results: of the steps of the first timed cycle.
+    """
+
+    def __init__(
+        self,
+        protocol: dict[str, Any],
+        steps: list[Callable[[], Any]],
+        samples: list[int],
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self.protocol, self.steps, self.samples = protocol, steps, samples
+        self.clock, self.telemetry = clock, telemetry
+        self.rows: list[Row] = []
+        self.results: list[Any] = []
+
+    def warm_up(self) -> dict[str, Any]:
+        """Cycles until two half-windows agree, within floor and cap; returns the record's `warmup`.
+
+        A cap of 0 asks for no proof: the floors alone count.
+        """
+        protocol, cycles = self.protocol, []
+        while True:
+            cycles.append(self._cycle(len(cycles), warmup=True))
+            spent_s = sum(map(sum, cycles)) / 1e3
+            if len(cycles) < protocol["warmup_cycles"] or spent_s < protocol["warmup_seconds"]:
+                continue
+            done = settled(cycles) if protocol["warmup_max_seconds"] else None
+            if done is not False or spent_s >= protocol["warmup_max_seconds"]:
+                return {"cycles": len(cycles), "seconds": spent_s, "settled": done}
+
+    def measure(self) -> None:
+        """Timed cycles until all floors are met and the median is known to `half_width`, or the cap is."""
+        protocol, before = self.protocol, self.rows[-1]["cycle"] + 1 if self.rows else 0
+        medians: list[float] = []
+        iterations, spent_s = 0, 0.0
+        while True:
+            times = self._cycle(before + len(medians), warmup=False)
+            medians.append(median(times))
+            iterations, spent_s = iterations + len(times), spent_s + sum(times) / 1e3
+            if (
+                len(medians) < protocol["min_cycles"]
+                or iterations < protocol["min_iterations"]
+                or spent_s < protocol["min_seconds"]
+            ):
+                continue
+            width = half_width(medians)
+            if (width is not None and width <= protocol["half_width"]) or spent_s >= protocol["max_seconds"]:
+                return
+
+    def _cycle(self, cycle: int, warmup: bool) -> list[float]:
+        """One pass over the steps, every iteration kept; returns its times in ms."""
+        results, first = [], len(self.rows)
+        for batch, (step, samples) in enumerate(zip(self.steps, self.samples, strict=True)):
+            host_ms, device_ms, result = self.clock.time(step)
+            results.append(result)
+            self.rows.append(
+                {
+                    "kind": FORWARD, "cycle": cycle, "batch": batch, "warmup": warmup, "samples": samples,
+                    "latency_ms": host_ms, "latency_device_ms": device_ms,
+                }
+            )  # fmt: skip
+        self.results = self.results or ([] if warmup else results)
+        self.rows[-1] |= self.telemetry.block()
+        return [row["latency_ms"] for row in self.rows[first:]]
+
+
+def slowed(forward: Callable[..., Any], share: float) -> Callable[..., Any]:
+    """For calibration: a forward that takes `share` of its own time longer, busily: a core at rest wakes up slower."""
+
+    def forward_and_wait(*pair: Any) -> Any:
+        start = time.perf_counter_ns()
+        result = forward(*pair)
+        until = start + (time.perf_counter_ns() - start) * (1 + share)
+        while time.perf_counter_ns() < until:
+            pass
+        return result
+
+    return forward_and_wait

@@ -1,0 +1,103 @@
+"""The roofline: what this machine could do at best, measured, and what a forward needs at least, counted.
+
+Williams, Waterman & Patterson (2009), "Roofline: an insightful visual performance model", CACM 52(4).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distilbench import paths
+from distilbench.device import DTYPES, select, synchronize
+from distilbench.models import LoadedModel
+
+#: (rows, inner, columns) of the products: a square one, and the two of a feed-forward layer over 2,048 tokens.
+SHAPES = ((1024, 1024, 1024), (2048, 768, 3072), (2048, 3072, 768))
+COPIED_BYTES = {"cpu": 128 * 2**20, "cuda": 512 * 2**20}  # larger than any cache
+
+
+def main(job_file: Path) -> int:
+    """Measures the ceilings that the job asks for, and writes them beside it."""
+    job = json.loads(job_file.read_text())
+    torch.set_num_threads(job["num_threads"])
+    device = select(job["device"])
+    paths.write_json(job_file.with_suffix(".result.json"), ceilings(device, job["dtypes"], job["seconds"]))
+    return 0
+
+
+def ceilings(device: torch.device, dtypes: list[str], seconds: float) -> dict[str, Any]:
+    """Rates in FLOP/s by dtype, and the copy bandwidth in B/s (reading and writing counted): the best of all tries.
+
+    Args:
+        seconds: to spend on each, about.
+    """
+    rates = {dtype: _matrix_rate(device, DTYPES[dtype], seconds) for dtype in dtypes}
+    return {"matrix_flops_per_s": rates, "copy_bytes_per_s": _copy_rate(device, seconds)}
+
+
+def _matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
+    rates = []
+    for rows, inner, columns in SHAPES:
+        a = torch.randn(rows, inner, device=device).to(dtype)
+        b = torch.randn(inner, columns, device=device).to(dtype)
+        out = torch.empty(rows, columns, device=device, dtype=dtype)
+        best_s = _fastest(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device, seconds / len(SHAPES))
+        rates.append(2 * rows * inner * columns / best_s)
+    return max(rates)
+
+
+def _copy_rate(device: torch.device, seconds: float) -> float:
+    source = torch.ones(COPIED_BYTES[device.type] // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() * 4 / _fastest(lambda: target.copy_(source), device, seconds)
+
+
+def _fastest(work: Callable[[], Any], device: torch.device, seconds: float) -> float:
+    """Seconds of the fastest of many runs, three at least."""
+    work()
+    times: list[float] = []
+    deadline = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < deadline:
+        synchronize(device)
+        start = time.perf_counter()
+        work()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def forward_flops(config: Any, batch_size: int, length: int) -> float:
+    """FLOPs of the matrix products of one DistilBERT forward (a multiplication and an addition are two).
+
+    Per layer: four projections of (tokens, d) by (d, d), two of the feed-forward block, and two attention products per
+    pair of positions; padding counts, since it is computed.
+    """
+    tokens, d, hidden = batch_size * length, config.dim, config.hidden_dim
+    layer = 2 * tokens * (4 * d * d + 2 * d * hidden) + 4 * batch_size * length * length * d
+    return float(config.n_layers * layer + 2 * batch_size * (d * d + d * config.num_labels))
+
+
+def forward_bytes(loaded: LoadedModel, batch_size: int, length: int) -> float:
+    """Bytes that one forward must move at least: every weight once, of the word table only the rows used, and the ids.
+
+    Activations are left out, since they may stay in a cache: this is a lower bound.
+    """
+    table = loaded.module.get_input_embeddings().weight
+    rows = batch_size * length * table.shape[1] * table.element_size()
+    whole = table.numel() * table.element_size()
+    return float(loaded.info.memory_bytes - whole + min(rows, whole) + batch_size * length * 16)
+
+
+def cycle_cost(loaded: LoadedModel, tensors: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
+    """The record's fields: both over all forwards of a cycle."""
+    shapes = [ids.shape for ids, _ in tensors]
+    return {
+        "flops_per_cycle": sum(forward_flops(loaded.module.config, *shape) for shape in shapes),
+        "bytes_per_cycle": sum(forward_bytes(loaded, *shape) for shape in shapes),
+    }

@@ -1,0 +1,137 @@
+"""RAPL: the CPU's own energy counters, as the kernel's powercap tree shows them, and what they add up to."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from distilbench.errors import RunError
+
+POWERCAP = Path("/sys/class/powercap")
+ZONE = re.compile(
+    r"intel-rapl:(\d+)(?::(\d+))?"
+)  # AMD's zones have this name too; intel-rapl-mmio repeats the packages
+
+
+@dataclass(frozen=True)
+class Counter:
+    """An energy counter of the kernel's powercap tree (Documentation/power/powercap/powercap.rst).
+
+    Attributes:
+        name: such as package-0 or package-0-die-1; a zone within a package is package-0/dram.
+        readable: whether this process can read it.
+        note: where it is; if it cannot be read, why and what helps.
+        file: energy_uj, in microjoules since some moment.
+        range_uJ: where it starts again at 0; None where the kernel does not say.
+        counted: whether it may be added to others. Cores and uncore are held by their package, and psys holds all
+            packages; DRAM is held by none.
+    """
+
+    name: str
+    readable: bool
+    note: str
+    file: Path | None = None
+    range_uJ: int | None = None
+    counted: bool = True
+
+
+def powercap_root() -> Path:
+    """Where the kernel shows its counters: $DISTILBENCH_POWERCAP_ROOT, else /sys/class/powercap."""
+    return Path(os.environ.get("DISTILBENCH_POWERCAP_ROOT") or POWERCAP)
+
+
+def rapl_counters(root: Path | None = None) -> list[Counter]:
+    """The RAPL counters under `root` (`powercap_root()` when not given), packages first, each followed by its zones."""
+    folder = root or powercap_root()
+    found = [zone for depth in ("*", "*/*") for zone in folder.glob(depth) if ZONE.fullmatch(zone.name)]
+    zones = {zone.name: zone for zone in found}  # the kernel shows a zone within a package in both places
+    ordered = [zones[name] for name in sorted(zones, key=lambda name: [int(n) for n in name.split(":")[1:]])]
+    names = {zone.name: _name(zone) for zone in ordered}
+    return [_counter(zone, names) for zone in ordered]
+
+
+def _name(zone: Path) -> str:
+    try:
+        return (zone / "name").read_text().strip()
+    except OSError:
+        return zone.name
+
+
+def _counter(zone: Path, names: dict[str, str]) -> Counter:
+    package, _, below = zone.name.rpartition(":") if zone.name.count(":") > 1 else ("", "", "")
+    own, file = names[zone.name], zone / "energy_uj"
+    name = f"{names.get(package, package)}/{own}" if below else own
+    counted = own == "dram" if below else own != "psys"
+    try:
+        file.read_text()
+    except PermissionError:
+        return Counter(name, False, f"{file} is for root only; `chmod a+r` it, or ask the site", counted=counted)
+    except OSError as error:
+        return Counter(name, False, f"{file}: {error.strerror}", counted=counted)
+    return Counter(name, True, str(file), file, _range_uJ(zone), counted)
+
+
+def _range_uJ(zone: Path) -> int | None:
+    try:
+        return int((zone / "max_energy_range_uj").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+class Meter:
+    """Adds up the joules of the counters that may be added.
+
+    A counter starts again at 0 after `range_uJ`; `update` must be called at least once in that time (a package of 200 W
+    takes about twenty minutes).
+
+    Args:
+        counters: of `rapl_counters`.
+
+    Raises:
+        RunError: none of them can be read.
+    """
+
+    def __init__(self, counters: list[Counter]) -> None:
+        self.counters = [counter for counter in counters if counter.readable and counter.counted]
+        if not self.counters:
+            raise RunError("no energy counter can be read here: `distilbench doctor` says why")
+        self.energy_J = {counter.name: 0.0 for counter in self.counters}
+        self._last = self._read()
+
+    def _read(self) -> list[int]:
+        return [int(counter.file.read_text()) for counter in self.counters]
+
+    def update(self) -> dict[str, float]:
+        """Reads all counters; returns the joules of each since the meter was made.
+
+        Raises:
+            RunError: a counter went back and does not say its range.
+        """
+        now = self._read()
+        for counter, before, after in zip(self.counters, self._last, now, strict=True):
+            if after < before and counter.range_uJ is None:
+                raise RunError(f"{counter.note} went back from {before} to {after} µJ and does not say its range")
+            self.energy_J[counter.name] += (after - before + (counter.range_uJ if after < before else 0)) / 1e6
+        self._last = now
+        return dict(self.energy_J)
+
+
+def power_W(counters: list[Counter], seconds: float = 0.5) -> dict[str, float]:
+    """Mean power of each counter that may be added, over a short while."""
+    meter, start = Meter(counters), time.monotonic()
+    time.sleep(seconds)
+    joules, took = meter.update(), time.monotonic() - start
+    return {name: value / took for name, value in joules.items()}
+
+
+def unavailable_reason() -> str | None:
+    """Why no RAPL counter can be used here; None when one can."""
+    counters = rapl_counters()
+    if not counters:
+        return f"no RAPL counter at {powercap_root()} (a virtual machine, or a kernel without powercap)"
+    if not any(counter.readable and counter.counted for counter in counters):
+        return f"RAPL cannot be read: {counters[0].note}"
+    return None

@@ -1,0 +1,72 @@
+"""What the machine did while iterations ran: clock, temperature, throttling, neighbours; read between whole cycles."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from statistics import mean
+
+from distilbench import neighbours
+from distilbench.collectors.nvml import Gpu
+
+SYS_CPU = Path("/sys/devices/system/cpu")
+SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")  # psutil's names of what sits on a CPU
+BLOCK_S = 1.0
+
+
+class Telemetry:
+    """Reads the machine at most once a second, never while an iteration is timed.
+
+    Args:
+        gpu: the GPU that the model runs on, if any.
+    """
+
+    def __init__(self, gpu: Gpu | None = None) -> None:
+        self.gpu = gpu
+        self._look, self._throttles = neighbours.look(), cpu_throttles()
+
+    def block(self, least_s: float = BLOCK_S) -> dict[str, float | int | None]:
+        """Columns for the last iteration of a block; empty where the last block ended less than `least_s` ago."""
+        if time.monotonic() - self._look.clock_s < least_s:
+            return {}
+        look, throttles = neighbours.look(), cpu_throttles()
+        meanwhile = neighbours.between(self._look, look)
+        since = throttles - self._throttles if throttles is not None and self._throttles is not None else None
+        self._look, self._throttles = look, throttles
+        found = {name: meanwhile[name] for name in ("foreign_cores", "stolen_cores")}
+        found |= {"cpu_MHz": cpu_MHz(), "cpu_temperature_C": cpu_temperature_C(), "cpu_throttles": since}
+        return found | (self.gpu.state() if self.gpu else {})
+
+
+def cpu_MHz() -> float | None:
+    """Mean clock of the usable cores; None where the kernel shows none (in most virtual machines).
+
+    /proc/cpuinfo is no substitute: without cpufreq it shows the nominal clock, whatever the core does.
+    """
+    clocks = [_number(SYS_CPU / f"cpu{core}" / "cpufreq" / "scaling_cur_freq") for core in os.sched_getaffinity(0)]
+    known = [clock for clock in clocks if clock]
+    return mean(known) / 1e3 if known else None
+
+
+def cpu_throttles() -> int | None:
+    """How often heat or power slowed the usable cores since boot; None where the kernel does not count it."""
+    folders = [SYS_CPU / f"cpu{core}" / "thermal_throttle" for core in os.sched_getaffinity(0)]
+    counts = [_number(folder / "core_throttle_count") for folder in folders]
+    return sum(known) if (known := [count for count in counts if count is not None]) else None
+
+
+def cpu_temperature_C() -> float | None:
+    """The hottest sensor on the CPU; None where there is none."""
+    import psutil
+
+    sensors = psutil.sensors_temperatures()
+    readings = [reading.current for name in SENSORS for reading in sensors.get(name, [])]
+    return max(readings, default=None)
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,93 @@
+"""What a record derives from its repetition's readings: the worker writes it, and `verify` computes it again."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from distilbench import paths
+from distilbench.stats import half_width
+
+NO_QUEUE = "on a CPU nothing queues: samples/s of forwards one after the other is the steady state"
+NO_REQUESTS = "no requests were timed: the run has no texts"
+NO_DEVICE_CLOCK = "a CPU has no clock of its own: on this device the host's time is the time of the forward"
+
+
+def timing_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A record's timing numbers from its iterations (rows of the parquet file)."""
+    forwards = of_kind(rows, "forward")
+    timed = [row for row in forwards if not row["warmup"]]
+    total_ms, samples = math.fsum(row["latency_ms"] for row in timed), sum(row["samples"] for row in timed)
+    device_ms = [row["latency_device_ms"] for row in timed]
+    on_device = device_ms[0] is not None
+    cycles: dict[int, list[float]] = {}
+    for row in timed:
+        cycles.setdefault(row["cycle"], []).append(row["latency_ms"])
+    return {
+        "n_warmup": len(forwards) - len(timed),
+        "n_iterations": len(timed),
+        "n_cycles": len(cycles),
+        "latency_ms": median(row["latency_ms"] for row in timed),
+        "latency_device_ms": median(device_ms) if on_device else None,
+        "latency_device_ms_reason": None if on_device else NO_DEVICE_CLOCK,
+        "latency_per_sample_ms": total_ms / samples,
+        "throughput_samples_per_s": samples / total_ms * 1e3,
+        "median_half_width": half_width([median(times) for times in cycles.values()]),
+        **_request_fields(of_kind(rows, "request")),
+        **_steady_fields(of_kind(rows, "steady"), on_device),
+    }
+
+
+def of_kind(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Files of the first version hold forwards only, and do not say so."""
+    return [row for row in rows if (row.get("kind") or "forward") == kind]
+
+
+def _request_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    if not rows:
+        return {"latency_request_ms": None, "latency_request_ms_reason": NO_REQUESTS, "request": None}
+    parts = {name: [row[name] for row in rows] for name in ("tokenise_ms", "transfer_ms", "postprocess_ms")}
+    parts["forward_ms"] = [row["latency_ms"] for row in rows]
+    whole = [math.fsum(values) for values in zip(*parts.values(), strict=True)]
+    split = {name: median(values) for name, values in parts.items()}
+    return {"latency_request_ms": median(whole), "latency_request_ms_reason": None, "request": {"n": len(rows)} | split}
+
+
+def _steady_fields(rows: list[dict[str, Any]], on_device: bool) -> dict[str, Any]:
+    name = "throughput_steady_samples_per_s"
+    if not rows:
+        return {name: None, f"{name}_reason": "no cycle without fences was timed" if on_device else NO_QUEUE}
+    rate = sum(row["samples"] for row in rows) / math.fsum(row["latency_ms"] for row in rows) * 1e3
+    return {name: rate, f"{name}_reason": None}
+
+
+def energy_fields(found: dict[str, Any], source: str) -> dict[str, Any]:
+    """A record's joules from its windows (`records.Energy` as plain data) and the source to report.
+
+    Net energy is gross energy less the mean of both idle baselines over the same time.
+    """
+    windows = found["windows"]
+    gross = [window["joules"][source] for window in windows]
+    idle_W = (found["idle_before_W"][source] + found["idle_after_W"][source]) / 2
+    seconds, samples = math.fsum(w["seconds"] for w in windows), sum(w["samples"] for w in windows)
+    net = None if source == "modelled" else (math.fsum(gross) - idle_W * seconds) / samples
+    return {
+        "energy_J": math.fsum(gross) / len(gross),
+        "energy_per_sample_J": math.fsum(gross) / samples,
+        "energy_net_per_sample_J": net,
+        "energy_net_per_sample_J_reason": "a given power knows no idle" if net is None else None,
+    }
+
+
+def classification_fields(rows: list[dict[str, Any]], random_weights: bool) -> dict[str, Any]:
+    """A record's accuracy and logits hash from its predictions (rows of predictions.parquet)."""
+    logits = np.array([row["logits"] for row in rows], dtype=np.float32)
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    return {
+        "logits_sha256": paths.sha256_bytes(logits.tobytes()),
+        "accuracy": None if random_weights else right / len(rows),
+        "accuracy_reason": "random weights classify nothing" if random_weights else None,
+    }

@@ -1,0 +1,113 @@
+"""Tables behind the main one: tails of the latency, parts of a request, phases of memory, the roofline, the control."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from distilbench import paths
+from distilbench.report.tables import milliseconds
+from distilbench.runs import Run
+from distilbench.stats import PERCENTILES
+
+
+def tails(table: pd.DataFrame) -> pd.DataFrame:
+    """Percentiles of single iterations, in ms; those that too few iterations bear stand in brackets.
+
+    Args:
+        table: as `load.table` gives it, like all of this module.
+    """
+    return _rows(table, "iterations_ms", _tail)
+
+
+def _tail(found: dict[str, Any]) -> dict[str, str]:
+    row = {"n": f"{found['n']:,}"}
+    for p in PERCENTILES:
+        text = milliseconds(found[f"p{p}"])
+        row[f"p{p} (ms)"] = text if found[f"p{p}_licensed"] else f"({text})"
+    return row | {"outliers": str(found.get("outliers", "–"))}
+
+
+def requests(table: pd.DataFrame) -> pd.DataFrame:
+    """Parts of a synchronous request from text to label, in ms, and the share that is not the forward."""
+    return _rows(table, "request", _request)
+
+
+def _request(found: dict[str, Any]) -> dict[str, str]:
+    parts = {name: found[f"{name}_ms"] for name in ("tokenise", "transfer", "forward", "postprocess")}
+    shown = {f"{name} (ms)": f"{value:.3g}" for name, value in parts.items()}
+    return shown | {"not the forward": f"{1 - parts['forward'] / sum(parts.values()):.1%}"}
+
+
+def memory(table: pd.DataFrame) -> pd.DataFrame:
+    """Memory by phase, in MiB: of the device that the model runs on."""
+    return _rows(table, "memory", _memory)
+
+
+def _memory(found: dict[str, Any]) -> dict[str, str]:
+    unit = "cuda" if found["loaded_cuda_MiB"] is not None else "rss"
+    row = {"libraries": _MiB(found["started_rss_MiB"])} if unit == "rss" else {}
+    names = {"model loaded": "loaded", "peak of the first forward": "first_peak", "peak after it": "steady_peak"}
+    row |= {shown: _MiB(found[f"{name}_{unit}_MiB"]) for shown, name in names.items()}
+    return row | {"above the loaded model": _MiB(found[f"delta_{unit}_MiB"])}
+
+
+def _MiB(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
+
+
+def roofline(table: pd.DataFrame) -> pd.DataFrame:
+    """Rates that a cell reached, what bounds it, and how much of that bound it reached."""
+    return _rows(table, "roofline", _roofline)
+
+
+def _roofline(found: dict[str, Any]) -> dict[str, str]:
+    return {
+        "GFLOP/s": f"{found['flops_per_s'] / 1e9:.3g}",
+        "GB/s": f"{found['bytes_per_s'] / 1e9:.3g}",
+        "FLOP/byte": f"{found['flops_per_byte']:.3g}",
+        "bound by": found["bound"],
+        "share of the bound": f"{found['fraction']:.0%}",
+    }
+
+
+def ceilings(chosen: list[Run]) -> list[str]:
+    """What the machines of these runs can do at best, one sentence each."""
+    said = []
+    for run in chosen:
+        if found := paths.read_json(run.folder / "summary.json").get("ceilings"):
+            rates = [f"{rate / 1e9:.3g} GFLOP/s in {dtype}" for dtype, rate in found["matrix_flops_per_s"].items()]
+            copying = f"copying {found['copy_bytes_per_s'] / 1e9:.3g} GB/s"
+            said.append(f"- Ceilings measured in run {run.run_id}: {', '.join(rates)}; {copying}.")
+    return said
+
+
+def control(summary: dict[str, Any]) -> str | None:
+    """What the control cell says of the run, in a sentence; None where there is none."""
+    found = summary.get("control")
+    if not found or found["ratio"] is None:
+        return None
+    interval = found["ratio_interval_95"]
+    span = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    verdict = {
+        "SAME": "rightly called the same",
+        "AMBIGUOUS": "so differences of this size mean nothing here",
+    }.get(found["verdict"], f"a false {found['verdict']}: differences of this size mean nothing here")
+    return (
+        f"control: {found['cell']['control_of']}, measured under a second name, took {found['ratio']:.3f} times as long"
+        f"{span}, {verdict}"
+    )
+
+
+def _rows(table: pd.DataFrame, column: str, shown: Any) -> pd.DataFrame:
+    """One row per cell that has the column; machine and variant where they vary."""
+    keys = {"machine": "machine", "variant": "variant", "length_policy": "length", "batch_size": "batch size"}
+    rows = []
+    for row in table.to_dict("records"):
+        if isinstance(found := row.get(column), dict):
+            rows.append({title: str(row[key]) for key, title in keys.items()} | shown(found))
+    if not rows:
+        return pd.DataFrame({"nothing": ["this was not measured"]})
+    frame = pd.DataFrame(rows)
+    return frame.drop(columns=[name for name in ("machine", "variant") if frame[name].nunique() == 1])
