@@ -53,6 +53,8 @@ def limits(root: Path = ROOT) -> dict[str, str | None]:
     quota = _tightest(two, root, "cpu.max", _share) or _version_1_quota(root)
     memory = _tightest(two, root, "memory.max", _number) or _version_1_memory(root)
     cores = next((said for folder in two for up in _upwards(folder, root) if (said := _said(up, CPUSET))), None)
+    one = [root / "cpuset" / own for kind, own in memberships() if "cpuset" in kind]
+    cores = cores or next((said for folder in one if (said := _said(folder, "cpuset.effective_cpus"))), None)
     return {"cpu.max": quota, "memory.max": memory, CPUSET: cores}
 
 
@@ -130,8 +132,9 @@ class PeakMemory:
             self._file.write("reset")
             self._file.flush()
             self.reason = None
-        except OSError as error:
-            self._file, self.reason = None, f"{file} cannot be reset: {error.strerror}"
+        except OSError as error:  # before Linux 6.12 it opens, and refuses what is written
+            self.reason = f"{file} cannot be reset: {error.strerror}"
+            self._file = None
 
     def bytes(self) -> int | None:
         """The peak so far; None with a reason."""

@@ -110,7 +110,7 @@ def verify_run(reference: RunName = "latest", results_root: ResultsRoot = "", as
     if as_json:
         _print_json({"run_id": found.run_id, "problems": problems})
     elif not problems:
-        count = len(found.repetitions())
+        count = len(found.measured())
         print(f"run {found.run_id}: {count} repetitions computed again from their raw files, no difference")
     else:
         print("\n".join(problems))
@@ -163,7 +163,7 @@ def show(
             return
         if form:
             raise DistilbenchError(f"run {found.run_id} is unfinished: there is no table yet")
-        done = len(found.finished())
+        done = len(found.measured())
         print(f"run {found.run_id} is {status['state']}, {done} repetitions done. {status['message']}")
         print(f"go on with: distilbench run {found.config['study']} --resume {found.run_id}")
         return

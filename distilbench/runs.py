@@ -16,6 +16,7 @@ from distilbench.errors import RunError
 from distilbench.params import NOT_DESIGN, Resolved, StudyParams
 from distilbench.records import (
     FINAL,
+    MEASURED,
     PREDICTIONS,
     Cell,
     Repetition,
@@ -153,6 +154,10 @@ class Run:
     def finished(self) -> dict[tuple[str, str, int], Repetition]:
         """The repetitions that need not be done again, by key."""
         return {record.key: record for record in self.repetitions() if record.status in FINAL}
+
+    def measured(self) -> list[Repetition]:
+        """The finished repetitions that have numbers."""
+        return [record for record in self.finished().values() if record.status in MEASURED]
 
     def commit(self, record: Repetition, predictions: list[dict[str, Any]] | None = None) -> None:
         """Makes a repetition count: predictions first, its line last (the line is the commit)."""

@@ -325,6 +325,16 @@ def test_constant_power_is_integrated_to_power_times_time(monkeypatch):
     assert source.parts == ["GPU GPU-7, every 10 ms"]
 
 
+def test_a_window_shorter_than_a_sample_has_one_at_each_end(monkeypatch):
+    monkeypatch.setattr(energy, "SAMPLE_S", 60)
+    source = NvmlPower(FakeGpu(power_W=(999.0, 100.0, 300.0)))
+    before = time.perf_counter()
+    source.begin()
+    time.sleep(0.01)
+    joules = source.end()
+    assert 200 * 0.01 <= joules <= 200 * (time.perf_counter() - before)
+
+
 def test_the_samples_of_one_window_are_not_those_of_the_next(monkeypatch):
     monkeypatch.setattr(energy, "SAMPLE_S", 0.01)
     source = NvmlPower(FakeGpu())
@@ -549,6 +559,12 @@ def test_the_hosts_counters_alone_do_not_measure_a_gpu(powercap):
     assert named("cuda:0", gpu=FakeGpu(refused, refused)) == []
 
 
+def test_slurm_counts_the_node_with_its_gpus(powercap, slurm):
+    add_zone(powercap, "0", "package-0")
+    refused = (DeviceError("MIG is on"),)
+    assert named("cuda:0", gpu=FakeGpu(refused, refused)) == ["slurm"]
+
+
 def test_the_reason_on_a_cpu_is_none_as_soon_as_it_has_a_counter(powercap):
     assert unavailable_reason("cpu").startswith(f"no RAPL counter at {powercap} ")
     add_zone(powercap, "0", "package-0")
@@ -675,3 +691,27 @@ def test_the_source_to_report_fails_the_window_at_any_moment_with_its_name(fails
     windows = Windows([FakeSource("a", 5.0, fails=fails), FakeSource("b", 1.0)])
     with pytest.raises(RunError, match=f"^a: {fails} failed$"):
         windows.over(windows.poll)
+
+
+def test_work_that_fails_leaves_no_thread_that_samples():
+    sampled = NvmlPower(FakeGpu())
+    windows = Windows([sampled, FakeSource("b", 1.0)])
+
+    def work() -> None:
+        raise ValueError("the work broke")
+
+    with pytest.raises(ValueError, match="the work broke"):
+        windows.over(work)
+    assert not sampled._thread.is_alive()
+    sampled.abandon()  # once more does no harm
+
+
+def test_a_source_that_never_began_can_be_abandoned():
+    windows = Windows([FakeSource("a", 1.0, fails="begin"), NvmlPower(FakeGpu())])
+    with pytest.raises(RunError, match=r"^a: begin failed$"):
+        windows.over(lambda: None)
+
+
+def test_why_there_is_no_gpu_is_said():
+    found, why = sources("cuda:0", None, no_gpu="NVML: no permission")
+    assert (found, why) == ([], "NVML: no permission; not inside a SLURM job")

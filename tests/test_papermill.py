@@ -68,7 +68,7 @@ def test_with_an_output_path_the_run_holds_the_same_notebook(papermill, tmp_path
     assert "summary = sweep.sweep" in kept.read_text(), "the whole of it"
     assert run.status["state"] == "ok"
     assert run.config["parameters"]["batch_sizes"] == [4]
-    assert len(run.finished()) == 2
+    assert len(run.measured()) == 2
     assert verify.problems(run.folder) == []
 
 

@@ -38,7 +38,7 @@ def tiny():
 def small(monkeypatch):
     """Products and copies that take microseconds."""
     monkeypatch.setattr(roofline, "SHAPES", ((16, 32, 8), (64, 64, 64)))
-    monkeypatch.setattr(roofline, "COPIED_BYTES", {"cpu": 2**16})
+    monkeypatch.setattr(roofline, "COPIED_BYTES", 2**16)
 
 
 # ------------------------------------------------------------------ counted
@@ -65,33 +65,35 @@ def test_flops_grow_with_the_batch_and_faster_than_the_length():
 
 
 def bytes_by_hand(rows: int) -> int:
-    """Bytes of the tiny model's float32 weights with this many rows of the word table, and of its 512 int64 positions.
+    """Bytes of the tiny model's float32 weights with this many rows of the tables of words and positions together.
 
-    Words, positions, the norm after them; per layer four projections, two of the feed-forward block and two norms; the
-    head's two products. Every product has a bias.
+    Rows, the norm after them; per layer four projections, two of the feed-forward block and two norms; the head's two
+    products. Every product has a bias.
     """
-    embeddings = (rows + 512) * D + 2 * D
+    embeddings = rows * D + 2 * D
     layer = 4 * (D * D + D) + (D * HIDDEN + HIDDEN) + (HIDDEN * D + D) + 2 * 2 * D
     head = (D * D + D) + (D * 2 + 2)
-    return 4 * (embeddings + LAYERS * layer + head) + 512 * 8
+    return 4 * (embeddings + LAYERS * layer + head)
 
 
 def test_bytes_by_hand(tiny):
-    assert tiny.info.memory_bytes == bytes_by_hand(VOCABULARY), "else the count by hand is wrong"
-    ids_and_mask = 2 * 6 * 8 * 2
-    assert roofline.forward_bytes(tiny, 2, 6) == bytes_by_hand(12) + ids_and_mask
+    whole = bytes_by_hand(VOCABULARY + 512) + 512 * 8  # and the numbers of the positions, which no forward needs
+    assert tiny.info.memory_bytes == whole, "else the count by hand is wrong"
+    ids = torch.arange(12).reshape(2, 6)
+    assert roofline.forward_bytes(tiny, ids) == bytes_by_hand(12 + 6) + 12 * 16
 
 
-def test_more_tokens_than_words_do_not_read_more_than_the_table(tiny):
-    assert roofline.forward_bytes(tiny, 10, 20) == bytes_by_hand(VOCABULARY) + 200 * 16
+def test_a_word_that_stands_twice_is_read_once(tiny):
+    assert roofline.forward_bytes(tiny, torch.zeros(2, 6, dtype=torch.int64)) == bytes_by_hand(1 + 6) + 12 * 16
 
 
 def test_half_the_precision_moves_half_the_weights(tiny):
     module = DistilBertForSequenceClassification(tiny_config()).to(torch.bfloat16)
     held = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     half = SimpleNamespace(module=module, info=SimpleNamespace(memory_bytes=held))
-    whole = 512 * 8 + 12 * 16  # positions, ids and mask are as long as before
-    assert roofline.forward_bytes(half, 2, 6) - whole == (roofline.forward_bytes(tiny, 2, 6) - whole) / 2
+    ids = torch.arange(12).reshape(2, 6)
+    moved = [roofline.forward_bytes(model, ids) - ids.numel() * 16 for model in (half, tiny)]
+    assert moved[0] == moved[1] / 2
 
 
 def test_a_cycle_costs_what_its_batches_cost(tiny):
@@ -99,7 +101,7 @@ def test_a_cycle_costs_what_its_batches_cost(tiny):
     tensors = [(torch.zeros(shape, dtype=torch.int64),) * 2 for shape in shapes]
     assert roofline.cycle_cost(tiny, tensors) == {
         "flops_per_cycle": sum(roofline.forward_flops(tiny.module.config, *shape) for shape in shapes),
-        "bytes_per_cycle": sum(roofline.forward_bytes(tiny, *shape) for shape in shapes),
+        "bytes_per_cycle": sum(roofline.forward_bytes(tiny, ids) for ids, _ in tensors),
     }
     assert roofline.cycle_cost(tiny, tensors[:1])["flops_per_cycle"] == 2179584, "what torch counts for 2 x 8"
 
@@ -145,17 +147,19 @@ def test_work_on_a_device_is_timed_between_two_fences(monkeypatch):
     assert steps[2:-1] == ["fence cuda:1", "clock", "work", "fence cuda:1", "clock"] * 3
 
 
-def test_the_best_run_is_at_least_as_fast_as_the_average():
+def test_the_best_run_is_faster_than_the_average():
     taken = []
 
     def work() -> None:
+        """Busy for 0.2, 0.4 and 0.6 ms in turn."""
         start = time.perf_counter()
-        torch.ones(2**14).cumsum(0)
+        while time.perf_counter() < start + (1 + len(taken) % 3) * 2e-4:
+            pass
         taken.append(time.perf_counter() - start)
 
     best_s = roofline._fastest(work, CPU, 0.02)
     assert len(taken) > 4
-    assert min(taken[1:]) <= best_s <= sum(taken) / len(taken)
+    assert min(taken[1:]) <= best_s < sum(taken[1:]) / len(taken[1:])
 
 
 def test_rates_follow_from_work_and_time(monkeypatch, small):

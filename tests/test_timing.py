@@ -105,6 +105,11 @@ def test_it_goes_on_while_the_times_fall():
     assert made.warm_up() == {"cycles": 5, "seconds": pytest.approx(8 * 0.16), "settled": True}
 
 
+def test_all_cycles_are_looked_at_and_not_only_the_last_two():
+    made = timed(chain(cycles_of(80, 80, 80, 80, 20, 20), repeat(10.0)), warmup_cycles=8)
+    assert made.warm_up()["cycles"] == 10, "at the eighth, two of 20 ms stand against two of 10 ms"
+
+
 def test_batches_of_unequal_cost_are_no_reason_to_go_on():
     made = timed(cycle(range(1, BATCHES + 1)))
     assert made.warm_up()["cycles"] == 2, "both halves went over the same batches"

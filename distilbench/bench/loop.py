@@ -55,13 +55,18 @@ class Loop:
         A cap of 0 asks for no proof: the floors alone count.
         """
         protocol, cycles = self.protocol, []
+        spent_s, next_test = 0.0, 0
         while True:
             cycles.append(self._cycle(len(cycles), warmup=True))
-            spent_s = sum(map(sum, cycles)) / 1e3
+            spent_s += sum(cycles[-1]) / 1e3
             if len(cycles) < protocol["warmup_cycles"] or spent_s < protocol["warmup_seconds"]:
                 continue
+            at_cap = spent_s >= protocol["warmup_max_seconds"]
+            if len(cycles) < next_test and not at_cap:
+                continue
+            next_test = len(cycles) * 1.1  # the test itself takes time, which no cycle counts
             done = settled(cycles) if protocol["warmup_max_seconds"] else None
-            if done is not False or spent_s >= protocol["warmup_max_seconds"]:
+            if done is not False or at_cap:
                 return {"cycles": len(cycles), "seconds": spent_s, "settled": done}
 
     def measure(self) -> None:
@@ -100,12 +105,19 @@ class Loop:
         return [row["latency_ms"] for row in self.rows[first:]]
 
 
-def slowed(forward: Callable[..., Any], share: float) -> Callable[..., Any]:
-    """For calibration: a forward that takes `share` of its own time longer, busily: a core at rest wakes up slower."""
+def slowed(forward: Callable[..., Any], share: float, fence: Callable[[], None] = lambda: None) -> Callable[..., Any]:
+    """For calibration: a forward that takes `share` of its own time longer, busily: a core at rest wakes up slower.
+
+    Args:
+        forward: what to slow down.
+        share: of its time.
+        fence: waits until the forward is done, where it returns earlier.
+    """
 
     def forward_and_wait(*pair: Any) -> Any:
         start = time.perf_counter_ns()
         result = forward(*pair)
+        fence()
         until = start + (time.perf_counter_ns() - start) * (1 + share)
         while time.perf_counter_ns() < until:
             pass

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from distilbench.bench.loop import slowed
+from distilbench.device import synchronize
 from distilbench.errors import ModelError
 from distilbench.models import LoadedModel, load_model
 
@@ -26,7 +28,10 @@ class Variant:
     def load(self, **model: Any) -> LoadedModel:
         """Loads the model so that it executes in this way."""
         loaded = load_model(**model, attention=self.attention, autocast=self.autocast, compile=self.compile)
-        return replace(loaded, forward=slowed(loaded.forward, self.slow_down)) if self.slow_down else loaded
+        if not self.slow_down:
+            return loaded
+        fence = partial(synchronize, torch.device(loaded.info.device))
+        return replace(loaded, forward=slowed(loaded.forward, self.slow_down, fence))
 
 
 VARIANTS = {

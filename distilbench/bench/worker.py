@@ -169,7 +169,7 @@ def measure(job: Job) -> dict[str, Any]:
     if phases:
         return fields | _memory(loaded, work, phases, (loaded_rss, loaded_cuda), gpu, no_gpu)
     if job.identity["pass"] == "energy":
-        return fields | _energy(job, loaded, work, device, gpu)
+        return fields | _energy(job, loaded, work, device, gpu, no_gpu)
     return fields | _timing(job, loaded, work, device, gpu)
 
 
@@ -212,14 +212,14 @@ def _memory(
 
 
 def _energy(
-    job: Job, loaded: LoadedModel, work: Workload, device: torch.device, gpu: nvml.Gpu | None
+    job: Job, loaded: LoadedModel, work: Workload, device: torch.device, gpu: nvml.Gpu | None, no_gpu: str | None
 ) -> dict[str, Any]:
     """Joules over windows of whole cycles.
 
     Raises:
         Unavailable: nothing measures energy here.
     """
-    used, why = energy.sources(job.model["device"], gpu, job.protocol["modelled_power_W"])
+    used, why = energy.sources(job.model["device"], gpu, job.protocol["modelled_power_W"], no_gpu)
     if not used:
         raise Unavailable(f"nothing measures energy here: {why}")
     found = energy_pass.measure(job.protocol, loaded, work.tensors, device, used)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -42,6 +43,9 @@ class Source:
 
     def poll(self) -> None:
         """Called about once a second in a window: a counter that starts again must be seen each time it does."""
+
+    def abandon(self) -> None:
+        """Gives a window up."""
 
     def tick_ms(self) -> float | None:
         """Time between two updates; None where there is nothing that ticks."""
@@ -90,10 +94,13 @@ class PyRapl(Source):
     name, scope = "pyrapl", "host"
 
     def __init__(self) -> None:
+        handlers = list(logging.root.handlers)
         try:
             import pyRAPL
         except ImportError:
             raise DistilbenchError("pyRAPL is not installed (extra `rapl`)") from None
+        finally:
+            logging.root.handlers = handlers  # it adds one of its own, to warn of a database that nobody asked for
         try:
             pyRAPL.setup()
         except Exception as error:  # a bare PermissionError, or an exception of its own without a message
@@ -155,6 +162,7 @@ class NvmlPower(Source):
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu, self.parts = gpu, [f"GPU {gpu.uuid}, every {SAMPLE_S * 1e3:g} ms"]
+        self._thread: threading.Thread | None = None
         gpu.power_W()
 
     def begin(self) -> None:
@@ -175,9 +183,13 @@ class NvmlPower(Source):
                 self._problem = error
                 return
 
+    def abandon(self) -> None:
+        if self._thread:
+            self._stop.set()
+            self._thread.join()
+
     def end(self) -> float:
-        self._stop.set()
-        self._thread.join()
+        self.abandon()
         if self._problem:
             raise self._problem
         self._sample()
@@ -256,18 +268,21 @@ class Modelled(Source):
         return self.power_W * (time.perf_counter() - self._start)
 
 
-def sources(device: str, gpu: Gpu | None = None, modelled_power_W: float | None = None) -> tuple[list[Source], str]:
+def sources(
+    device: str, gpu: Gpu | None = None, modelled_power_W: float | None = None, no_gpu: str | None = None
+) -> tuple[list[Source], str]:
     """Everything that measures the energy of work on `device` here, the one to report first; and why others do not.
 
     Args:
         device: cpu or cuda:N.
         gpu: the GPU behind it.
         modelled_power_W: what to fall back to where nothing measures; None: nothing.
+        no_gpu: why there is no `gpu`.
     """
     kinds: list[Callable[[], Source]] = [Rapl, PyRapl, Slurm]
     if device != "cpu":
         kinds = [lambda: NvmlCounter(gpu), lambda: NvmlPower(gpu), Rapl, Slurm] if gpu else [Slurm]
-    found, reasons = [], []
+    found, reasons = [], [no_gpu] if no_gpu and device != "cpu" else []
     for kind in kinds:
         try:
             found.append(kind())
@@ -280,7 +295,7 @@ def sources(device: str, gpu: Gpu | None = None, modelled_power_W: float | None 
     return found, "; ".join(reasons)
 
 
-def unavailable_reason(device: str, gpu_reason: str = "") -> str | None:
+def unavailable_reason(device: str) -> str | None:
     """Why nothing measures the energy of work on `device`, without loading torch; None when something does."""
     if device == "cpu":
         why = rapl.unavailable_reason()
@@ -314,9 +329,14 @@ class Windows:
             RunError: the source to report did not count.
         """
         start = time.perf_counter()
-        self._each("begin")
-        result = work()
-        joules = self._each("end")
+        try:
+            self._each("begin")
+            result = work()
+            joules = self._each("end")
+        except BaseException:
+            for source in self.used:
+                source.abandon()
+            raise
         seconds = time.perf_counter() - start
         for source in list(self.used):
             if joules[source.name] <= 0:

@@ -50,7 +50,10 @@ def cpu_MHz() -> float | None:
 
 
 def cpu_throttles() -> int | None:
-    """How often heat or power slowed the usable cores since boot; None where the kernel does not count it."""
+    """How often heat slowed the usable cores since boot; None where the kernel does not count it.
+
+    Both threads of a core show its count: what matters is whether it grows.
+    """
     folders = [SYS_CPU / f"cpu{core}" / "thermal_throttle" for core in os.sched_getaffinity(0)]
     counts = [_number(folder / "core_throttle_count") for folder in folders]
     return sum(known) if (known := [count for count in counts if count is not None]) else None

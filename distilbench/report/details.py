@@ -72,15 +72,16 @@ def _roofline(found: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def ceilings(chosen: list[Run]) -> list[str]:
-    """What the machines of these runs can do at best, one sentence each."""
+def roofline_caption(chosen: list[Run]) -> str:
+    """What the rates of the roofline table stand against."""
     said = []
     for run in chosen:
         if found := paths.read_json(run.folder / "summary.json").get("ceilings"):
             rates = [f"{rate / 1e9:.3g} GFLOP/s in {dtype}" for dtype, rate in found["matrix_flops_per_s"].items()]
-            copying = f"copying {found['copy_bytes_per_s'] / 1e9:.3g} GB/s"
-            said.append(f"- Ceilings measured in run {run.run_id}: {', '.join(rates)}; {copying}.")
-    return said
+            copying = f"{found['copy_bytes_per_s'] / 1e9:.3g} GB/s copying"
+            said.append(f"{', '.join(rates)}, {copying}" + (f" (run {run.run_id})" if len(chosen) > 1 else ""))
+    against = f"against ceilings measured in the run: {'; '.join(said)}" if said else "no ceilings were measured"
+    return f"Rates reached, {against}"
 
 
 def control(summary: dict[str, Any]) -> str | None:

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from distilbench import paths
-from distilbench.records import MEASURED
 from distilbench.report import findings, load
 from distilbench.runs import Run
 
@@ -56,7 +55,7 @@ def _about(run: Run) -> dict[str, Value]:
         "samples_per_cycle": params["samples_per_cycle"],
         "repetitions": params["repetitions"],
         "memory_repetitions": params["memory_repetitions"],
-        "processes": sum(record.status in MEASURED for record in run.finished().values()),
+        "processes": len(run.measured()),
         "batch_size_first": min(params["batch_sizes"]),
         "batch_size_last": max(params["batch_sizes"]),
         "torch": env["packages"]["torch"],
