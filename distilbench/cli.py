@@ -234,11 +234,18 @@ def publish(
 ) -> None:
     """Put a finished run into the report: its files into results/published/, its analysis into book/studies/.
 
+    A calibration is given by its folder; the report's chapter "Can you trust the ruler?" shows it.
+
     Refused: runs that are unfinished, failed, not of the full profile, of uncommitted code, or not verifiable.
     """
     from distilbench import runs
     from distilbench.report import publish as publishing
 
+    if (Path(reference) / "checks.jsonl").is_file():
+        from distilbench.bench import calibrate as calibrating
+
+        print(f"{'calibration':>12}  {calibrating.publish(Path(reference).resolve())}")
+        return
     page, folder = publishing.publish(runs.find(reference, results_root), name, replace)
     print(f"{'page':>12}  {page}")
     print(f"{'run':>12}  {folder}")
@@ -282,6 +289,35 @@ def analyse(
         print(f"- {sentence}")
     print(f"\n{'plots':>12}  {charts.folder_of(chosen)}")
     print(f"{'notebook':>12}  {chain.analysis_of(chosen)}")
+
+
+@app.command()
+def calibrate(
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute (the default).")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Minutes: pools that license rates.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="An hour: the pool is a sweep of a real model.")] = False,
+    results_root: ResultsRoot = "",
+    as_json: AsJson = False,
+) -> None:
+    """Test the instrument itself on known truths: overhead, sleeps, allocations, equal things, slow-downs, intervals.
+
+    Exit code 1 where it is off.
+    """
+    from distilbench import paths
+    from distilbench.bench import calibrate as calibrating
+
+    chosen = [name for name, given in (("quick", quick), ("full", full), ("deep", deep)) if given]
+    if len(chosen) > 1:
+        raise ParameterError(f"--{' and --'.join(chosen)} exclude each other: give one of them")
+    folder = calibrating.calibrate(chosen[0] if chosen else "quick", results_root)
+    summary = paths.read_json(folder / "summary.json")
+    if as_json:
+        _print_json(summary)
+    else:
+        _print_table(calibrating.table(summary))
+        print(f"\n{'calibration':>12}  {folder}")
+    if off := [check["check"] for check in summary["checks"] if check["ok"] is False]:
+        raise DistilbenchError(f"the instrument is off: {'; '.join(off)} (on a busy machine, try again on a quiet one)")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -494,6 +495,38 @@ def test_five_kills_of_a_real_sweep_at_any_moment(tmp_path, monkeypatch):
     run = design.start(resolved)
     sweep.sweep(run, resolved)
     healthy(only_run(tmp_path), resolved)
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_random_moments_change_nothing(stand_in, tmp_path, monkeypatch):
+    """Of the sweep or of its worker, on a null workload; in the end the run is as an undisturbed one."""
+    monkeypatch.setenv("STAND_IN_SECONDS", "0.1")
+    moments = random.Random(30)
+    given = {"batch_sizes": [1, 2], "repetitions": 25, "passes": ["timing"]}
+    run, resolved = start(tmp_path / "disturbed", **given)
+    before, kills = b"", 0
+    while kills < 30:
+        with in_another_process(run, resolved) as parent:
+            wait_for(lambda: run.in_use)
+            time.sleep(moments.uniform(0.0, 1.0))
+            victims = descendants(parent.pid, "standin_worker") if moments.random() < 0.5 else []
+            for victim in victims or [parent]:
+                victim.kill()
+            kills += 1
+            time.sleep(0.1 if victims else 0)
+            parent.kill()
+            parent.wait()
+        now = run.raw.read_bytes() if run.raw.exists() else b""
+        assert now.startswith(before), "what was committed stays"
+        before = now
+    assert before.count(b"\n") < 50, "it was disturbed to the end"
+    measure(run, resolved)
+    healthy(run, resolved)
+    other, same = start(tmp_path / "undisturbed", **given)
+    measure(other, same)
+    assert run.config["design_hash"] == other.config["design_hash"]
+    assert run.config["cells"] == other.config["cells"]
+    assert sorted(record.key for record in run.measured()) == sorted(record.key for record in other.measured())
 
 
 def test_an_interrupted_sweep_says_so_and_is_gone_on_with(stand_in, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
-"""`python -m distilbench.bench JOB.json`: one repetition (see `worker`); `... ceilings JOB.json`: see `roofline`.
+"""`python -m distilbench.bench JOB.json`: one repetition (see `worker`); `... ceilings JOB.json`: see `roofline`;
+`... busy JOB.json` and `... allocate JOB.json`: see `busywork` and `calibrate`.
 
 Tied to its parent first: loading what a measurement needs takes seconds, in which a lone worker would go unnoticed.
 """
@@ -24,7 +25,11 @@ def tie_to_parent() -> None:
 if __name__ == "__main__":
     tie_to_parent()
     if sys.argv[1] == "ceilings":
-        from distilbench.bench import roofline as task
+        from distilbench.bench.roofline import main as task
+    elif sys.argv[1] == "busy":
+        from distilbench.bench.busywork import main as task
+    elif sys.argv[1] == "allocate":
+        from distilbench.bench.calibrate import allocate as task
     else:
-        from distilbench.bench import worker as task
-    sys.exit(task.main(Path(sys.argv[-1])))
+        from distilbench.bench.worker import main as task
+    sys.exit(task(Path(sys.argv[-1])))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import vl_convert
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
-from sphinx.util.docutils import SphinxRole
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from distilbench import paths
+from distilbench.bench import calibrate
 from distilbench.report import charts, publish
 
 STATIC = Path(__file__).parent / "static"
@@ -32,6 +36,38 @@ class Quoted(SphinxRole):
             return [nodes.problematic(self.rawtext, self.rawtext)], [error]
         cited, messages = self.inliner.parse(f"{{cite:p}}`{matched[2]}`", self.lineno, None, nodes.inline())
         return [nodes.Text(f"{matched[1]} "), *cited], messages
+
+
+class Calibration(SphinxDirective):
+    """The table of the newest published calibration of a depth: {calibration} full."""
+
+    required_arguments = 1
+    option_spec: ClassVar = {"name": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        """The table, computed again from the calibration's readings."""
+        folder = calibrate.published(self.arguments[0])
+        if folder is None:
+            raise self.error(f"no calibration of depth {self.arguments[0]!r} is published")
+        if found := calibrate.problems(folder):
+            raise self.error(f"calibration {folder.name} disagrees with its readings: {found[0]}")
+        self.env.note_dependency(str(folder / "summary.json"))
+        rows = calibrate.table(paths.read_json(folder / "summary.json"))
+        caption = calibrate.caption(folder)
+        table = nodes.table("", nodes.title(caption, caption), classes=["db-prose"])
+        group = nodes.tgroup(cols=len(rows.columns))
+        table += group
+        group += [nodes.colspec(colwidth=1) for _ in rows.columns]
+        head, body = nodes.thead(), nodes.tbody()
+        group += [head, body]
+        head += _row(rows.columns)
+        body += [_row(row) for row in rows.itertuples(index=False)]
+        self.add_name(table)
+        return [table]
+
+
+def _row(values: Iterable[str]) -> nodes.row:
+    return nodes.row("", *(nodes.entry("", nodes.paragraph(text=value)) for value in values))
 
 
 def refuse_unbacked_pages(app: Sphinx) -> None:
@@ -91,6 +127,7 @@ def remove_a_page_that_is_no_longer_there(app: Sphinx, exception: Exception | No
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers everything with Sphinx."""
     app.add_role("quoted", Quoted())
+    app.add_directive("calibration", Calibration)
     app.connect("builder-inited", refuse_unbacked_pages)
     app.connect("builder-inited", add_static_files)
     app.connect("env-get-outdated", pages_with_taken_numbers)

@@ -68,8 +68,9 @@ def _about(run: Run) -> dict[str, Value]:
 def _of_the_machine(run: Run) -> dict[str, Value]:
     summary, found = paths.read_json(run.folder / "summary.json"), {}
     if ceilings := summary.get("ceilings"):
-        found |= {f"ceiling_{dtype}_flops": rate for dtype, rate in ceilings["matrix_flops_per_s"].items()}
-        found["ceiling_copy_bytes"] = ceilings["copy_bytes_per_s"]
+        rates = ceilings["matrix_flops_per_s"].items()
+        found |= {f"ceiling_{dtype}_GFLOP_per_s": rate / 1e9 for dtype, rate in rates}
+        found["ceiling_copy_GB_per_s"] = ceilings["copy_bytes_per_s"] / 1e9
     if (control := summary.get("control")) and control["ratio_interval_95"]:
         low, high = control["ratio_interval_95"]
         found |= {"control_ratio": control["ratio"], "control_low": low, "control_high": high}

@@ -1,0 +1,339 @@
+"""The instrument tested on known truths: overhead, sleeps, allocations, equal things, slow-downs, intervals.
+
+A calibration is a folder of its own, results/calibration/<run_id>/: config.json, env.json, checks.jsonl (one line per
+reading) and summary.json (what it says of the instrument, a pure function of the others).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from distilbench import environment, params, paths, traces, verify
+from distilbench.bench.busywork import PROTOCOL
+from distilbench.bench.loop import Loop
+from distilbench.collectors.latency import HostClock
+from distilbench.collectors.telemetry import Telemetry
+from distilbench.errors import RunError
+from distilbench.progress import Progress
+from distilbench.runs import Run, new_run_id
+from distilbench.stats import wilson_interval
+
+BUSY = (sys.executable, "-m", "distilbench.bench", "busy")
+ALLOCATE = (sys.executable, "-m", "distilbench.bench", "allocate")
+SLEEPS_MS = (1.0, 10.0, 100.0)
+ALLOCATIONS_MiB = (64, 512)
+SLOWED = {"slowed-2": 0.02, "slowed-5": 0.05, "slowed-10": 0.10}  # variants of a sweep, and their shares
+SEED = 17
+#: Repetitions in the pool, and its slow-downs.
+DEPTHS = {"quick": (20, (0.05,)), "full": (60, (0.02, 0.05, 0.10)), "deep": (60, (0.02, 0.05, 0.10))}
+
+
+class Still(Telemetry):
+    """Reads nothing between cycles: for what is too short to be disturbed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def block(self, least_s: float = 0.0) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+
+def calibrate(depth: str, results_root: str = "") -> Path:
+    """Runs all checks of that depth; returns the calibration's folder.
+
+    Args:
+        depth: quick (under a minute), full (minutes), or deep: the pool is a sweep of a real model (most of an hour),
+            which is gone on with where it was interrupted.
+        results_root: folder of run folders.
+    """
+    swept = sweep(results_root) if depth == "deep" else None
+    folder = paths.results_root(results_root) / "calibration" / new_run_id("cpu")
+    config = {
+        "schema_version": 1, "run_id": folder.name, "kind": "calibration", "depth": depth,
+        "created": environment.now(), "repetitions": DEPTHS[depth][0], "protocol": PROTOCOL, "seed": SEED,
+        "sweep": swept.run_id if swept else None,
+    }  # fmt: skip
+    paths.write_json(folder / "env.json", environment.capture())
+    paths.write_json(folder / "config.json", config)
+    checks: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+        "overhead": overhead,
+        "sleep": sleeps,
+        "allocation": lambda: allocations(folder),
+        "pool": lambda: of_sweep(swept) if swept else pool(folder, *DEPTHS[depth], SEED),
+    }
+    progress = Progress(len(checks))
+    for name, check in checks.items():
+        for reading in check():
+            paths.append_line(folder / "checks.jsonl", json.dumps({"check": name} | reading))
+        progress.step(name)
+    paths.write_json(folder / "summary.json", summarise(folder))
+    return folder
+
+
+def sweep(results_root: str = "") -> Run:
+    """The pool of a deep calibration: one cell of the embedded model and its slowed variants, as any sweep."""
+    from distilbench.bench import design
+    from distilbench.bench.sweep import sweep as measure
+
+    given = {
+        "profile": "full", "source": "embedded", "variants": ["sdpa", *SLOWED], "batch_sizes": [8],
+        "length_policies": ["fixed-32"], "samples_per_cycle": 64, "passes": ["timing"], "control": False,
+        "repetitions": DEPTHS["deep"][0], "warmup_seconds": 0.5, "warmup_max_seconds": 5.0, "min_seconds": 1.0,
+        "max_seconds": 3.0, "ceiling_s": 0.0, "results_root": results_root,
+    }  # fmt: skip
+    resolved = params.resolve("distilbert", given)
+    run = design.start(resolved)
+    measure(run, resolved)
+    return run
+
+
+def of_sweep(run: Run) -> Iterator[dict[str, Any]]:
+    """Readings of the pool from the repetitions of a sweep."""
+    shares = {"sdpa": 0.0} | SLOWED
+    for record in run.measured():
+        settled = record.warmup.settled if record.warmup else None
+        told = {"latency_ms": record.latency_ms, "n_iterations": record.n_iterations, "settled": settled}
+        yield {"slow_down": shares[record.variant], "repetition": record.repetition} | told
+
+
+# ------------------------------------------------------------------ readings
+
+
+def overhead(cycles: int = 400) -> Iterator[dict[str, Any]]:
+    """A model that does nothing: what a reading adds to a time, and what the loop takes around it, in µs."""
+    for _ in range(5):
+        loop = Loop(PROTOCOL, [lambda: None] * 8, [1] * 8, HostClock(), Still())
+        start = time.perf_counter()
+        for cycle in range(cycles):
+            loop._cycle(cycle, warmup=False)
+        spent_us = (time.perf_counter() - start) * 1e6
+        readings_us = [row["latency_ms"] * 1e3 for row in loop.rows]
+        yield {"reading_us": median(readings_us), "loop_us": spent_us / len(readings_us)}
+
+
+def sleeps() -> Iterator[dict[str, Any]]:
+    """Forwards that sleep for a known time."""
+    for wanted_ms in SLEEPS_MS:
+        loop = Loop(PROTOCOL, [lambda ms=wanted_ms: time.sleep(ms / 1e3)] * 8, [1] * 8, HostClock(), Still())
+        for cycle in range(1 if wanted_ms > 50 else 5):
+            loop._cycle(cycle, warmup=False)
+        yield {"wanted_ms": wanted_ms, "measured_ms": median(row["latency_ms"] for row in loop.rows)}
+
+
+def allocations(folder: Path) -> Iterator[dict[str, Any]]:
+    """Processes that take a known amount of memory after their model, which is nothing."""
+    for wanted_MiB in ALLOCATIONS_MiB:
+        yield {"wanted_MiB": wanted_MiB} | _in_a_process(ALLOCATE, folder, {"MiB": wanted_MiB})
+
+
+def pool(folder: Path, repetitions: int, slow_downs: tuple[float, ...], seed: int) -> Iterator[dict[str, Any]]:
+    """Fresh processes of one workload and of slowed ones, interleaved in shuffled rounds."""
+    order = random.Random(seed)
+    for repetition in range(repetitions):
+        shares = [0.0, *slow_downs]
+        order.shuffle(shares)
+        for share in shares:
+            found = _in_a_process(BUSY, folder, {"slow_down": share})
+            yield {"slow_down": share, "repetition": repetition} | found
+
+
+def _in_a_process(command: tuple[str, ...], folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """What a fresh process finds; its arithmetic has one thread, so that two cores suffice for it and the rest."""
+    file = folder / "job.json"
+    paths.write_json(file, job)
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    env = os.environ | threads | {"DISTILBENCH_PARENT": str(os.getpid())}
+    subprocess.run([*command, str(file)], env=env, check=True)
+    result = paths.read_json(file.with_suffix(".result.json"))
+    file.unlink()
+    file.with_suffix(".result.json").unlink()
+    return result
+
+
+def allocate(job_file: Path) -> int:
+    """Takes memory between two marks, as the memory pass does with a forward, and says what it saw."""
+    import torch
+
+    from distilbench.collectors.memory import Phases, rss_MiB
+
+    job, phases = json.loads(job_file.read_text()), Phases(torch.device("cpu"))
+    phases.mark("load")
+    before = rss_MiB()
+    block = np.ones(job["MiB"] * 2**20, dtype=np.uint8)
+    phases.mark("first")
+    found = {"measured_MiB": phases.peaks_rss_MiB.get("first", phases.highest_rss_MiB) - before, "bytes": block.nbytes}
+    paths.write_json(job_file.with_suffix(".result.json"), found)
+    return 0
+
+
+# ------------------------------------------------------------------ what they say
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """summary.json of a calibration: each check with truth, reading, bound and verdict; computed from its readings."""
+    readings = [json.loads(line) for line in (folder / "checks.jsonl").read_text().splitlines()]
+    by_check: dict[str, list[dict[str, Any]]] = {}
+    for reading in readings:
+        by_check.setdefault(reading["check"], []).append(reading)
+    config = paths.read_json(folder / "config.json")
+    pooled: dict[float, list[float]] = {}
+    for reading in by_check.get("pool", []):
+        pooled.setdefault(reading["slow_down"], []).append(reading["latency_ms"])
+    return {
+        "schema_version": 1,
+        "run_id": config["run_id"],
+        "depth": config["depth"],
+        "checks": [
+            *_overhead_says(by_check.get("overhead", [])),
+            *map(_sleep_says, by_check.get("sleep", [])),
+            *map(_allocation_says, by_check.get("allocation", [])),
+            *judged(pooled, config["seed"]),
+            *coverage(),
+        ],
+    }
+
+
+def _says(check: str, truth: str, measured: str, bound: str, ok: bool | None, **numbers: Any) -> dict[str, Any]:
+    """One check; `ok` is None where a number is reported and nothing is demanded."""
+    return {"check": check, "truth": truth, "measured": measured, "bound": bound, "ok": ok} | numbers
+
+
+def _overhead_says(readings: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for name, what in (("reading_us", "added to a time"), ("loop_us", "around an iteration")):
+        if values := [reading[name] for reading in readings]:
+            middle = median(values)
+            yield _says(f"overhead {what}", "0 µs", f"{middle:.2f} µs", "below 5 µs", middle < 5, us=middle)
+
+
+SLACK_MS = 0.15  # the kernel may wake a sleeper 50 µs late (prctl(2), PR_SET_TIMERSLACK), and a virtual machine later
+
+
+def _sleep_says(reading: dict[str, Any]) -> dict[str, Any]:
+    wanted, measured = reading["wanted_ms"], reading["measured_ms"]
+    ok = -0.001 <= measured - wanted <= 0.01 * wanted + SLACK_MS
+    bound = f"1 % and {SLACK_MS:g} ms of timer slack"
+    return _says(f"sleep of {wanted:g} ms", f"{wanted:g} ms", f"{measured:.3f} ms", bound, ok, ms=measured)
+
+
+def _allocation_says(reading: dict[str, Any]) -> dict[str, Any]:
+    wanted, measured = reading["wanted_MiB"], reading["measured_MiB"]
+    ok = abs(measured / wanted - 1) <= 0.02
+    return _says(f"allocation of {wanted} MiB", f"{wanted} MiB", f"{measured:.1f} MiB", "2 %", ok, MiB=measured)
+
+
+def judged(pooled: dict[float, list[float]], seed: int, size: int = 10, rounds: int = 500) -> list[dict[str, Any]]:
+    """How often disjoint groups of a pool are told apart: equal ones (a false verdict) and slowed ones (a true one).
+
+    The rates are over many cuts of the pool into groups. These share repetitions, so the Wilson interval counts as many
+    comparisons as one cut has: those are independent.
+
+    Args:
+        pooled: medians of processes by slow-down.
+        seed: of the cuts.
+        size: repetitions in a group, the default of a full run.
+        rounds: cuts.
+    """
+    base = pooled.get(0.0, [])
+    if len(base) < 2 * size:
+        bound = f"needs a pool of {2 * size} repetitions, this one has {len(base)}"
+        return [_says("equal things told apart", "never", "–", bound, None)]
+    rates = traces.told_apart(base, None, size, rounds, seed)
+    false = rates.get("FASTER", 0.0) + rates.get("SLOWER", 0.0)
+    found = [_rate("equal things told apart", "never", false, len(base) // size // 2, at_most=0.05)]
+    for share in sorted(set(pooled) - {0.0}):
+        rates = traces.told_apart(base, pooled[share], size, rounds, seed)
+        n = min(len(base), len(pooled[share])) // size
+        demanded = 0.95 if share >= 0.05 else None
+        found.append(_rate(f"slow-down of {share:.0%} found", "always", rates.get("SLOWER", 0.0), n, at_least=demanded))
+    return found
+
+
+def _rate(
+    check: str, truth: str, rate: float, n: int, at_most: float | None = None, at_least: float | None = None
+) -> dict[str, Any]:
+    low, high = wilson_interval(round(rate * n), n)
+    bound, ok = "reported", None
+    if at_most is not None:
+        bound, ok = f"interval reaches {at_most:.0%} or below", low <= at_most
+    if at_least is not None:
+        bound, ok = f"interval reaches {at_least:.0%} or above", high >= at_least
+    measured = f"{rate:.1%} ({n} independent comparisons: {low:.0%} to {high:.0%})"
+    return _says(check, truth, measured, bound, ok, rate=rate, comparisons=n, interval=[low, high])
+
+
+def coverage(repetitions: int = 10) -> Iterator[dict[str, Any]]:
+    """How often 95 % intervals hold the truth on simulated traces; seeded, the same on every machine."""
+    for kind in traces.KINDS:
+        share = traces.coverage(kind, repetitions)
+        demanded = kind != "two-mode"
+        bound = "93 % to 97 %" if demanded else "reported"
+        ok = 0.93 <= share <= 0.97 if demanded else None
+        check = f"intervals of {repetitions} repetitions, {kind} traces"
+        yield _says(check, "95 %", f"{share:.1%}", bound, ok, share=share)
+
+
+def table(summary: dict[str, Any]) -> pd.DataFrame:
+    """One row per check, every value as text."""
+    words = {True: "ok", False: "OFF", None: "reported"}
+    titles = ("check", "truth", "measured", "bound")
+    rows = [{name: check[name] for name in titles} | {"verdict": words[check["ok"]]} for check in summary["checks"]]
+    return pd.DataFrame(rows)
+
+
+def publish(folder: Path) -> Path:
+    """Copies a calibration into results/published/, for the report; the ones of its depth that were there are removed.
+
+    Raises:
+        RunError: its code is in no commit, or its summary does not follow from its readings.
+    """
+    git = paths.read_json(folder / "env.json")["git"]
+    if git["dirty"] or not git["sha"]:
+        raise RunError(f"calibration {folder.name} cannot be published: its code is in no commit")
+    if found := problems(folder):
+        raise RunError(f"calibration {folder.name} cannot be published: {found[0]}")
+    depth = paths.read_json(folder / "config.json")["depth"]
+    before = [other for other in _published() if paths.read_json(other / "config.json")["depth"] == depth]
+    target = paths.published_root() / "calibration" / folder.name
+    shutil.copytree(folder, target, dirs_exist_ok=True)
+    for other in before:
+        if other != target:
+            shutil.rmtree(other)
+    return target
+
+
+def published(depth: str) -> Path | None:
+    """The published calibration of that depth."""
+    return next((f for f in _published() if paths.read_json(f / "config.json")["depth"] == depth), None)
+
+
+def _published() -> list[Path]:
+    return sorted(file.parent for file in (paths.published_root() / "calibration").glob("*/summary.json"))
+
+
+def caption(folder: Path) -> str:
+    """What a table of a calibration is of."""
+    config, env = paths.read_json(folder / "config.json"), paths.read_json(folder / "env.json")
+    cores = len(env["cpu"]["affinity"])
+    return (
+        f"distilbench calibrate --{config['depth']} on {env['cpu']['model']}, {cores} cores, {config['created'][:10]}; "
+        f"pool of {config['repetitions']} processes of each slow-down"
+    )
+
+
+def problems(folder: Path) -> list[str]:
+    """What summary.json says otherwise than its readings do; none: it can be believed."""
+    return verify.differences(paths.read_json(folder / "summary.json"), summarise(folder), "summary.json")

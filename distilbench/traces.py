@@ -1,0 +1,73 @@
+"""Traces whose truth is known, and groups drawn from a pool of real ones: what intervals and verdicts are tried on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from distilbench.stats import ratio_interval, t_interval, verdict_of
+
+KINDS = ("smooth", "drifting", "spiky", "two-mode")
+
+
+def processes(kind: str, generator: np.random.Generator, trials: int, repetitions: int, n: int = 60) -> np.ndarray:
+    """Medians of simulated repetitions of n iterations each of about 100 ms, each process 1 % its own.
+
+    Args:
+        kind: smooth (normal noise of 1 %), drifting (each process by a slope of its own, as clocks and temperatures
+            do), spiky (one iteration in twenty takes half as long again) or two-mode (one process in four is 10 %
+            slower, as where memory or a neighbour fell badly).
+        generator: of random numbers.
+        trials, repetitions: how many.
+
+    Returns:
+        ms, float64 (trials, repetitions).
+    """
+    own = 100 * (1 + 0.01 * generator.standard_normal((trials, repetitions, 1)))
+    noise = generator.standard_normal((trials, repetitions, n))
+    if kind == "drifting":
+        slope = 0.02 * generator.standard_normal((trials, repetitions, 1))
+        return np.median(own * (1 + slope * np.linspace(-1, 1, n)) + noise, axis=2)
+    if kind == "spiky":
+        noise = noise + 50 * (generator.random(noise.shape) < 0.05)
+    if kind == "two-mode":
+        own = own * (1 + 0.1 * (generator.random(own.shape) < 0.25))
+    return np.median(own + noise, axis=2)
+
+
+def coverage(kind: str, repetitions: int, trials: int = 4000, seed: int = 20261122) -> float:
+    """How often the interval of that many repetitions holds the truth, where it claims 0.95."""
+    generator = np.random.default_rng(seed)
+    truth = processes(kind, generator, trials, 10).mean()
+    simulated = processes(kind, generator, trials, repetitions)
+    return float(np.mean([low <= truth <= high for low, high in map(t_interval, simulated)]))
+
+
+def told_apart(
+    one: Sequence[float], other: Sequence[float] | None, size: int, rounds: int, seed: int
+) -> dict[str, float]:
+    """Share of each verdict over pairs of disjoint groups that are drawn from a pool, again and again.
+
+    Args:
+        one: medians of repetitions.
+        other: those of something else; None: both groups of a pair come from `one`, so that a verdict other than SAME
+            or AMBIGUOUS is false.
+        size: repetitions in a group.
+        rounds: how often the pool is cut into groups.
+        seed: of the cuts.
+    """
+    generator, verdicts = np.random.default_rng(seed), Counter[str]()
+    for _ in range(rounds):
+        first = _groups(generator.permutation(one), size)
+        if other is None:
+            pairs = zip(first[::2], first[1::2], strict=False)
+        else:
+            pairs = zip(first, _groups(generator.permutation(other), size), strict=False)
+        verdicts.update(verdict_of(ratio_interval(base, compared)) for base, compared in pairs)
+    return {verdict: count / verdicts.total() for verdict, count in verdicts.items()}
+
+
+def _groups(values: np.ndarray, size: int) -> list[np.ndarray]:
+    return [values[i : i + size] for i in range(0, len(values) - size + 1, size)]

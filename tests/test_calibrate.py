@@ -1,0 +1,200 @@
+"""The instrument on known truths: readings on this machine, and verdicts on readings that are made up."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import synthetic
+
+from distilbench import params, paths, runs
+from distilbench.bench import calibrate, design
+from distilbench.bench.busywork import PROTOCOL
+from distilbench.errors import RunError
+from distilbench.records import Warmup
+
+
+def says(checks, check: str) -> dict:
+    return next(found for found in checks if found["check"].startswith(check))
+
+
+# ------------------------------------------------------------------ readings
+
+
+def test_a_forward_that_does_nothing_takes_almost_nothing():
+    readings = list(calibrate.overhead(cycles=50))
+    assert len(readings) == 5
+    assert all(0 < reading["reading_us"] < reading["loop_us"] < 200 for reading in readings)
+
+
+def test_sleeps_are_read_as_long_as_they_are(monkeypatch):
+    monkeypatch.setattr(calibrate, "SLEEPS_MS", (1.0, 5.0))
+    for reading in calibrate.sleeps():
+        assert reading["wanted_ms"] <= reading["measured_ms"] < 2 * reading["wanted_ms"] + 5
+
+
+def test_an_allocation_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(calibrate, "ALLOCATIONS_MiB", (64,))
+    (reading,) = calibrate.allocations(tmp_path)
+    assert reading["bytes"] == 64 * 2**20
+    assert reading["measured_MiB"] == pytest.approx(64, rel=0.02)
+    assert list(tmp_path.iterdir()) == [], "nothing of it stays"
+
+
+def test_the_pool_is_interleaved_and_slowed_where_it_should_be(tmp_path, monkeypatch):
+    asked = []
+
+    def process(command, folder, job):
+        asked.append(job["slow_down"])
+        return {"latency_ms": 1 + job["slow_down"]}
+
+    monkeypatch.setattr(calibrate, "_in_a_process", process)
+    readings = list(calibrate.pool(tmp_path, 3, (0.02, 0.05, 0.10), seed=1))
+    assert [reading["slow_down"] for reading in readings] == asked
+    rounds = [asked[i : i + 4] for i in range(0, 12, 4)]
+    assert all(sorted(one) == [0.0, 0.02, 0.05, 0.10] for one in rounds)
+    assert len({tuple(one) for one in rounds}) > 1, "shuffled round by round"
+
+
+def test_the_workload_in_a_process_of_its_own_can_be_slowed(tmp_path):
+    plain, slow = (calibrate._in_a_process(calibrate.BUSY, tmp_path, {"slow_down": share}) for share in (0.0, 1.0))
+    assert plain["n_iterations"] >= PROTOCOL["min_iterations"]
+    assert slow["latency_ms"] > 1.4 * plain["latency_ms"]
+
+
+def test_a_sweep_is_a_pool(this_machine):
+    run = synthetic.finished_run(variants=["sdpa", "slowed-5"], batch_sizes=[2], passes=["timing"])
+    readings = list(calibrate.of_sweep(run))
+    assert sorted((r["slow_down"], r["repetition"]) for r in readings) == [(0.0, 0), (0.0, 1), (0.05, 0), (0.05, 1)]
+    assert readings[0]["latency_ms"] == run.measured()[0].latency_ms
+    assert Warmup.model_validate({"cycles": 1, "seconds": 1.0, "settled": readings[0]["settled"]}).settled is True
+
+
+def test_a_deep_calibration_sweeps_a_real_model_and_its_slowed_variants(monkeypatch, this_machine):
+    started = []
+    monkeypatch.setattr(design, "start", lambda resolved: started.append(resolved) or "run")
+    monkeypatch.setattr("distilbench.bench.sweep.sweep", lambda run, resolved: started.append(run))
+    assert calibrate.sweep() == "run"
+    asked = started[0].params
+    assert (asked.variants, asked.repetitions, asked.source) == (["sdpa", *calibrate.SLOWED], 60, "embedded")
+    assert asked.passes == ["timing"]
+    assert started[1] == "run"
+
+
+# ------------------------------------------------------------------ verdicts
+
+
+def written(folder, *readings, depth="quick"):
+    config = {"run_id": "made-up", "depth": depth, "seed": 1, "repetitions": 60, "created": "2026-11-22T10:00:00Z"}
+    paths.write_json(folder / "config.json", config)
+    (folder / "checks.jsonl").write_text("".join(json.dumps(reading) + "\n" for reading in readings))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("reading", "ok"),
+    [
+        ({"check": "overhead", "reading_us": 0.2, "loop_us": 4.9}, True),
+        ({"check": "overhead", "reading_us": 5.1, "loop_us": 4.9}, False),
+        ({"check": "sleep", "wanted_ms": 10.0, "measured_ms": 10.2}, True),
+        ({"check": "sleep", "wanted_ms": 10.0, "measured_ms": 9.9}, False),
+        ({"check": "sleep", "wanted_ms": 10.0, "measured_ms": 10.3}, False),
+        ({"check": "allocation", "wanted_MiB": 64, "measured_MiB": 65.2}, True),
+        ({"check": "allocation", "wanted_MiB": 64, "measured_MiB": 62.0}, False),
+    ],
+)
+def test_each_reading_is_judged_by_its_bound(tmp_path, monkeypatch, reading, ok):
+    monkeypatch.setattr(calibrate, "coverage", lambda: [])
+    checks = calibrate.summarise(written(tmp_path, reading))["checks"]
+    assert checks[0]["ok"] is ok
+    assert checks[0]["check"].startswith(reading["check"])
+
+
+def pool_of(*shares: float, repetitions: int = 60, spread: float = 0.005) -> dict[float, list[float]]:
+    generator = np.random.default_rng(4)
+    return {s: list(100 * (1 + s) * (1 + spread * generator.standard_normal(repetitions))) for s in shares}
+
+
+def test_a_good_instrument_finds_slow_downs_and_nothing_else():
+    checks = calibrate.judged(pool_of(0.0, 0.02, 0.05, 0.10), seed=1, rounds=50)
+    assert says(checks, "equal things")["ok"] is True
+    assert says(checks, "equal things")["comparisons"] == 3, "60 repetitions are six groups, three pairs"
+    assert (says(checks, "slow-down of 5%")["ok"], says(checks, "slow-down of 5%")["comparisons"]) == (True, 6)
+    assert says(checks, "slow-down of 10%")["rate"] == 1
+    assert says(checks, "slow-down of 2%")["ok"] is None, "as small as what counts as the same"
+
+
+def test_an_instrument_that_sees_nothing_is_off():
+    checks = calibrate.judged(pool_of(0.0, 0.05, spread=0.2), seed=1, rounds=50)
+    assert says(checks, "slow-down of 5%")["ok"] is False
+
+
+def test_an_instrument_that_sees_differences_everywhere_is_off(monkeypatch):
+    monkeypatch.setattr(calibrate.traces, "told_apart", lambda *_: {"SLOWER": 0.6, "FASTER": 0.4})
+    assert says(calibrate.judged(pool_of(0.0), seed=1), "equal things")["ok"] is False
+
+
+def test_a_small_pool_says_that_it_is_too_small():
+    (check,) = calibrate.judged(pool_of(0.0, 0.05, repetitions=19), seed=1)
+    assert (check["ok"], check["bound"]) == (None, "needs a pool of 20 repetitions, this one has 19")
+
+
+# ------------------------------------------------------------------ the whole, and the report
+
+
+@pytest.fixture
+def quick(monkeypatch, this_machine, tmp_path):
+    """A calibration whose processes are made up."""
+    found = {calibrate.BUSY: {"latency_ms": 1.0, "n_iterations": 40, "settled": True}}
+    found[calibrate.ALLOCATE] = {"measured_MiB": 64.1, "bytes": 1}
+    monkeypatch.setattr(calibrate, "ALLOCATIONS_MiB", (64,))
+    monkeypatch.setattr(calibrate, "SLEEPS_MS", (1.0,))
+    monkeypatch.setattr(calibrate, "_in_a_process", lambda command, folder, job: found[command])
+    monkeypatch.setattr(calibrate.traces, "coverage", lambda kind, repetitions: 0.95)
+    return calibrate.calibrate("quick")
+
+
+def test_a_calibration_is_a_folder_that_can_be_computed_again(quick):
+    assert {file.name for file in quick.iterdir()} == {"config.json", "env.json", "checks.jsonl", "summary.json"}
+    assert calibrate.problems(quick) == []
+    assert runs.own_runs() == [], "it is no run of a study"
+    summary = paths.read_json(quick / "summary.json")
+    summary["checks"][0]["us"] = 0.0
+    paths.write_json(quick / "summary.json", summary)
+    assert "us says 0.0" in calibrate.problems(quick)[0]
+
+
+def test_the_table_has_words(quick):
+    table = calibrate.table(paths.read_json(quick / "summary.json"))
+    assert list(table.columns) == ["check", "truth", "measured", "bound", "verdict"]
+    assert set(table["verdict"]) <= {"ok", "OFF", "reported"}
+    assert "calibrate --quick on " in calibrate.caption(quick)
+
+
+def test_only_committed_code_is_published_and_a_depth_has_one(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "published_root", lambda: tmp_path / "published")
+    env = paths.read_json(quick / "env.json")
+    paths.write_json(quick / "env.json", env | {"git": {"sha": "abc", "dirty": True}})
+    with pytest.raises(RunError, match="its code is in no commit"):
+        calibrate.publish(quick)
+    paths.write_json(quick / "env.json", env | {"git": {"sha": "abc", "dirty": False}})
+    assert calibrate.published("quick") is None
+    assert calibrate.publish(quick) == calibrate.published("quick")
+    another = quick.with_name("another")
+    quick.rename(another)
+    assert calibrate.publish(another).name == "another"
+    assert len(list((tmp_path / "published" / "calibration").iterdir())) == 1
+    (another / "checks.jsonl").write_text("")
+    with pytest.raises(RunError, match=r"cannot be published: summary\.json"):
+        calibrate.publish(another)
+
+
+@pytest.mark.slow
+def test_a_quick_calibration_of_this_machine():
+    folder = calibrate.calibrate("quick")
+    checks = paths.read_json(folder / "summary.json")["checks"]
+    assert says(checks, "overhead added")["ok"]
+    assert says(checks, "allocation of 512")["ok"]
+    assert calibrate.problems(folder) == []
+    assert params.resolve("distilbert", {"variants": list(calibrate.SLOWED)})

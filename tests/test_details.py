@@ -1,0 +1,131 @@
+"""The tables behind the main one, on numbers that one can follow."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from distilbench import paths
+from distilbench.report import details, load, tables
+from distilbench.stats import summary_of
+
+CELL = {"machine": "a machine", "variant": "sdpa", "length_policy": "fixed-32", "batch_size": 8}
+
+
+def one(**fields) -> pd.DataFrame:
+    return pd.DataFrame([CELL | fields])
+
+
+def test_tails_that_too_few_iterations_bear_stand_in_brackets():
+    found = summary_of([float(i) for i in range(1, 101)]) | {"outliers": 2}
+    row = details.tails(one(iterations_ms=found)).iloc[0].to_dict()
+    assert row == {
+        "length": "fixed-32", "batch size": "8", "n": "100", "p50 (ms)": "50.50", "p90 (ms)": "90.10",
+        "p95 (ms)": "(95.05)", "p99 (ms)": "(99.01)", "p99.9 (ms)": "(99.90)", "outliers": "2",
+    }  # fmt: skip
+
+
+def test_numbers_in_brackets_are_grey_in_every_form():
+    table = tables.Table(pd.DataFrame({"p99 (ms)": ["(12.3)"], "p50 (ms)": ["10.1"], "note": ["(a word)"]}), "c", "tab")
+    bundle = table._repr_mimebundle_()
+    grey = '<span class="db-grey">(12.3)</span>'
+    assert grey in bundle["text/markdown"]
+    assert f"<td>{grey}</td>" in bundle["text/html"]
+    assert "(12.3)" in bundle["text/plain"]
+    assert bundle["text/html"].count("db-grey") == 1, "words in brackets are words"
+
+
+def test_parts_of_a_request_add_up():
+    parts = {"n": 8, "tokenise_ms": 1.0, "transfer_ms": 0.5, "forward_ms": 8.0, "postprocess_ms": 0.5}
+    row = details.requests(one(request=parts)).iloc[0]
+    assert row["not the forward"] == "20.0%"
+    assert (row["tokenise (ms)"], row["forward (ms)"]) == ("1", "8")
+
+
+MEMORY = {
+    "started_rss_MiB": 400.0, "loaded_rss_MiB": 500.0, "first_peak_rss_MiB": 530.0, "steady_peak_rss_MiB": 540.0,
+    "delta_rss_MiB": 40.0, "loaded_cuda_MiB": None, "first_peak_cuda_MiB": None, "steady_peak_cuda_MiB": None,
+    "delta_cuda_MiB": None,
+}  # fmt: skip
+
+
+def test_memory_of_a_host():
+    row = details.memory(one(memory=MEMORY)).iloc[0].to_dict()
+    assert list(row.values())[2:] == ["400", "500", "530", "540", "40"]
+
+
+def test_memory_of_a_device_leaves_the_host_out():
+    on_device = {"loaded_cuda_MiB": 250.0, "first_peak_cuda_MiB": 300.0, "steady_peak_cuda_MiB": 290.0}
+    row = details.memory(one(memory=MEMORY | on_device | {"delta_cuda_MiB": 50.0})).iloc[0].to_dict()
+    assert list(row.values())[2:] == ["250", "300", "290", "50"]
+    assert "libraries" not in row
+
+
+def test_peaks_that_could_not_be_had_are_dashes():
+    unknown = {"first_peak_rss_MiB": None, "steady_peak_rss_MiB": None, "delta_rss_MiB": None}
+    row = details.memory(one(memory=MEMORY | unknown)).iloc[0].to_dict()
+    assert list(row.values())[2:] == ["400", "500", "–", "–", "–"]
+
+
+def test_the_roofline_has_its_share():
+    found = {
+        "bound": "compute",
+        "fraction": 0.666,
+        "flops_per_s": 2.2e11,
+        "bytes_per_s": 4.5e8,
+        "flops_per_byte": 488.9,
+    }
+    row = details.roofline(one(roofline=found)).iloc[0].to_dict()
+    assert list(row.values())[2:] == ["220", "0.45", "489", "compute", "67%"]
+
+
+def test_the_caption_of_the_roofline_says_what_it_stands_against(finished_run, make_run):
+    said = "Rates reached, no ceilings were measured"
+    assert details.roofline_caption([finished_run]) == said
+    summary = paths.read_json(finished_run.folder / "summary.json")
+    ceilings = {"matrix_flops_per_s": {"float32": 3.29e11}, "copy_bytes_per_s": 2.5e10}
+    paths.write_json(finished_run.folder / "summary.json", summary | {"ceilings": ceilings})
+    alone = details.roofline_caption([finished_run])
+    assert alone == "Rates reached, against ceilings measured in the run: 329 GFLOP/s in float32, 25 GB/s copying"
+    assert f"(run {finished_run.run_id})" in details.roofline_caption([finished_run, make_run()])
+
+
+def test_what_varies_is_shown_and_what_no_cell_has_is_said():
+    found = {"bound": "memory", "fraction": 0.5, "flops_per_s": 1e9, "bytes_per_s": 1e9, "flops_per_byte": 1.0}
+    rows = [CELL | {"roofline": found}, CELL | {"roofline": found, "machine": "another"}, CELL | {"roofline": None}]
+    two = pd.DataFrame(rows)
+    shown = details.roofline(two)
+    assert list(shown["machine"]) == ["a machine", "another"]
+    assert "variant" not in shown
+    assert details.roofline(one(roofline=None)).iloc[0, 0] == "this was not measured"
+    assert details.requests(one()).iloc[0, 0] == "this was not measured"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "interval", "said"),
+    [
+        ("SAME", [0.99, 1.01], "took 1.001 times as long (95 % interval 0.990 to 1.010), rightly called the same"),
+        ("SLOWER", [1.03, 1.05], "a false SLOWER: differences of this size mean nothing here"),
+        ("AMBIGUOUS", None, "took 1.001 times as long, so differences of this size mean nothing here"),
+    ],
+)
+def test_the_control_says_what_equal_things_differ_by(verdict, interval, said):
+    control = {"cell": {"control_of": "b008"}, "ratio": 1.001, "ratio_interval_95": interval, "verdict": verdict}
+    sentence = details.control({"control": control})
+    assert sentence.startswith("control: b008, measured under a second name, took ")
+    assert said in sentence
+
+
+def test_without_a_control_nothing_is_said():
+    assert details.control({"control": None}) is details.control({}) is None
+    assert details.control({"control": {"cell": {}, "ratio": None}}) is None
+
+
+def test_a_full_run_judges_its_control(make_run):
+    run = make_run(control=True, repetitions=5)
+    summary = paths.read_json(run.folder / "summary.json")
+    assert summary["control"]["ratio"] == 1
+    assert summary["control"]["verdict"] == "SAME"
+    assert summary["control"]["cell"]["control_of"] == "sdpa-float32-longest-b001"
+    assert [cell["cell"] for cell in summary["cells"]] == ["sdpa-float32-longest-b001", "sdpa-float32-longest-b004"]
+    assert any("rightly called the same" in line for line in load.unsaid([run]))
