@@ -242,9 +242,11 @@ def publish(
     from distilbench.report import publish as publishing
 
     if (Path(reference) / "checks.jsonl").is_file():
-        from distilbench.bench import calibrate as calibrating
-
-        print(f"{'calibration':>12}  {calibrating.publish(Path(reference).resolve())}")
+        if name or replace:
+            raise ParameterError(
+                "--name and --replace are for runs: a calibration takes the place of that of its depth"
+            )
+        print(f"{'calibration':>12}  {publishing.publish_calibration(Path(reference).resolve())}")
         return
     page, folder = publishing.publish(runs.find(reference, results_root), name, replace)
     print(f"{'page':>12}  {page}")
@@ -294,7 +296,7 @@ def analyse(
 @app.command()
 def calibrate(
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute (the default).")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Minutes: pools that license rates.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Minutes: larger pools, smaller slow-downs.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="An hour: the pool is a sweep of a real model.")] = False,
     results_root: ResultsRoot = "",
     as_json: AsJson = False,

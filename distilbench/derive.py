@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distilbench import paths
-from distilbench.stats import half_width
+from distilbench.stats import half_width, settled
 
 NO_QUEUE = "on a CPU nothing queues: samples/s of forwards one after the other is the steady state"
 NO_REQUESTS = "no requests were timed: the run has no texts"
@@ -39,6 +39,23 @@ def timing_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
         **_request_fields(of_kind(rows, "request")),
         **_steady_fields(of_kind(rows, "steady"), on_device),
     }
+
+
+def warmup_of(rows: list[dict[str, Any]], tested: bool) -> dict[str, Any]:
+    """A record's `warmup` from its iterations (`records.Warmup` as plain data).
+
+    Args:
+        rows: of the parquet file.
+        tested: whether a proof was asked for.
+    """
+    cycles: dict[int, list[float]] = {}
+    for row in of_kind(rows, "forward"):
+        if row["warmup"]:
+            cycles.setdefault(row["cycle"], []).append(row["latency_ms"])
+    seconds = 0.0
+    for times in cycles.values():
+        seconds += sum(times) / 1e3
+    return {"cycles": len(cycles), "seconds": seconds, "settled": settled(list(cycles.values())) if tested else None}
 
 
 def of_kind(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -13,12 +13,20 @@ BUSY = {
     "foreign_cores": (0.2, "other processes used {:.1f} cores while it was timed"),
     "stolen_cores": (0.05, "the hypervisor gave {:.2f} cores to others while it was timed"),
 }
+WIDE = 0.05  # from which half-width on it is said that a median is hardly known
+AGREE = 0.05  # within which two sources of energy agree
 COMPARABLE = (("pyrapl", "rapl"), ("nvml-power", "nvml-counter"))  # sources of energy that measure the same thing
 SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80  # nvmlClocksThrottleReason: power cap, slowdown of hardware or software
 
 
-def doubts_of(timing: list[Repetition], cell: dict[str, Any]) -> list[str]:
-    """What a reader must know beside the number."""
+def doubts_of(timing: list[Repetition], cell: dict[str, Any], params: dict[str, Any]) -> list[str]:
+    """What a reader must know beside the numbers of a cell.
+
+    Args:
+        timing: its finished repetitions of that pass.
+        cell: its part of the summary.
+        params: of the run.
+    """
     doubts = []
     if 0 < len(timing) < MIN_REPETITIONS:
         doubts.append(f"{len(timing)} repetition{'s' if len(timing) > 1 else ''}: no interval")
@@ -28,6 +36,9 @@ def doubts_of(timing: list[Repetition], cell: dict[str, Any]) -> list[str]:
         )
     if any(record.warmup and record.warmup.settled is None for record in timing):
         doubts.append("whether the warm-up had settled was not tested")
+    widths = [record.median_half_width for record in timing if record.median_half_width is not None]
+    if widths and max(widths) > max(WIDE, params.get("half_width", 0)):
+        doubts.append(f"a process was cut off with its median known to {max(widths):.0%} only")
     if len({record.logits_sha256 for record in timing}) > 1:
         doubts.append("logits differ between repetitions")
     for name, (least, said) in BUSY.items():
@@ -43,10 +54,10 @@ def _telemetry_doubts(telemetry: dict[str, Any]) -> list[str]:
     for name, what in (("cpu_MHz", "CPU"), ("gpu_sm_MHz", "GPU")):
         if (clock := telemetry[name]) and clock[0] < 0.9 * clock[1]:
             doubts.append(f"the {what}'s clock went between {clock[0]:.0f} and {clock[1]:.0f} MHz")
-    if (throttles := telemetry["cpu_throttles"]) and throttles[1]:
-        doubts.append(f"the CPU was throttled {throttles[1]} times within a second")
-    if (reasons := telemetry["gpu_throttle_reasons"]) and reasons[1] & SLOWED:
-        doubts.append(f"the GPU was slowed (throttle reasons {reasons[1] & SLOWED:#x}, nvml.h)")
+    if throttles := telemetry["cpu_throttles"]:
+        doubts.append(f"the CPU was throttled for heat ({throttles} times, by all its threads together)")
+    if (reasons := telemetry["gpu_throttle_reasons"]) and reasons & SLOWED:
+        doubts.append(f"the GPU was slowed (throttle reasons {reasons & SLOWED:#x}, nvml.h)")
     if (foreign := telemetry["gpu_foreign_processes"]) and foreign[1]:
         doubts.append(f"{foreign[1]} other processes computed on the GPU")
     return doubts
@@ -55,10 +66,9 @@ def _telemetry_doubts(telemetry: dict[str, Any]) -> list[str]:
 def _roofline_doubts(roofline: dict[str, Any] | None) -> list[str]:
     if roofline is None or 0.01 <= roofline["fraction"] <= 1:
         return []
-    return [
-        f"{roofline['fraction']:.1%} of what the measured {roofline['bound']} ceiling allows: "
-        + ("above it, so that ceiling or work is wrong" if roofline["fraction"] > 1 else "suspiciously little")
-    ]
+    above = "weights may stay in a cache, or the ceiling was measured in a bad moment"
+    why = above if roofline["fraction"] > 1 else "suspiciously little"
+    return [f"{roofline['fraction']:.1%} of what the measured {roofline['bound']} ceiling allows: {why}"]
 
 
 def _energy_doubts(cell: dict[str, Any]) -> list[str]:
@@ -68,6 +78,15 @@ def _energy_doubts(cell: dict[str, Any]) -> list[str]:
     if cell["energy_windows"] < MIN_REPETITIONS:
         windows = cell["energy_windows"]
         doubts.append(f"energy: {'one window' if windows == 1 else f'{windows} windows'}, no interval")
+    else:
+        doubts.append("energy: windows of one process; its interval does not hold what differs between processes")
+    if (cores := cell["energy_foreign_cores"] or 0) > BUSY["foreign_cores"][0]:
+        doubts.append(f"energy: other processes used {cores:.1f} cores meanwhile")
+    if cell["energy_tick_ms"] is None and cell["energy_source"] in ("rapl", "nvml-counter"):
+        doubts.append("energy: how often the counter is renewed could not be seen")
+    before, after = cell["energy_idle_W"]
+    if abs(after - before) > 0.1 * max(before, after):
+        doubts.append(f"energy: at rest the machine drew {before:.1f} W before and {after:.1f} W after")
     if cell["energy_source"] in ("modelled", "nvml-power"):
         how = "modelled, not measured" if cell["energy_source"] == "modelled" else "integrated from sampled power"
         doubts.append(f"energy is {how}")
@@ -76,5 +95,5 @@ def _energy_doubts(cell: dict[str, Any]) -> list[str]:
     return doubts + [
         f"energy by {name} is {difference:+.1%} against {cell['energy_source']}"
         for name, difference in cell["energy_others"].items()
-        if (name, cell["energy_source"]) in COMPARABLE
+        if abs(difference) > AGREE
     ]

@@ -32,7 +32,6 @@ THREAD_VARIABLES = (
     "OMP_PROC_BIND",
     "OMP_PLACES",
     "MALLOC_ARENA_MAX",
-    "LD_PRELOAD",
 )
 ISA_FLAGS = (
     "avx2",
@@ -71,28 +70,33 @@ def capture() -> dict[str, Any]:
         "code_sha256": code_sha256(),
         "git": git(),
         "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
+        "preloaded": [Path(word).name for word in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()],
         "slurm": {key: value for key, value in sorted(os.environ.items()) if key.startswith(SLURM)},
     }
 
 
+#: Keys that do not matter to work on a CPU: SLURM shows another GPU to each job.
+OF_GPUS = ("driver", "visible GPUs", "gpus")
+
+
 def key_of(env: dict[str, Any]) -> dict[str, Any]:
-    """The part of an environment that repetitions of one run must share."""
+    """The part of an environment that repetitions of one run must share; without what an early env.json lacks."""
     names = ("distilbench", "torch", "transformers", "tokenizers", "numpy")
-    return {
+    key = {
         "host": env["host"]["name"],
         "cpu": env["cpu"]["model"],
         "usable cores": len(env["cpu"]["affinity"]),
         "CPU quota": env["cgroup"].get("cpu.max"),
         "visible GPUs": env.get("visible_gpus"),
         "driver": next((gpu.get("driver") for gpu in env["gpus"]), None),
+        "gpus": [gpu["name"] for gpu in env["gpus"]],
         "code": env.get("code_sha256"),
         "python": env["python"]["version"],
-        "governor": env.get("tuning", {}).get("governor"),
-        "turbo": env.get("tuning", {}).get("turbo"),
-        "container": env.get("container"),
-        "gpus": [gpu["name"] for gpu in env["gpus"]],
         **{name: env["packages"].get(name) for name in names},
     }
+    if "tuning" in env:
+        key |= {"governor": env["tuning"]["governor"], "turbo": env["tuning"]["turbo"], "container": env["container"]}
+    return key
 
 
 def cpu() -> dict[str, Any]:

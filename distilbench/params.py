@@ -188,6 +188,8 @@ class DistilbertParams(StudyParams):
                 f"size ({max(self.batch_sizes)}): a cycle goes over {MIN_BATCHES} batches or more, so that no cache "
                 "can answer"
             )
+        if "energy" in self.passes and self.energy_cells == "best" and "timing" not in self.passes:
+            raise ValueError("energy_cells is 'best', which the timing pass finds: ask for it too, or for 'all' cells")
         for least, most in (("warmup_seconds", "warmup_max_seconds"), ("min_seconds", "max_seconds")):
             if getattr(self, most) < getattr(self, least):
                 raise ValueError(

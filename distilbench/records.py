@@ -85,7 +85,7 @@ class Request(_Part):
 class MemorySplit(_Part):
     """Memory by phase, in MiB. Device fields are null on a CPU."""
 
-    started_rss_MiB: float = Field(description="resident with all libraries loaded, before the model")
+    started_rss_MiB: float = Field(description="resident with libraries and inputs, before the model")
     loaded_rss_MiB: float = Field(description="resident with the model loaded and every weight touched")
     load_peak_rss_MiB: float | None = Field(None, description="peak while loading")
     first_peak_rss_MiB: float | None = Field(None, description="peak over the first forward")
@@ -146,7 +146,7 @@ class Repetition(Cell):
         None, description="the same between two events on the device's stream, from the first kernel to the last"
     )
     latency_device_ms_reason: str | None = None
-    latency_request_ms: float | None = Field(None, description="tokenise, copy, forward, copy back; one batch")
+    latency_request_ms: float | None = Field(None, description="tokenise, copy, forward, copy back, label; one batch")
     latency_request_ms_reason: str | None = None
     latency_per_sample_ms: float | None = Field(None, description="total time over total sentences")
     latency_per_sample_ms_reason: str | None = None
@@ -167,7 +167,7 @@ class Repetition(Cell):
     peak_cuda_allocated_MiB_reason: str | None = None
     peak_cuda_reserved_MiB: float | None = Field(None, description="torch.cuda.max_memory_reserved after a reset")
     peak_cuda_reserved_MiB_reason: str | None = None
-    energy_J: float | None = Field(None, description="gross energy of the window")
+    energy_J: float | None = Field(None, description="gross energy of the window; of several, their mean")
     energy_J_reason: str | None = None
     energy_per_sample_J: float | None = None
     energy_per_sample_J_reason: str | None = None
@@ -182,7 +182,7 @@ class Repetition(Cell):
     throughput_steady_samples_per_s_reason: str | None = None
     warmup: Warmup | None = None
     median_half_width: float | None = Field(
-        None, description="of the 95 % interval of this process's median over its cycles, as a share of it"
+        None, description="stop criterion: half of the t interval over medians of cycles, as a share of their mean"
     )
     request: Request | None = None
     memory: MemorySplit | None = None

@@ -210,7 +210,9 @@ class Run:
     def _environment_changes(self) -> list[str]:
         there = environment.key_of(paths.read_json(self.folder / "env.json"))
         here = environment.key_of(environment.capture())
-        return [f"{key}: {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
+        left_out = environment.OF_GPUS if self.config["parameters"]["device"] == "cpu" else ()
+        changed = [key for key in here if key not in left_out and there.get(key) != here[key]]
+        return [f"{key}: {there.get(key)!r} there, {here[key]!r} here" for key in changed]
 
 
 def _papermill_output() -> Path | None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from distilbench import paths
 from distilbench.derive import classification_fields, of_kind
-from distilbench.doubts import doubts_of
+from distilbench.doubts import COMPARABLE, doubts_of
 from distilbench.errors import RunError
 from distilbench.params import PROFILES
 from distilbench.records import FINAL, MEASURED, MEASURED_IN, Repetition, read_parquet, read_raw
@@ -77,7 +81,7 @@ def _control(control: dict[str, Any], cells: list[dict[str, Any]], records: dict
     interval = ratio_interval(base, other) if known else None
     return {
         "cell": control,
-        "ratio": median(other) / median(base) if known else None,
+        "ratio": float(np.exp(np.mean(np.log(other)) - np.mean(np.log(base)))) if known else None,
         "ratio_interval_95": list(interval) if interval else None,
         "verdict": verdict_of(interval),
     }
@@ -115,7 +119,7 @@ def _cell_summary(
         for where in ("timing", "memory", "energy")
     }
     energy_of = mine if params.get("energy_cells") != "best" else [r for every in records.values() for r in every]
-    result: dict[str, Any] = dict(cell) | {"state": cell_state(mine, params)}
+    result: dict[str, Any] = dict(cell) | {"state": cell_state(mine, params, bool(cell.get("control_of")))}
     for name, where in MEASURED_IN.items():
         if name in ("accuracy", "logits_sha256"):
             continue
@@ -137,13 +141,14 @@ def _cell_summary(
         result[name] = median(known) if known else None
     bad = [r for r in mine if r.error and not _no_counter(r)]
     result["errors"] = [f"{r.pass_} {r.repetition}: {r.status}: {r.error}" for r in bad]
-    result["doubts"] = doubts_of(done["timing"], result)
+    result["doubts"] = doubts_of(done["timing"], result, params)
     return result
 
 
 def _iterations(by_process: list[list[float]]) -> dict[str, Any]:
-    """What single iterations say: their distribution over all processes, and where their variance comes from."""
-    every = [ms for one in by_process for ms in one]
+    """What single iterations say: their distribution, as many of each process, and where their variance comes from."""
+    shortest = min(map(len, by_process))  # the noisier a process, the longer it is measured: all count alike here
+    every = [ms for one in by_process for ms in one[:shortest]]
     like_the_one_before = [r for one in by_process if (r := autocorrelation(one)) is not None]
     split = variance_split(by_process)
     return summary_of(every) | {
@@ -219,7 +224,7 @@ def _steady(timing: list[Repetition]) -> dict[str, Any]:
 
 
 def _energy(records: list[Repetition]) -> dict[str, Any]:
-    """Source, interval over the windows, tick, idle power, and what other sources of the same scope say."""
+    """Source, interval over the windows of its process, tick, idle power, and what other sources of the same say."""
     measured = [r for r in records if r.energy]
     if not measured:
         return {"energy_source": None}
@@ -230,7 +235,8 @@ def _energy(records: list[Repetition]) -> dict[str, Any]:
     others = {}
     for name in sorted({name for window in found.windows for name in window.joules} - {source}):
         both = [w.joules for w in found.windows if name in w.joules]
-        others[name] = math.fsum(w[name] for w in both) / math.fsum(w[source] for w in both) - 1
+        if (name, source) in COMPARABLE:
+            others[name] = math.fsum(w[name] for w in both) / math.fsum(w[source] for w in both) - 1
     return {
         "energy_source": source,
         "energy_per_sample_J_range": [min(per_sample), max(per_sample)],
@@ -240,6 +246,7 @@ def _energy(records: list[Repetition]) -> dict[str, Any]:
         "energy_tick_ms": found.tick_ms,
         "energy_others": others,
         "energy_notes": found.notes,
+        "energy_foreign_cores": record.foreign_cores,
     }
 
 
@@ -253,7 +260,7 @@ def _roofline(
     if not (flops and moved and rate and cell["throughput_samples_per_s"]):
         return None
     seconds = params["samples_per_cycle"] / cell["throughput_samples_per_s"]
-    least = {"compute": flops / rate, "memory": moved / ceilings["copy_bytes_per_s"]}
+    least = {"compute": flops / rate, "memory": moved / ceilings["memory_bytes_per_s"]}
     bound = max(least, key=least.get)
     return {
         "bound": bound,
@@ -265,11 +272,18 @@ def _roofline(
 
 
 def _telemetry(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the machine did while iterations ran: lowest and highest reading; null where none could be had."""
+    """The state of the machine between timed cycles: lowest and highest reading; null where none could be had.
+
+    Throttles are added up; of masks of reasons every bit counts.
+    """
     found: dict[str, Any] = {}
     for name in TELEMETRY:
-        values = [value for row in rows if (value := row.get(name)) is not None]
+        values = [value for row in rows if not row["warmup"] and (value := row.get(name)) is not None]
         found[name] = [min(values), max(values)] if values else None
+        if values and name == "cpu_throttles":
+            found[name] = sum(values)
+        if values and name == "gpu_throttle_reasons":
+            found[name] = reduce(or_, values)
     return found
 
 
@@ -278,15 +292,18 @@ def _no_counter(record: Repetition) -> bool:
     return record.pass_ == "energy" and record.status == "unavailable"
 
 
-def cell_state(records: list[Repetition], params: dict[str, Any]) -> str:
-    """The state of a cell from its repetitions: the worst of them, or pending while some are missing."""
+def cell_state(records: list[Repetition], params: dict[str, Any], control: bool = False) -> str:
+    """The state of a cell from its repetitions: the worst of them, or pending while some are missing.
+
+    A control cell is only timed.
+    """
     states = {record.status for record in records if not _no_counter(record)}
     for state in WORST_FIRST:
         if state in states:
             return state
     wanted = {"timing": params["repetitions"], "memory": params["memory_repetitions"], "energy": 0}
     wanted["energy"] = int(params.get("energy_cells") == "all")
-    passes = ["timing"] if any(record.control_of for record in records) else params["passes"]
+    passes = ["timing"] if control else params["passes"]
     missing = any(sum(r.pass_ == where for r in records) < wanted[where] for where in passes)
     return ("running" if records else "pending") if missing else "ok"
 
@@ -299,4 +316,5 @@ def best(cells: list[dict[str, Any]]) -> dict[str, Any] | None:
         return None
     shortest = min((c["length_policy"] for c in fixed), key=lambda policy: (len(policy), policy))
     best = max((c for c in fixed if c["length_policy"] == shortest), key=lambda c: c["throughput_samples_per_s"])
-    return {name: best[name] for name in ("cell", "batch_size", "length_policy", "variant", "throughput_samples_per_s")}
+    told = ("cell", "batch_size", "length_policy", "variant", "throughput_samples_per_s", "state")
+    return {name: best[name] for name in told}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 
@@ -58,16 +59,17 @@ def told_apart(
         rounds: how often the pool is cut into groups.
         seed: of the cuts.
     """
-    generator, verdicts = np.random.default_rng(seed), Counter[str]()
+    order, verdicts = random.Random(seed), Counter[str]()  # its draws stay the same from version to version
     for _ in range(rounds):
-        first = _groups(generator.permutation(one), size)
+        first = _groups(one, size, order)
         if other is None:
             pairs = zip(first[::2], first[1::2], strict=False)
         else:
-            pairs = zip(first, _groups(generator.permutation(other), size), strict=False)
+            pairs = zip(first, _groups(other, size, order), strict=False)
         verdicts.update(verdict_of(ratio_interval(base, compared)) for base, compared in pairs)
     return {verdict: count / verdicts.total() for verdict, count in verdicts.items()}
 
 
-def _groups(values: np.ndarray, size: int) -> list[np.ndarray]:
-    return [values[i : i + size] for i in range(0, len(values) - size + 1, size)]
+def _groups(values: Sequence[float], size: int, order: random.Random) -> list[list[float]]:
+    drawn = order.sample(list(values), len(values))
+    return [drawn[i : i + size] for i in range(0, len(drawn) - size + 1, size)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distilbench import paths
-from distilbench.derive import classification_fields, energy_fields, timing_fields
+from distilbench.derive import classification_fields, energy_fields, timing_fields, warmup_of
 from distilbench.errors import RunError
 from distilbench.records import Repetition, read_parquet, read_raw
 from distilbench.summary import SUMMARY_VERSION, summarise
@@ -53,10 +53,14 @@ def _verify_record(folder: Path, record: Repetition) -> list[str]:
     if not record.iterations_file:
         return []
     try:
-        fields = timing_fields(read_parquet(folder / record.iterations_file, record.iterations_sha256))
+        rows = read_parquet(folder / record.iterations_file, record.iterations_sha256)
+        fields = timing_fields(rows)
     except RunError as error:
         return [str(error)]
     where = f"raw.jsonl, {record.cell} {record.pass_} {record.repetition}"
+    if record.warmup:
+        warmup = warmup_of(rows, tested=record.warmup.settled is not None)
+        fields |= {"warmup": warmup, "status": "unstable" if warmup["settled"] is False else "ok"}
     told = _told(record, fields)
     if record.warmup is None:  # an early version told less, and gave other reasons for what it did not tell
         fields = {name: value for name, value in fields.items() if told[name] is not None and "reason" not in name}

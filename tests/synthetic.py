@@ -12,7 +12,6 @@ from distilbench.runs import Run
 SAMPLES = 32  # sentences per cycle
 RIGHT = 24  # of them classified right
 NO_ENERGY = "this run is synthetic"
-SETTLED = {"warmup": {"cycles": 1, "seconds": 0.1, "settled": True}}
 TIMED = {name: 1.5 for name, where in MEASURED_IN.items() if where == "timing"} | {"logits_sha256": "0" * 64}
 
 
@@ -24,19 +23,19 @@ def resolved(**given: Any) -> params.Resolved:
 
 
 def iterations(batch_size: int, repetition: int = 0) -> list[dict[str, Any]]:
-    """One warm-up and two timed cycles; a batch takes 10 ms plus 2 ms per sentence, each repetition 1 % longer."""
+    """Two warm-up and two timed cycles; a batch takes 10 ms plus 2 ms per sentence, each repetition 1 % longer."""
     sizes = [min(batch_size, SAMPLES - i) for i in range(0, SAMPLES, batch_size)]
     return [
         {
             "kind": "forward",
             "cycle": cycle,
             "batch": batch,
-            "warmup": cycle == 0,
+            "warmup": cycle < 2,
             "samples": size,
-            "latency_ms": (10 + 2 * size) * (1 + 0.01 * repetition) * (3 if cycle == 0 else 1),
+            "latency_ms": (10 + 2 * size) * (1 + 0.01 * repetition) * (3 if cycle < 2 else 1),
             "latency_device_ms": None,
         }
-        for cycle in range(3)
+        for cycle in range(4)
         for batch, size in enumerate(sizes)
     ]
 
@@ -65,6 +64,12 @@ def repetition(cell: Cell, where: str = "timing", number: int = 0, **fields: Any
     return Repetition(**cell.model_dump() | common | fields)
 
 
+def settled(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The warm-up of these iterations; one of a single cycle is said to have settled."""
+    found = derive.warmup_of(rows, tested=True)
+    return found if found["cycles"] > 1 else found | {"settled": True}
+
+
 def timing(
     run: Run, cell: Cell, number: int, rows: list[dict[str, Any]], predicted: list[dict[str, Any]]
 ) -> Repetition:
@@ -75,7 +80,7 @@ def timing(
         cell,
         number=number,
         **fields,
-        **SETTLED,
+        warmup=settled(rows),
         iterations_file=file,
         iterations_sha256=records.write_parquet(run.folder / file, rows, records.ITERATIONS),
         inputs_sha256=paths.sha256_bytes(cell.length_policy.encode(), bytes([cell.batch_size])),

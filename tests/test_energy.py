@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pyRAPL
 import pytest
+from fake_powercap import FakeRapl
 from pyRAPL import device_api
 
 from distilbench import environment
@@ -503,11 +504,17 @@ def test_a_modelled_power_is_multiplied_by_time_and_called_modelled(clock):
     assert (source.name, source.scope, source.parts) == ("modelled", "given", ["65 W as given, times duration"])
 
 
+@pytest.fixture
+def all_count(monkeypatch):
+    """Counters count, though those of the tree and of the fake GPU stand still."""
+    monkeypatch.setattr(energy, "moves", lambda source: True)
+
+
 def named(device: str, **given: object) -> list[str]:
     return [source.name for source in sources(device, **given)[0]]
 
 
-def test_nothing_measures_here_and_each_source_says_why():
+def test_nothing_measures_here_and_each_source_says_why(all_count):
     found, why = sources("cpu")
     assert found == []
     reasons = why.split("; ")
@@ -515,63 +522,63 @@ def test_nothing_measures_here_and_each_source_says_why():
     assert reasons[-1] == NO_JOB
 
 
-def test_a_cpu_is_measured_by_our_own_reader_first(powercap):
+def test_a_cpu_is_measured_by_our_own_reader_first(powercap, all_count):
     add_zone(powercap, "0", "package-0")
     found, why = sources("cpu")
     assert ([source.name for source in found], why) == (["rapl", "pyrapl"], NO_JOB)
 
 
-def test_slurm_comes_after_the_counters(powercap, slurm):
+def test_slurm_comes_after_the_counters(powercap, slurm, all_count):
     add_zone(powercap, "0", "package-0")
     assert named("cpu") == ["rapl", "pyrapl", "slurm"]
 
 
-def test_slurm_alone_is_reported(slurm):
+def test_slurm_alone_is_reported(slurm, all_count):
     assert named("cpu") == named("cuda:0") == ["slurm"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
-def test_a_given_power_is_used_where_nothing_measures(device):
+def test_a_given_power_is_used_where_nothing_measures(device, all_count):
     assert named(device, modelled_power_W=65.0) == ["modelled"]
 
 
-def test_a_given_power_is_not_used_where_something_measures(powercap):
+def test_a_given_power_is_not_used_where_something_measures(powercap, all_count):
     add_zone(powercap, "0", "package-0")
     assert "modelled" not in named("cpu", modelled_power_W=65.0)
 
 
-def test_a_gpu_is_measured_by_its_counter_first_and_the_host_comes_last(powercap, slurm):
+def test_a_gpu_is_measured_by_its_counter_first_and_the_host_comes_last(powercap, slurm, all_count):
     add_zone(powercap, "0", "package-0")
     assert named("cuda:0", gpu=FakeGpu()) == ["nvml-counter", "nvml-power", "rapl", "slurm"]
 
 
-def test_a_gpu_without_a_counter_is_measured_by_its_power():
+def test_a_gpu_without_a_counter_is_measured_by_its_power(all_count):
     gpu = FakeGpu(energy_J=(DeviceError("NVML, total energy: Not Supported"),))
     found, why = sources("cuda:0", gpu)
     assert [source.name for source in found] == ["nvml-power"]
     assert why.startswith("NVML, total energy: Not Supported; ")
 
 
-def test_the_hosts_counters_alone_do_not_measure_a_gpu(powercap):
+def test_the_hosts_counters_alone_do_not_measure_a_gpu(powercap, all_count):
     """They do not hold it."""
     add_zone(powercap, "0", "package-0")
     refused = (DeviceError("MIG is on"),)
     assert named("cuda:0", gpu=FakeGpu(refused, refused)) == []
 
 
-def test_slurm_counts_the_node_with_its_gpus(powercap, slurm):
+def test_slurm_counts_the_node_with_its_gpus(powercap, slurm, all_count):
     add_zone(powercap, "0", "package-0")
     refused = (DeviceError("MIG is on"),)
     assert named("cuda:0", gpu=FakeGpu(refused, refused)) == ["slurm"]
 
 
-def test_the_reason_on_a_cpu_is_none_as_soon_as_it_has_a_counter(powercap):
+def test_the_reason_on_a_cpu_is_none_as_soon_as_it_has_a_counter(powercap, all_count):
     assert unavailable_reason("cpu").startswith(f"no RAPL counter at {powercap} ")
     add_zone(powercap, "0", "package-0")
     assert unavailable_reason("cpu") is None
 
 
-def test_the_reason_on_a_gpu_is_nvmls(monkeypatch):
+def test_the_reason_on_a_gpu_is_nvmls(monkeypatch, all_count):
     monkeypatch.setattr(environment, "gpus", lambda: ([], "NVML: Driver Not Loaded"))
     assert unavailable_reason("cuda:0") == "no GPU counter: NVML: Driver Not Loaded"
     monkeypatch.setattr(environment, "gpus", lambda: ([{"name": "H100"}], None))
@@ -579,12 +586,29 @@ def test_the_reason_on_a_gpu_is_nvmls(monkeypatch):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
-def test_there_is_no_reason_where_slurm_measures(slurm, monkeypatch, device):
+def test_there_is_no_reason_where_slurm_measures(slurm, monkeypatch, device, all_count):
     monkeypatch.setattr(environment, "gpus", lambda: ([], "NVML: Driver Not Loaded"))
     assert unavailable_reason(device) is None
 
 
 # ------------------------------------------------------------------ windows
+
+
+def test_a_counter_that_stands_still_does_not_measure(powercap, monkeypatch):
+    """As in some virtual machines, which show one all the same."""
+    monkeypatch.setattr(energy, "PROBE_S", 0.1)
+    add_zone(powercap, "0", "package-0")
+    found, why = sources("cpu", modelled_power_W=65.0)
+    assert [source.name for source in found] == ["modelled"]
+    assert why.startswith("rapl: the counter can be read, but it stands still; pyrapl: the counter can be read")
+
+
+def test_a_counter_that_counts_is_taken_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(tmp_path / "tree"))
+    with FakeRapl(tmp_path / "tree", {"0": 40.0}, {"0": "package-0"}):
+        start = time.monotonic()
+        assert energy.moves(Rapl())
+        assert time.monotonic() - start < energy.PROBE_S
 
 
 class FakeSource(Source):
@@ -629,7 +653,7 @@ def test_the_work_is_done_between_the_beginnings_and_the_ends():
     calls: list[str] = []
     windows = Windows([FakeSource("a", 5.0, calls=calls), FakeSource("b", 6.0, calls=calls)])
     seconds, joules, result = windows.over(lambda: time.sleep(0.02) or calls.append("work") or "logits")
-    assert calls == ["a begin", "b begin", "work", "a end", "b end"]
+    assert calls == ["b begin", "a begin", "work", "a end", "b end"], "the one to report is the innermost"
     assert (joules, result, windows.notes) == ({"a": 5.0, "b": 6.0}, "logits", [])
     assert 0.02 <= seconds < 1
 

@@ -176,9 +176,9 @@ def test_each_cycle_is_fenced_and_counters_are_polled(machine, monkeypatch):
     assert machine.log[last - 5 : last + 5] == ["begin", *cycle, *cycle, "end"]
 
 
-def test_idle_is_slept_through_and_polled_once_a_second(machine):
-    watts = idle_W(Windows([FakeSource(machine)]), 2.5)
-    assert machine.log == ["begin", "sleep 1", "poll", "sleep 1", "poll", "sleep 0.5", "poll", "end"]
+def test_idle_is_slept_through_and_polled_four_times_a_second(machine):
+    watts = idle_W(Windows([FakeSource(machine)]), 0.625)
+    assert machine.log == ["begin", "sleep 0.25", "poll", "sleep 0.25", "poll", "sleep 0.125", "poll", "end"]
     assert watts == {"rapl": pytest.approx(COLD_W)}
 
 
@@ -191,7 +191,7 @@ def test_the_baselines_are_those_before_and_after(machine):
     assert found["idle_after_W"] == {"rapl": pytest.approx(WARM_W)}
     assert found["idle_s"] == 7.0
     sleeps = [stretch for stretch in machine.stretches() if stretch and stretch[0].startswith("sleep")]
-    assert [len(stretch) for stretch in sleeps] == [7, 7]
+    assert [len(stretch) for stretch in sleeps] == [28, 28]
 
 
 def test_the_record_is_valid_and_gives_gross_and_net_joules(machine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -63,11 +64,12 @@ def test_runs_on_one_machine_are_told_apart(two):
 
 def test_a_run_on_a_gpu_is_called_after_it(two):
     one, _ = two
-    env = paths.read_json(one.folder / "env.json") | {"gpus": [{"name": "GPU A"}, {"name": "GPU B"}]}
-    paths.write_json(one.folder / "env.json", env)
     config = one.config
     paths.write_json(one.folder / "config.json", config | {"parameters": config["parameters"] | {"device": "cuda:1"}})
-    assert load.label(one) == "GPU B"
+    assert load.label(one) == "cuda:1 (unnamed)"
+    lines = [json.loads(line) | {"proof": {"gpu": "GPU B"}} for line in one.raw.read_text().splitlines()]
+    one.raw.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert load.label(one) == "GPU B", "as its workers found: NVML's order is not torch's"
 
 
 def test_the_table_has_one_row_per_cell_and_run(two):

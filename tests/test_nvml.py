@@ -134,7 +134,7 @@ def test_a_part_of_a_gpu_is_found_by_its_own_uuid(prefix):
 
 
 def test_an_unknown_uuid_is_named():
-    with pytest.raises(DeviceError, match=r"^NVML knows no GPU with the UUID GPU-absent: Not Found$"):
+    with pytest.raises(DeviceError, match=r"UUID GPU-absent \(GPU-absent: Not Found; MIG-absent: Not Found\)$"):
         Gpu("GPU-absent", RecordedNvml())
 
 
@@ -227,7 +227,7 @@ def test_the_state_holds_all_readings():
     ],
 )
 def test_a_reading_that_is_refused_is_none_and_the_others_stay(function, field):
-    gpu = Gpu(UUIDS[0], RecordedNvml({function: NOT_SUPPORTED}, processes=OTHERS))
+    gpu = Gpu(UUIDS[0], RecordedNvml({function: NOT_SUPPORTED}, processes=(*OTHERS, OWN)))
     assert gpu.state() == STATE | {field: None}
 
 
@@ -246,4 +246,7 @@ def test_torchs_gpu_is_found_by_its_uuid(monkeypatch):
 
 def test_a_gpu_that_nvml_does_not_know_is_none_with_the_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", RecordedNvml())
-    assert gpu_of({"gpu_uuid": "absent"}) == (None, "NVML knows no GPU with the UUID absent: Not Found")
+    assert gpu_of({"gpu_uuid": "absent"}) == (
+        None,
+        "NVML knows no GPU with the UUID absent (GPU-absent: Not Found; MIG-absent: Not Found)",
+    )

@@ -172,17 +172,17 @@ def test_throttles_that_become_known_are_counted_from_then_on(machine):
     assert reader.block()["cpu_throttles"] == 1
 
 
-def test_a_block_sooner_than_a_second_is_empty_and_does_not_begin_anew(machine):
+def test_a_reading_is_due_once_a_second_and_tells_what_was_since_the_last(machine):
     machine.put(0, THROTTLES, 1)
     reader = Telemetry()
     machine.now, machine.used_s = 100.75, 0.5
     machine.put(0, THROTTLES, 3)
-    assert reader.block() == {}
+    assert not reader.due()
     machine.now = 101.0
+    assert reader.due()
     found = reader.block()
     assert (found["cpu_throttles"], found["foreign_cores"]) == (2, 0.5), "since 100.0"
-    assert reader.block() == {}
-    assert reader.block(least_s=0) != {}
+    assert not reader.due()
 
 
 class FakeGpu:
@@ -199,8 +199,8 @@ class FakeGpu:
 def test_the_gpus_state_stands_in_the_block(machine):
     gpu = FakeGpu()
     reader = Telemetry(gpu)
-    assert reader.block() == {}
-    assert gpu.asked == 0, "an empty block asks no driver"
+    assert not reader.due()
+    assert gpu.asked == 0
     machine.now = 101.0
     found = reader.block()
     assert (found["gpu_sm_MHz"], found["gpu_temperature_C"]) == (1980, 51)
@@ -209,14 +209,14 @@ def test_the_gpus_state_stands_in_the_block(machine):
 
 def test_this_machine_says_who_else_used_it():
     reader = Telemetry()
-    assert reader.block() == {}, "made this moment"
-    found = reader.block(least_s=0)
+    assert not reader.due(), "made this moment"
+    found = reader.block()
     assert isinstance(found["foreign_cores"], float)
     assert isinstance(found["stolen_cores"], float)
     assert found["foreign_cores"] >= 0
 
 
 def test_every_column_is_kept_and_summarised():
-    names = set(Telemetry().block(least_s=0))
+    names = set(Telemetry().block())
     assert names == {name for name in TELEMETRY if not name.startswith("gpu_")}
     assert names <= set(ITERATIONS.names)

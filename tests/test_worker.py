@@ -230,7 +230,7 @@ def test_energy_is_measured_over_windows(tmp_path, monkeypatch):
     root = tmp_path / "powercap"
     monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(root))
     with FakeRapl(root, {"0": 40.0, "0:0": 3.0}, {"0": "package-0", "0:0": "dram"}):
-        work = job(tmp_path, "energy", energy_windows=5, energy_window_s=0.2, passes=["energy"])
+        work = job(tmp_path, "energy", energy_windows=5, energy_window_s=0.2, passes=["energy"], energy_cells="all")
         fields = measured(work)
     record = as_record(work, fields)
     assert record.energy_source == "rapl"
@@ -242,7 +242,7 @@ def test_energy_is_measured_over_windows(tmp_path, monkeypatch):
 
 def test_where_nothing_measures_energy_the_repetition_is_unavailable(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(tmp_path / "nothing"))
-    work = job(tmp_path, "energy", passes=["energy"])
+    work = job(tmp_path, "energy", passes=["energy"], energy_cells="all")
     file = tmp_path / "work" / "job.json"
     work.save(file)
     assert worker.main(file) == 1
@@ -253,7 +253,7 @@ def test_where_nothing_measures_energy_the_repetition_is_unavailable(tmp_path, m
 
 def test_a_given_power_is_called_modelled(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(tmp_path / "nothing"))
-    work = job(tmp_path, "energy", passes=["energy"], modelled_power_W=65.0)
+    work = job(tmp_path, "energy", passes=["energy"], energy_cells="all", modelled_power_W=65.0)
     record = as_record(work, measured(work))
     assert (record.energy_source, record.energy_net_per_sample_J) == ("modelled", None)
     assert record.energy_J == pytest.approx(65 * record.energy.windows[0].seconds, rel=0.01)

@@ -29,7 +29,7 @@ from distilbench.collectors.telemetry import Telemetry
 from distilbench.errors import RunError
 from distilbench.progress import Progress
 from distilbench.runs import Run, new_run_id
-from distilbench.stats import wilson_interval
+from distilbench.stats import ratio_interval, verdict_of, wilson_interval
 
 BUSY = (sys.executable, "-m", "distilbench.bench", "busy")
 ALLOCATE = (sys.executable, "-m", "distilbench.bench", "allocate")
@@ -37,6 +37,7 @@ SLEEPS_MS = (1.0, 10.0, 100.0)
 ALLOCATIONS_MiB = (64, 512)
 SLOWED = {"slowed-2": 0.02, "slowed-5": 0.05, "slowed-10": 0.10}  # variants of a sweep, and their shares
 SEED = 17
+FEWEST = 3  # comparisons of one cut, to judge a rate by
 #: Repetitions in the pool, and its slow-downs.
 DEPTHS = {"quick": (20, (0.05,)), "full": (60, (0.02, 0.05, 0.10)), "deep": (60, (0.02, 0.05, 0.10))}
 
@@ -60,7 +61,7 @@ def calibrate(depth: str, results_root: str = "") -> Path:
             which is gone on with where it was interrupted.
         results_root: folder of run folders.
     """
-    swept = sweep(results_root) if depth == "deep" else None
+    swept = sweep(results_root) if depth == "deep" else None  # first: it takes long, and can be gone on with
     folder = paths.results_root(results_root) / "calibration" / new_run_id("cpu")
     config = {
         "schema_version": 1, "run_id": folder.name, "kind": "calibration", "depth": depth,
@@ -74,7 +75,10 @@ def calibrate(depth: str, results_root: str = "") -> Path:
         "sleep": sleeps,
         "allocation": lambda: allocations(folder),
         "pool": lambda: of_sweep(swept) if swept else pool(folder, *DEPTHS[depth], SEED),
+        "coverage": coverage,
     }
+    if swept:
+        shutil.copyfile(swept.raw, folder / "sweep.raw.jsonl")
     progress = Progress(len(checks))
     for name, check in checks.items():
         for reading in check():
@@ -93,7 +97,8 @@ def sweep(results_root: str = "") -> Run:
         "profile": "full", "source": "embedded", "variants": ["sdpa", *SLOWED], "batch_sizes": [8],
         "length_policies": ["fixed-32"], "samples_per_cycle": 64, "passes": ["timing"], "control": False,
         "repetitions": DEPTHS["deep"][0], "warmup_seconds": 0.5, "warmup_max_seconds": 5.0, "min_seconds": 1.0,
-        "max_seconds": 3.0, "ceiling_s": 0.0, "results_root": results_root,
+        "max_seconds": 3.0, "ceiling_s": 0.0,
+        "results_root": str(paths.results_root(results_root) / "calibration" / "sweeps"),  # it is no run of a study
     }  # fmt: skip
     resolved = params.resolve("distilbert", given)
     run = design.start(resolved)
@@ -151,13 +156,23 @@ def pool(folder: Path, repetitions: int, slow_downs: tuple[float, ...], seed: in
             yield {"slow_down": share, "repetition": repetition} | found
 
 
+def coverage(repetitions: int = 10) -> Iterator[dict[str, Any]]:
+    """How often 95 % intervals hold the truth on simulated traces; kept, since numpy may draw otherwise one day."""
+    for kind in traces.KINDS:
+        share = traces.coverage(kind, repetitions)
+        yield {"kind": kind, "repetitions": repetitions, "share": share, "numpy": np.__version__}
+
+
 def _in_a_process(command: tuple[str, ...], folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     """What a fresh process finds; its arithmetic has one thread, so that two cores suffice for it and the rest."""
     file = folder / "job.json"
     paths.write_json(file, job)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     env = os.environ | threads | {"DISTILBENCH_PARENT": str(os.getpid())}
-    subprocess.run([*command, str(file)], env=env, check=True)
+    done = subprocess.run([*command, str(file)], env=env, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode} and said nothing"]
+        raise RunError(f"the process of {command[-1]} failed: {said[-1]}")
     result = paths.read_json(file.with_suffix(".result.json"))
     file.unlink()
     file.with_suffix(".result.json").unlink()
@@ -202,7 +217,7 @@ def summarise(folder: Path) -> dict[str, Any]:
             *map(_sleep_says, by_check.get("sleep", [])),
             *map(_allocation_says, by_check.get("allocation", [])),
             *judged(pooled, config["seed"]),
-            *coverage(),
+            *map(_coverage_says, by_check.get("coverage", [])),
         ],
     }
 
@@ -254,6 +269,9 @@ def judged(pooled: dict[float, list[float]], seed: int, size: int = 10, rounds: 
     rates = traces.told_apart(base, None, size, rounds, seed)
     false = rates.get("FASTER", 0.0) + rates.get("SLOWER", 0.0)
     found = [_rate("equal things told apart", "never", false, len(base) // size // 2, at_most=0.05)]
+    drift = ratio_interval(base[:size], base[-size:])
+    said = f"{verdict_of(drift)} ({drift[0]:.3f} to {drift[1]:.3f})"
+    found.append(_says("first repetitions against the last", "SAME", said, "reported", None, interval=list(drift)))
     for share in sorted(set(pooled) - {0.0}):
         rates = traces.told_apart(base, pooled[share], size, rounds, seed)
         n = min(len(base), len(pooled[share])) // size
@@ -267,6 +285,8 @@ def _rate(
 ) -> dict[str, Any]:
     low, high = wilson_interval(round(rate * n), n)
     bound, ok = "reported", None
+    if n < FEWEST:
+        bound, at_most, at_least = f"reported: fewer than {FEWEST} comparisons judge nothing", None, None
     if at_most is not None:
         bound, ok = f"interval reaches {at_most:.0%} or below", low <= at_most
     if at_least is not None:
@@ -275,15 +295,11 @@ def _rate(
     return _says(check, truth, measured, bound, ok, rate=rate, comparisons=n, interval=[low, high])
 
 
-def coverage(repetitions: int = 10) -> Iterator[dict[str, Any]]:
-    """How often 95 % intervals hold the truth on simulated traces; seeded, the same on every machine."""
-    for kind in traces.KINDS:
-        share = traces.coverage(kind, repetitions)
-        demanded = kind != "two-mode"
-        bound = "93 % to 97 %" if demanded else "reported"
-        ok = 0.93 <= share <= 0.97 if demanded else None
-        check = f"intervals of {repetitions} repetitions, {kind} traces"
-        yield _says(check, "95 %", f"{share:.1%}", bound, ok, share=share)
+def _coverage_says(reading: dict[str, Any]) -> dict[str, Any]:
+    share, demanded = reading["share"], reading["kind"] != "two-mode"
+    ok = 0.93 <= share <= 0.97 if demanded else None
+    check = f"intervals of {reading['repetitions']} repetitions, {reading['kind']} traces"
+    return _says(check, "95 %", f"{share:.1%}", "93 % to 97 %" if demanded else "reported", ok, share=share)
 
 
 def table(summary: dict[str, Any]) -> pd.DataFrame:
@@ -294,33 +310,12 @@ def table(summary: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def publish(folder: Path) -> Path:
-    """Copies a calibration into results/published/, for the report; the ones of its depth that were there are removed.
-
-    Raises:
-        RunError: its code is in no commit, or its summary does not follow from its readings.
-    """
-    git = paths.read_json(folder / "env.json")["git"]
-    if git["dirty"] or not git["sha"]:
-        raise RunError(f"calibration {folder.name} cannot be published: its code is in no commit")
-    if found := problems(folder):
-        raise RunError(f"calibration {folder.name} cannot be published: {found[0]}")
-    depth = paths.read_json(folder / "config.json")["depth"]
-    before = [other for other in _published() if paths.read_json(other / "config.json")["depth"] == depth]
-    target = paths.published_root() / "calibration" / folder.name
-    shutil.copytree(folder, target, dirs_exist_ok=True)
-    for other in before:
-        if other != target:
-            shutil.rmtree(other)
-    return target
-
-
 def published(depth: str) -> Path | None:
     """The published calibration of that depth."""
-    return next((f for f in _published() if paths.read_json(f / "config.json")["depth"] == depth), None)
+    return next((f for f in all_published() if paths.read_json(f / "config.json")["depth"] == depth), None)
 
 
-def _published() -> list[Path]:
+def all_published() -> list[Path]:
     return sorted(file.parent for file in (paths.published_root() / "calibration").glob("*/summary.json"))
 
 

@@ -25,7 +25,9 @@ def cells_of(params: DistilbertParams) -> list[Cell]:
         for policy in params.length_policies
         for size in params.batch_sizes
     ]
-    return cells + [control_of(cells[(len(params.batch_sizes) - 1) // 2])] * params.control
+    if params.control and "timing" in params.passes:
+        cells.append(control_of(cells[(len(params.batch_sizes) - 1) // 2]))
+    return cells
 
 
 def control_of(cell: Cell) -> Cell:

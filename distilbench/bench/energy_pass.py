@@ -48,19 +48,20 @@ def measure(
         return done
 
     tick_ms = used[0].tick_ms()
-    window_s = max(protocol["energy_window_s"], TICKS * (tick_ms or 0) / 1e3)
-    before = idle_W(windows, protocol["energy_idle_s"])
+    least_s = max(TICKS * (tick_ms or 0) / 1e3, used[0].least_s)
+    window_s, idle_s = (max(protocol[f"energy_{name}_s"], least_s) for name in ("window", "idle"))
+    before = idle_W(windows, idle_s)
     cycles(min(WARM_UP_S, protocol["energy_window_s"]))
     measured = []
     for _ in range(protocol["energy_windows"]):
         seconds, joules, done = windows.over(lambda: cycles(window_s))
         measured.append({"seconds": seconds, "samples": done * samples, "joules": joules})
-    after = idle_W(windows, protocol["energy_idle_s"])
+    after = idle_W(windows, idle_s)
     return {
         "windows": measured,
         "idle_before_W": before,
         "idle_after_W": after,
-        "idle_s": protocol["energy_idle_s"],
+        "idle_s": idle_s,
         "tick_ms": tick_ms,
         "counters": {source.name: source.parts for source in used},
         "notes": windows.notes + ([HOST_TOO] if any(source.scope == "host" for source in used) else []),
@@ -73,7 +74,7 @@ def idle_W(windows: Windows, seconds: float) -> dict[str, float]:
     def sleep() -> None:
         deadline = time.perf_counter() + seconds
         while (left := deadline - time.perf_counter()) > 0:
-            time.sleep(min(left, 1.0))
+            time.sleep(min(left, 0.25))
             windows.poll()
 
     took, joules, _ = windows.over(sleep)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 from typing import Any, Protocol
 
@@ -88,6 +89,11 @@ class Loop:
             if (width is not None and width <= protocol["half_width"]) or spent_s >= protocol["max_seconds"]:
                 return
 
+    @contextmanager
+    def under_load(self) -> Iterator[None]:
+        """Around a reading of the machine, between cycles; a device that rests by then is given untimed work."""
+        yield
+
     def _cycle(self, cycle: int, warmup: bool) -> list[float]:
         """One pass over the steps, every iteration kept; returns its times in ms."""
         results, first = [], len(self.rows)
@@ -101,7 +107,9 @@ class Loop:
                 }
             )  # fmt: skip
         self.results = self.results or ([] if warmup else results)
-        self.rows[-1] |= self.telemetry.block()
+        if self.telemetry.due():
+            with self.under_load():
+                self.rows[-1] |= self.telemetry.block()
         return [row["latency_ms"] for row in self.rows[first:]]
 
 

@@ -205,14 +205,17 @@ def _measure_ceilings(run: runs.Run, params: DistilbertParams) -> None:
         return
     job_file = run.folder / "work" / "ceilings.json"
     dtypes = sorted({params.dtype} | ({"bfloat16"} if "autocast" in params.variants else set()))
-    job = cores(params) | {"device": params.device, "dtypes": dtypes, "seconds": params.ceiling_s}
+    job = {"device": params.device, "dtypes": dtypes, "seconds": params.ceiling_s}
+    job |= {"num_threads": cores(params)["num_threads"]}
     paths.write_json(job_file, job)
     code, log = _spawn((*CEILINGS, str(job_file)), params.repetition_timeout_s, job["num_threads"])
     result = job_file.with_suffix(".result.json")
     if code == 0 and result.is_file():
         paths.write_json(file, paths.read_json(result))
     else:
-        print(f"the machine's ceilings could not be measured: {_outcome(code, result, log, 0)[1]}", flush=True)
+        reason = _outcome(code, result, log, params.repetition_timeout_s)[1]
+        paths.write_json(file, {"reason": reason})
+        print(f"the machine's ceilings could not be measured: {reason}", flush=True)
 
 
 def cores(params: DistilbertParams) -> dict[str, Any]:
@@ -295,7 +298,6 @@ def _spawn(command: tuple[str, ...], timeout_s: float, num_threads: int) -> tupl
     """
     child_env = os.environ | {
         "DISTILBENCH_PARENT": str(os.getpid()),
-        "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": str(num_threads),
         "MKL_NUM_THREADS": str(num_threads),
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -43,11 +44,20 @@ class Timing(Loop):
         super().__init__(protocol, steps, samples, latency.clock_for(device), telemetry)
         self.loaded, self.tensors, self.device = loaded, tensors, device
 
+    @contextmanager
+    def under_load(self) -> Iterator[None]:
+        """On a GPU: a cycle is queued and not waited for, since clocks and throttling of a GPU at rest say nothing."""
+        if self.device.type == "cuda":
+            self._queue()
+        yield
+        synchronize(self.device)
+
     def steady(self, seconds: float) -> None:
         """On a GPU: whole cycles queued without a fence, until `seconds` are over; one row per cycle."""
         if self.device.type != "cuda":
             return
         samples, spent_s, cycle = sum(len(ids) for ids, _ in self.tensors), 0.0, self.rows[-1]["cycle"]
+        self._queue()  # untimed: the requests before it left the device at rest
         while spent_s < seconds or self.rows[-1]["kind"] != STEADY:
             cycle += 1
             host_ms, device_ms, _ = self.clock.time(self._queue)
@@ -76,6 +86,7 @@ class Timing(Loop):
             RunError: the token ids are not those that the forwards were timed with.
         """
         cycle = self.rows[-1]["cycle"] + 1
+        self._request(texts[0], encode)  # untimed: a tokenizer, too, is slow at first
         for batch, (sentences, (input_ids, _)) in enumerate(zip(texts, self.tensors, strict=True)):
             marks, seen = self._request(sentences, encode)
             if not torch.equal(seen, input_ids):

@@ -29,8 +29,8 @@ from distilbench.bench.timing import Timing
 from distilbench.bench.variants import VARIANTS, watch
 from distilbench.collectors import energy, memory, nvml
 from distilbench.collectors.telemetry import Telemetry
-from distilbench.derive import classification_fields, energy_fields, timing_fields
-from distilbench.device import gpu_identity, select, usable_cores
+from distilbench.derive import classification_fields, energy_fields, timing_fields, warmup_of
+from distilbench.device import gpu_identity, select
 from distilbench.environment import now
 from distilbench.errors import DeviceError, DistilbenchError, StorageError
 from distilbench.models import LoadedModel, encoder, match_labels
@@ -145,18 +145,19 @@ def measure(job: Job) -> dict[str, Any]:
     """One repetition in this process: the fields of its record."""
     cores = _take_cores(job.protocol)
     variant, device = VARIANTS[job.identity["variant"]], select(job.model["device"])
-    phases = memory.Phases(device) if job.identity["pass"] == "memory" else None
+    work, identity = workload(job, device), gpu_identity(device)
+    gpu, no_gpu = nvml.gpu_of(identity)
+    phases = memory.Phases(device) if job.identity["pass"] == "memory" else None  # all but the model is there
     loaded = variant.load(**job.model)
     if phases:
         memory.touch(loaded.module)
     loaded_rss, loaded_cuda = memory.rss_MiB(), memory.cuda_allocated_MiB(device)
     if phases:
         phases.mark("load")
-    work = workload(job, device)
     with watch(loaded, variant) as proof:
         loaded.forward(*work.tensors[0])
-    identity = gpu_identity(device)
-    gpu, no_gpu = nvml.gpu_of(identity)
+    if phases:
+        phases.mark("first")
     fields = {
         "inputs_sha256": work.sha256,
         "padding_share": work.padding_share,
@@ -179,7 +180,7 @@ def _take_cores(protocol: dict[str, Any]) -> list[int]:
     Raises:
         DeviceError: the system gives others.
     """
-    wanted, threads = protocol["affinity"], protocol["num_threads"] or usable_cores()
+    wanted, threads = protocol["affinity"], protocol["num_threads"]
     try:
         os.sched_setaffinity(0, wanted)
     except OSError as error:
@@ -200,7 +201,6 @@ def _memory(
     no_gpu: str | None,
 ) -> dict[str, Any]:
     """Peaks by phase: load, first forward, one whole cycle; nothing is timed here."""
-    phases.mark("first")
     for pair in work.tensors:
         loaded.forward(*pair)
     phases.mark("steady")
@@ -219,6 +219,8 @@ def _energy(
     Raises:
         Unavailable: nothing measures energy here.
     """
+    if gpu and gpu.foreign_processes():
+        raise Unavailable("other processes compute on the GPU: its counters hold what they draw, too")
     used, why = energy.sources(job.model["device"], gpu, job.protocol["modelled_power_W"], no_gpu)
     if not used:
         raise Unavailable(f"nothing measures energy here: {why}")
@@ -231,12 +233,13 @@ def _timing(
 ) -> dict[str, Any]:
     """Warm-up, timed cycles (the first gives the logits), requests, on a GPU cycles without fences."""
     timing = Timing(job.protocol, loaded, work.tensors, device, Telemetry(gpu))
-    warmup = timing.warm_up()
+    timing.warm_up()
     timing.measure()
     if job.tokenizer:
         timing.requests(*request_inputs(job, work))
     timing.steady(job.protocol["min_seconds"])
     file = f"iterations/{job.identity['cell']}-{job.identity['repetition']:02d}.parquet"
+    warmup = warmup_of(timing.rows, tested=bool(job.protocol["warmup_max_seconds"]))
     fields = timing_fields(timing.rows) | {
         "warmup": warmup,
         "status": "unstable" if warmup["settled"] is False else "ok",

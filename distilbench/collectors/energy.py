@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -32,6 +32,7 @@ class Source:
     name: str
     scope: str
     parts: list[str]
+    least_s = 0.0  # of a window, where the source is renewed slowly and does not say how slowly
 
     def begin(self) -> None:
         """Starts a window."""
@@ -42,7 +43,7 @@ class Source:
         raise NotImplementedError
 
     def poll(self) -> None:
-        """Called about once a second in a window: a counter that starts again must be seen each time it does."""
+        """Called once a cycle in a window: a counter that starts again must be seen each time it does."""
 
     def abandon(self) -> None:
         """Gives a window up."""
@@ -201,10 +202,25 @@ def trapezoid(samples: list[tuple[float, float]]) -> float:
     return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairwise(samples))
 
 
+PROBE_S = 1.0  # in which a counter that counts must have moved
+
+
+def moves(source: Source) -> bool:
+    """Whether a source counts at all: in some virtual machines a counter can be read and stands still."""
+    source.begin()
+    deadline = time.perf_counter() + PROBE_S
+    while True:
+        time.sleep(0.05)
+        late = time.perf_counter() >= deadline
+        if (joules := source.end()) > 0 or late:
+            return joules > 0
+        source.begin()
+
+
 class Slurm(Source):
     """What SLURM counts for this job's nodes (ConsumedEnergyRaw); 0 and empty mean that nothing measures."""
 
-    name, scope = "slurm", "nodes of the job"
+    name, scope, least_s = "slurm", "nodes of the job", 60.0
 
     def __init__(self) -> None:
         self.job = os.environ.get("SLURM_JOB_ID")
@@ -285,7 +301,11 @@ def sources(
     found, reasons = [], [no_gpu] if no_gpu and device != "cpu" else []
     for kind in kinds:
         try:
-            found.append(kind())
+            source = kind()
+            if source.least_s or moves(source):  # a slow one shows it in its windows
+                found.append(source)
+            else:
+                reasons.append(f"{source.name}: the counter can be read, but it stands still")
         except DistilbenchError as error:
             reasons.append(str(error))
     if device != "cpu" and not any(source.scope == "gpu" for source in found):
@@ -328,16 +348,16 @@ class Windows:
         Raises:
             RunError: the source to report did not count.
         """
-        start = time.perf_counter()
         try:
-            self._each("begin")
+            self._each("begin", reversed(self.used))  # the one to report last, and it ends first: it is the innermost
+            start = time.perf_counter()
             result = work()
-            joules = self._each("end")
+            seconds = time.perf_counter() - start
+            joules = self._each("end", self.used)
         except BaseException:
             for source in self.used:
                 source.abandon()
             raise
-        seconds = time.perf_counter() - start
         for source in list(self.used):
             if joules[source.name] <= 0:
                 self._lost(source, f"the counter did not move in {seconds:.1f} s")
@@ -346,12 +366,12 @@ class Windows:
 
     def poll(self) -> None:
         """To be called while the work is done, once a second or so."""
-        self._each("poll")
+        self._each("poll", self.used)
 
-    def _each(self, what: str) -> dict[str, Any]:
+    def _each(self, what: str, asked: Iterable[Source]) -> dict[str, Any]:
         """Calls that method of every source; those that fail are left out."""
         told = {}
-        for source in list(self.used):
+        for source in list(asked):
             try:
                 told[source.name] = getattr(source, what)()
             except DistilbenchError as error:

@@ -128,6 +128,8 @@ def split(
     if gpu:
         try:
             found["nvml_process_MiB"], found["nvml_device_MiB"] = gpu.memory_MiB()
+            if found["nvml_process_MiB"] is None:
+                found["nvml_reason"] = "NVML does not list this process (a container hides it or shows another number)"
         except DeviceError as error:
             found["nvml_reason"] = str(error)
     return found

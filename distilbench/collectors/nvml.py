@@ -35,13 +35,13 @@ class Gpu:
 
     def _find(self, uuid: str) -> Any:
         bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
-        reason = ""
+        reasons = []
         for name in (f"GPU-{bare}", f"MIG-{bare}"):
             try:
                 return self.nvml.nvmlDeviceGetHandleByUUID(name)
             except self.nvml.NVMLError as error:
-                reason = str(error)
-        raise DeviceError(f"NVML knows no GPU with the UUID {uuid}: {reason}")
+                reasons.append(f"{name}: {error}")
+        raise DeviceError(f"NVML knows no GPU with the UUID {uuid} ({'; '.join(reasons)})")
 
     def _is_mig(self) -> bool:
         """Whether this is a part of a GPU, or a GPU that is cut into parts."""
@@ -80,9 +80,13 @@ class Gpu:
         own = [process.usedGpuMemory for process in self._processes() if process.pid == os.getpid()]
         return (own[0] / MiB if own and own[0] else None), device
 
-    def foreign_processes(self) -> int:
-        """Other processes that compute on the GPU."""
-        return sum(process.pid != os.getpid() for process in self._processes())
+    def foreign_processes(self) -> int | None:
+        """Other processes that compute on the GPU; None where this one is not listed under its own number.
+
+        In a container the driver may show the host's numbers: then nobody can be told from this process.
+        """
+        pids = {process.pid for process in self._processes()}
+        return len(pids - {os.getpid()}) if os.getpid() in pids or not pids else None
 
     def _processes(self) -> list[Any]:
         return self._ask("processes", self.nvml.nvmlDeviceGetComputeRunningProcesses, self.handle)

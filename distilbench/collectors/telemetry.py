@@ -1,4 +1,4 @@
-"""What the machine did while iterations ran: clock, temperature, throttling, neighbours; read between whole cycles."""
+"""The state of the machine between cycles: clock, temperature, throttling; and its neighbours during them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ class Telemetry:
         self.gpu = gpu
         self._look, self._throttles = neighbours.look(), cpu_throttles()
 
-    def block(self, least_s: float = BLOCK_S) -> dict[str, float | int | None]:
-        """Columns for the last iteration of a block; empty where the last block ended less than `least_s` ago."""
-        if time.monotonic() - self._look.clock_s < least_s:
-            return {}
+    def due(self) -> bool:
+        """Whether the last reading is a second old."""
+        return time.monotonic() - self._look.clock_s >= BLOCK_S
+
+    def block(self) -> dict[str, float | int | None]:
+        """Columns for the last iteration of a block: the state now, and what happened since the last reading."""
         look, throttles = neighbours.look(), cpu_throttles()
         meanwhile = neighbours.between(self._look, look)
         since = throttles - self._throttles if throttles is not None and self._throttles is not None else None

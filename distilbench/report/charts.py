@@ -59,18 +59,26 @@ def chart(table: pd.DataFrame, metric: Metric) -> alt.Chart | alt.FacetChart | a
     )
     span = [_rounded(rows["low"].min() / 1.3), _rounded(rows["high"].max() * 1.3)]
     y_scale = alt.Scale(type="log", domain=span, nice=False) if metric.log else alt.Scale(zero=True, nice=True)
-    y = alt.Y("value:Q", title=metric.title, scale=y_scale, axis=alt.Axis(format=",.4~r"))
+    title = title_of(table, metric)
+    y = alt.Y("value:Q", title=title, scale=y_scale, axis=alt.Axis(format=",.4~r"))
     colour = alt.Color("machine:N", title=None, scale=alt.Scale(range=PALETTE), legend=_legend(rows, "machine"))
     dash = alt.StrokeDash("length_policy:N", legend=None)  # the shape's legend names the policies
     shape = alt.Shape("length_policy:N", title=None, legend=_legend(rows, "length_policy"))
     base = alt.Chart(rows).encode(x=x, color=colour)
     line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash)
     point = base.mark_point(filled=True, size=60, opacity=1).encode(y=y, shape=shape, tooltip=_tooltip(metric))
-    spread = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=metric.title, scale=y_scale), y2="high:Q")
+    spread = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title, scale=y_scale), y2="high:Q")
     layers = alt.layer(spread, line, point).properties(width=460, height=280)
     if rows["variant"].nunique() > 1:
         layers = layers.facet(column=alt.Column("variant:N", title=None))
     return layers.configure(**_config())
+
+
+def title_of(table: pd.DataFrame, metric: Metric) -> str:
+    """The axis title; energy says what told it, for a given power times a duration must not pass as measured."""
+    if not metric.column.startswith("energy") or "energy_source" not in table:
+        return metric.title
+    return f"{metric.title}, {' and '.join(sorted(table['energy_source'].dropna().unique()))}"
 
 
 def _rows(table: pd.DataFrame, metric: Metric) -> pd.DataFrame:
@@ -103,8 +111,8 @@ def _tooltip(metric: Metric) -> list[alt.Tooltip]:
         alt.Tooltip("length_policy:N", title="length"),
         alt.Tooltip("batch_size:Q", title="batch size"),
         alt.Tooltip("value:Q", title=metric.title, format=",.4~g"),
-        alt.Tooltip("low:Q", title="lowest repetition", format=",.4~g"),
-        alt.Tooltip("high:Q", title="highest repetition", format=",.4~g"),
+        alt.Tooltip("low:Q", title="lowest", format=",.4~g"),
+        alt.Tooltip("high:Q", title="highest", format=",.4~g"),
     ]
 
 
@@ -182,17 +190,17 @@ def plot(table: pd.DataFrame, column: str) -> Shown | NotMeasured:
     if drawn is None:
         reasons = table.get(f"{column}_reason", pd.Series(dtype=str)).dropna().unique().tolist()
         return NotMeasured(metric.title, reasons or ["no finished repetition"])
-    return Shown(drawn, _alt_text(_rows(table, metric), metric))
+    return Shown(drawn, _alt_text(_rows(table, metric), title_of(table, metric)))
 
 
-def _alt_text(rows: pd.DataFrame, metric: Metric) -> str:
+def _alt_text(rows: pd.DataFrame, title: str) -> str:
     """The plot in words: each curve's two ends."""
     curves = []
     for (machine, variant, policy), curve in rows.groupby(["machine", "variant", "length_policy"], sort=True):
         first, last = curve.iloc[0], curve.iloc[-1]
         ends = " to ".join(f"{end['value']:.3g} at batch size {end['batch_size']}" for end in (first, last))
         curves.append(f"{machine}, {variant}, {policy}: {ends}")
-    return f"{metric.title} against batch size. {'; '.join(curves)}."
+    return f"{title} against batch size. {'; '.join(curves)}."
 
 
 def folder_of(chosen: list[runs.Run]) -> Path:

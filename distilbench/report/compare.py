@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from distilbench import environment, paths
@@ -19,7 +20,7 @@ COMPARED = ("code", "distilbench")
 
 @dataclass(frozen=True)
 class Compared:
-    """One cell in both runs. Latencies in ms, medians over repetitions; `ratio` is other / base."""
+    """One cell in both runs. Latencies in ms, medians over repetitions; `ratio` is other / base, of geometric means."""
 
     cell: str
     base_ms: float
@@ -47,7 +48,13 @@ def compare(base: Run, other: Run, threshold: float = THRESHOLD, force: bool = F
     if not shared:
         raise RunError(f"runs {base.run_id} and {other.run_id} have no measured cell in common")
     confidence = 1 - (1 - CONFIDENCE) / len(shared)
-    return [_compared(cell, one[cell], two[cell], threshold, confidence) for cell in shared]
+    unstable = {cell for run in (base, other) for cell, state in run.status["cells"].items() if state == "unstable"}
+    found = [_compared(cell, one[cell], two[cell], threshold, confidence) for cell in shared]
+    return [replace(cell, note=_joined(cell.note, "unstable")) if cell.cell in unstable else cell for cell in found]
+
+
+def _joined(*notes: str) -> str:
+    return ", ".join(note for note in notes if note)
 
 
 def _compared(cell: str, base: list[float], other: list[float], threshold: float, confidence: float) -> Compared:
@@ -56,7 +63,8 @@ def _compared(cell: str, base: list[float], other: list[float], threshold: float
     fewest = min(len(base), len(other))
     note = f"{fewest} repetitions: no interval (from {MIN_REPETITIONS} on)" if interval is None else ""
     low, high = interval or (None, None)
-    return Compared(cell, base_ms, other_ms, other_ms / base_ms, low, high, verdict_of(interval, threshold), note)
+    ratio = float(np.exp(np.mean(np.log(other)) - np.mean(np.log(base))))  # what the interval is of
+    return Compared(cell, base_ms, other_ms, ratio, low, high, verdict_of(interval, threshold), note)
 
 
 def _latencies(run: Run) -> dict[str, list[float]]:
@@ -70,23 +78,27 @@ def _latencies(run: Run) -> dict[str, list[float]]:
 
 def differences(base: Run, other: Run) -> list[str]:
     """What two runs do not share and should: machine, software, text, model, type of weights, sentences."""
-    found = _different_fields(_environment(base), _environment(other))
+    found = _different_environment(base, other)
     threads = _different_fields(_threads(base), _threads(other))
     return [line for line in found if line.partition(":")[0] not in COMPARED] + threads + _different_work(base, other)
 
 
 def remarks(base: Run, other: Run) -> list[str]:
     """What differs and may be what the comparison is about."""
-    found = _different_fields(_environment(base), _environment(other))
-    return [line for line in found if line.partition(":")[0] in COMPARED]
+    return [line for line in _different_environment(base, other) if line.partition(":")[0] in COMPARED]
 
 
 def _threads(run: Run) -> dict[str, object]:
     return {"threads": sorted({record.num_threads for record in run.finished().values() if record.num_threads})}
 
 
-def _environment(run: Run) -> dict[str, object]:
-    return environment.key_of(paths.read_json(run.folder / "env.json"))
+def _different_environment(base: Run, other: Run) -> list[str]:
+    """What an early env.json does not hold, and GPUs where neither run used one, are no differences."""
+    one, two = (environment.key_of(paths.read_json(run.folder / "env.json")) for run in (base, other))
+    on_cpu = {run.config["parameters"]["device"] for run in (base, other)} == {"cpu"}
+    left_out = environment.OF_GPUS if on_cpu else ()
+    keys = tuple(key for key in one if key in two and key not in left_out)
+    return _different_fields(one, two, keys)
 
 
 def _different_work(base: Run, other: Run) -> list[str]:

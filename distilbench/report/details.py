@@ -26,6 +26,8 @@ def _tail(found: dict[str, Any]) -> dict[str, str]:
     for p in PERCENTILES:
         text = milliseconds(found[f"p{p}"])
         row[f"p{p} (ms)"] = text if found[f"p{p}_licensed"] else f"({text})"
+    alike = found.get("autocorrelation")
+    row["autocorrelation"] = "–" if alike is None else f"{alike:.2f}"
     return row | {"outliers": str(found.get("outliers", "–"))}
 
 
@@ -65,8 +67,8 @@ def roofline(table: pd.DataFrame) -> pd.DataFrame:
 def _roofline(found: dict[str, Any]) -> dict[str, str]:
     return {
         "GFLOP/s": f"{found['flops_per_s'] / 1e9:.3g}",
-        "GB/s": f"{found['bytes_per_s'] / 1e9:.3g}",
-        "FLOP/byte": f"{found['flops_per_byte']:.3g}",
+        "GB/s at least": f"{found['bytes_per_s'] / 1e9:.3g}",
+        "FLOP/byte at most": f"{found['flops_per_byte']:.3g}",
         "bound by": found["bound"],
         "share of the bound": f"{found['fraction']:.0%}",
     }
@@ -76,9 +78,12 @@ def roofline_caption(chosen: list[Run]) -> str:
     """What the rates of the roofline table stand against."""
     said = []
     for run in chosen:
-        if found := paths.read_json(run.folder / "summary.json").get("ceilings"):
+        found = paths.read_json(run.folder / "summary.json").get("ceilings") or {}
+        if "reason" in found:
+            said.append(f"none: {found['reason']}")
+        elif found:
             rates = [f"{rate / 1e9:.3g} GFLOP/s in {dtype}" for dtype, rate in found["matrix_flops_per_s"].items()]
-            copying = f"{found['copy_bytes_per_s'] / 1e9:.3g} GB/s copying"
+            copying = f"{found['memory_bytes_per_s'] / 1e9:.3g} GB/s of memory"
             said.append(f"{', '.join(rates)}, {copying}" + (f" (run {run.run_id})" if len(chosen) > 1 else ""))
     against = f"against ceilings measured in the run: {'; '.join(said)}" if said else "no ceilings were measured"
     return f"Rates reached, {against}"
@@ -93,11 +98,12 @@ def control(summary: dict[str, Any]) -> str | None:
     span = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
     verdict = {
         "SAME": "rightly called the same",
-        "AMBIGUOUS": "so differences of this size mean nothing here",
+        "AMBIGUOUS": "so equal things cannot be called the same here" if interval else "too few repetitions to judge",
     }.get(found["verdict"], f"a false {found['verdict']}: differences of this size mean nothing here")
+    doubts = "".join(f"; {doubt}" for doubt in found["cell"].get("doubts", []))
     return (
         f"control: {found['cell']['control_of']}, measured under a second name, took {found['ratio']:.3f} times as long"
-        f"{span}, {verdict}"
+        f"{span}, {verdict}{doubts}"
     )
 
 
@@ -110,5 +116,5 @@ def _rows(table: pd.DataFrame, column: str, shown: Any) -> pd.DataFrame:
             rows.append({title: str(row[key]) for key, title in keys.items()} | shown(found))
     if not rows:
         return pd.DataFrame({"nothing": ["this was not measured"]})
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows).fillna("–")
     return frame.drop(columns=[name for name in ("machine", "variant") if frame[name].nunique() == 1])

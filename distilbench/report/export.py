@@ -12,6 +12,7 @@ from distilbench.runs import Run
 citation = load.citation
 #: Columns of the CSV: identity, then every measured number unrounded, with its range and number of repetitions.
 IDENTITY = ("run_id", "machine", "model_source", "variant", "device", "dtype", "length_policy", "batch_size", "state")
+SAID = ("energy_source",)
 NUMBERS = (
     "latency_ms", "latency_device_ms", "latency_per_sample_ms", "throughput_samples_per_s", "peak_rss_MiB",
     "peak_cuda_allocated_MiB", "peak_cuda_reserved_MiB", "energy_per_sample_J", "energy_net_per_sample_J",
@@ -48,7 +49,7 @@ def csv(run: Run) -> str:
     """One row per cell, numbers unrounded; what was not measured is empty."""
     rows = []
     for cell in load.table([run]).to_dict("records"):
-        row = {name: cell[name] for name in IDENTITY}
+        row = {name: cell[name] for name in IDENTITY} | {name: cell.get(name) for name in SAID}
         for name in NUMBERS:
             low, high = cell.get(f"{name}_range") if isinstance(cell.get(f"{name}_range"), list) else (None, None)
             row |= {name: cell.get(name), f"{name}_low": low, f"{name}_high": high}

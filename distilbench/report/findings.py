@@ -133,6 +133,14 @@ def _padding_sentences(table: pd.DataFrame) -> list[str]:
     ]
 
 
+def _same_source(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Joules of a package, of a GPU's board and of a model are not the same joules."""
+    if "energy_source" not in one:
+        return False
+    sources = {*one["energy_source"].dropna(), *other["energy_source"].dropna()}
+    return len(sources) == 1 and sources != {"modelled"}
+
+
 def _crossover_sentences(table: pd.DataFrame) -> list[str]:
     """Each pair of machines, per metric and curve that both have."""
     curves, said = series(table), []
@@ -141,6 +149,8 @@ def _crossover_sentences(table: pd.DataFrame) -> list[str]:
             if one["machine"] == other["machine"] or one | {"machine": ""} != other | {"machine": ""}:
                 continue
             for metric, shown in SHOWN_AS.items():
+                if metric.startswith("energy") and not _same_source(rows_one, rows_other):
+                    continue
                 result = crossover(rows_one, rows_other, metric)
                 if result["winner_last"] is None:
                     continue

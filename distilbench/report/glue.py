@@ -67,10 +67,10 @@ def _about(run: Run) -> dict[str, Value]:
 
 def _of_the_machine(run: Run) -> dict[str, Value]:
     summary, found = paths.read_json(run.folder / "summary.json"), {}
-    if ceilings := summary.get("ceilings"):
+    if (ceilings := summary.get("ceilings")) and "reason" not in ceilings:
         rates = ceilings["matrix_flops_per_s"].items()
         found |= {f"ceiling_{dtype}_GFLOP_per_s": rate / 1e9 for dtype, rate in rates}
-        found["ceiling_copy_GB_per_s"] = ceilings["copy_bytes_per_s"] / 1e9
+        found["ceiling_memory_GB_per_s"] = ceilings["memory_bytes_per_s"] / 1e9
     if (control := summary.get("control")) and control["ratio_interval_95"]:
         low, high = control["ratio_interval_95"]
         found |= {"control_ratio": control["ratio"], "control_low": low, "control_high": high}

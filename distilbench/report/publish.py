@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distilbench import paths, runs, verify
+from distilbench.bench import calibrate
 from distilbench.errors import ParameterError, RunError
 from distilbench.params import PROFILES
 from distilbench.report import glue, load
@@ -87,6 +88,8 @@ def refusals(run: Run) -> list[str]:
     reasons = []
     if config["parameters"]["profile"] != "full":
         reasons.append(f"its profile is {config['parameters']['profile']}; only full runs are published")
+    if slowed := [name for name in config["parameters"].get("variants", []) if name.startswith("slowed-")]:
+        reasons.append(f"{', '.join(slowed)}: slower on purpose, for calibration")
     git = paths.read_json(run.folder / "env.json")["git"]
     if git["dirty"] or not git["sha"]:
         reasons.append("its code is in no commit (git: " + ("uncommitted changes" if git["sha"] else "none") + ")")
@@ -152,15 +155,48 @@ def _copy_run(run: Run, folder: Path) -> None:
 
 def _take_out_what_is_private(folder: Path) -> None:
     """Paths become names; the cluster's user and account go."""
-    config, env = paths.read_json(folder / "config.json"), paths.read_json(folder / "env.json")
+    config = paths.read_json(folder / "config.json")
     params = config["parameters"]
     params |= {key: Path(value).name for key, value in params.items() if key.endswith("_path") and value}
     params["results_root"] = ""
+    paths.write_json(folder / "config.json", config)
+    take_out_what_is_private(folder / "env.json")
+
+
+def take_out_what_is_private(file: Path) -> None:
+    """The same of an env.json."""
+    env = paths.read_json(file)
     env["python"]["executable"] = Path(env["python"]["executable"]).name
     private = ("USER", "ACCOUNT", "UID", "GID", "DIR", "SUBMIT_HOST")
     env["slurm"] = {key: value for key, value in env["slurm"].items() if not key.endswith(private)}
-    paths.write_json(folder / "config.json", config)
-    paths.write_json(folder / "env.json", env)
+    paths.write_json(file, env)
+
+
+def publish_calibration(folder: Path) -> Path:
+    """Copies a calibration into results/published/, for the report; the ones of its depth that were there are removed.
+
+    Raises:
+        RunError: its code is in no commit, or its summary does not follow from its readings.
+    """
+    git = paths.read_json(folder / "env.json")["git"]
+    if git["dirty"] or not git["sha"]:
+        raise RunError(f"calibration {folder.name} cannot be published: its code is in no commit")
+    if found := calibrate.problems(folder):
+        raise RunError(f"calibration {folder.name} cannot be published: {found[0]}")
+    depth = paths.read_json(folder / "config.json")["depth"]
+    before = [other for other in calibrate.all_published() if paths.read_json(other / "config.json")["depth"] == depth]
+    target = paths.published_root() / "calibration" / folder.name
+    part = target.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    with paths.clear_write_errors(part):
+        shutil.copytree(folder, part)
+        take_out_what_is_private(part / "env.json")
+        shutil.rmtree(target, ignore_errors=True)
+        part.replace(target)
+    for other in before:
+        if other != target:
+            shutil.rmtree(other)
+    return target
 
 
 # ------------------------------------------------------------------ pages

@@ -18,6 +18,7 @@ COLUMNS = {
     "batch_size": "batch size",
     "latency_ms": "latency (ms)",
     "throughput_samples_per_s": "samples/s",
+    "throughput_steady_samples_per_s": "samples/s, queued",
     "peak_rss_MiB": "peak memory (MiB)",
     "peak_cuda_allocated_MiB": "peak GPU memory (MiB)",
     "accuracy": "accuracy",
@@ -62,9 +63,8 @@ def cells(summary: dict[str, Any]) -> pd.DataFrame:
     """One row per cell; numbers are medians over repetitions, as text, with what was not measured as a dash."""
     rows = [{shown: _number(name, cell.get(name)) for name, shown in COLUMNS.items()} for cell in summary["cells"]]
     table = pd.DataFrame(rows)
-    if (table[COLUMNS["peak_cuda_allocated_MiB"]] == "–").all():
-        table = table.drop(columns=COLUMNS["peak_cuda_allocated_MiB"])
-    return table
+    of_a_gpu = (COLUMNS[name] for name in ("throughput_steady_samples_per_s", "peak_cuda_allocated_MiB"))
+    return table.drop(columns=[column for column in of_a_gpu if (table[column] == "–").all()])
 
 
 def _number(name: str, value: Any) -> str:
@@ -72,7 +72,7 @@ def _number(name: str, value: Any) -> str:
         return "–"
     if name == "latency_ms":
         return milliseconds(value)
-    digits = {"throughput_samples_per_s": 1, "accuracy": 3}.get(name, 0)
+    digits = {"throughput_samples_per_s": 1, "throughput_steady_samples_per_s": 1, "accuracy": 3}.get(name, 0)
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
@@ -174,7 +174,8 @@ def headline(summary: dict[str, Any]) -> str:
         return "Nothing was measured."
     text = (
         f"Highest throughput {_length(best['length_policy'])}: batch size {best['batch_size']} with "
-        f"{best['throughput_samples_per_s']:.1f} samples/s ({best['variant']})"
+        f"{best['throughput_samples_per_s']:.1f} samples/s ({best['variant']}"
+        f"{', unstable' if best.get('state') == 'unstable' else ''})"
     )
     return f"{text}; {summary['note']}." if summary["note"] else f"{text}."
 
