@@ -80,6 +80,22 @@ def ratio_interval(
     return math.exp(difference - half), math.exp(difference + half)
 
 
+def paired_ratio_interval(
+    base: Sequence[float], other: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Student's t interval of other / base, on logarithms of values that were measured in turn, pair by pair.
+
+    What drifts slowly is the same for both of a pair and drops out, so this is narrower than `ratio_interval` where
+    repetitions of two things were interleaved.
+
+    Returns:
+        Low and high end of the ratio; None below five pairs.
+    """
+    logs = np.log(np.asarray(other, dtype=float)) - np.log(np.asarray(base, dtype=float))
+    interval = t_interval(logs, confidence)
+    return None if interval is None else (math.exp(interval[0]), math.exp(interval[1]))
+
+
 def verdict_of(interval: tuple[float, float] | None, threshold: float = THRESHOLD) -> Verdict:
     """FASTER or SLOWER where the whole interval is beyond the threshold, SAME where it is within, else AMBIGUOUS.
 

@@ -20,7 +20,7 @@ from distilbench.records import FINAL, MEASURED, MEASURED_IN, Repetition, read_p
 from distilbench.stats import (
     autocorrelation,
     outliers,
-    ratio_interval,
+    paired_ratio_interval,
     summary_of,
     t_interval,
     variance_split,
@@ -65,20 +65,21 @@ def summarise(folder: Path) -> dict[str, Any]:
         "note": PROFILES[profile] if profile != "full" else None,
         "cells": cells,
         "best_throughput": best(cells),
-        "control": next((_control(cell, cells, records) for cell in every if cell.get("control_of")), None),
+        "control": next((_control(cell, records) for cell in every if cell.get("control_of")), None),
         "ceilings": ceilings,
     }
 
 
-def _control(control: dict[str, Any], cells: list[dict[str, Any]], records: dict[str, list]) -> dict[str, Any]:
+def _control(control: dict[str, Any], records: dict[str, list]) -> dict[str, Any]:
     """The A/A comparison: the control cell against the cell that it repeats. A verdict other than SAME is false."""
-    twin = next(cell for cell in cells if cell["cell"] == control["control_of"])
-    base, other = (
-        [r.latency_ms for r in records.get(name, []) if r.pass_ == "timing" and r.status in MEASURED]
-        for name in (twin["cell"], control["cell"])
-    )
-    known = bool(base and other)
-    interval = ratio_interval(base, other) if known else None
+    medians = [
+        {r.repetition: r.latency_ms for r in records.get(name, []) if r.pass_ == "timing" and r.status in MEASURED}
+        for name in (control["control_of"], control["cell"])
+    ]
+    rounds = sorted(medians[0].keys() & medians[1].keys())  # both were measured in each, in shuffled order
+    base, other = ([of_cell[number] for number in rounds] for of_cell in medians)
+    known = bool(rounds)
+    interval = paired_ratio_interval(base, other)
     return {
         "cell": control,
         "ratio": float(np.exp(np.mean(np.log(other)) - np.mean(np.log(base)))) if known else None,

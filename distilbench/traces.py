@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distilbench.stats import ratio_interval, t_interval, verdict_of
+from distilbench.stats import paired_ratio_interval, t_interval, verdict_of
 
 KINDS = ("smooth", "drifting", "spiky", "two-mode")
 
@@ -46,30 +46,21 @@ def coverage(kind: str, repetitions: int, trials: int = 4000, seed: int = 202611
     return float(np.mean([low <= truth <= high for low, high in map(t_interval, simulated)]))
 
 
-def told_apart(
-    one: Sequence[float], other: Sequence[float] | None, size: int, rounds: int, seed: int
-) -> dict[str, float]:
-    """Share of each verdict over pairs of disjoint groups that are drawn from a pool, again and again.
+def told_apart(base: Sequence[float], other: Sequence[float], size: int, cuts: int, seed: int) -> dict[str, float]:
+    """Share of each verdict over disjoint groups of rounds that are drawn from a pool, again and again.
 
     Args:
-        one: medians of repetitions.
-        other: those of something else; None: both groups of a pair come from `one`, so that a verdict other than SAME
-            or AMBIGUOUS is false.
-        size: repetitions in a group.
-        rounds: how often the pool is cut into groups.
+        base: medians of repetitions, one of each round of the pool.
+        other: those of something else, of the same rounds.
+        size: rounds in a group.
+        cuts: how often the pool is cut into groups.
         seed: of the cuts.
     """
     order, verdicts = random.Random(seed), Counter[str]()  # its draws stay the same from version to version
-    for _ in range(rounds):
-        first = _groups(one, size, order)
-        if other is None:
-            pairs = zip(first[::2], first[1::2], strict=False)
-        else:
-            pairs = zip(first, _groups(other, size, order), strict=False)
-        verdicts.update(verdict_of(ratio_interval(base, compared)) for base, compared in pairs)
+    for _ in range(cuts):
+        drawn = order.sample(range(len(base)), len(base))
+        for start in range(0, len(drawn) - size + 1, size):
+            group = drawn[start : start + size]
+            interval = paired_ratio_interval([base[i] for i in group], [other[i] for i in group])
+            verdicts[verdict_of(interval)] += 1
     return {verdict: count / verdicts.total() for verdict, count in verdicts.items()}
-
-
-def _groups(values: Sequence[float], size: int, order: random.Random) -> list[list[float]]:
-    drawn = order.sample(list(values), len(values))
-    return [drawn[i : i + size] for i in range(0, len(drawn) - size + 1, size)]

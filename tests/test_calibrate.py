@@ -51,10 +51,10 @@ def test_the_pool_is_interleaved_and_slowed_where_it_should_be(tmp_path, monkeyp
         return {"latency_ms": 1 + job["slow_down"]}
 
     monkeypatch.setattr(calibrate, "_in_a_process", process)
-    readings = list(calibrate.pool(tmp_path, 3, (0.02, 0.05, 0.10), seed=1))
-    assert [reading["slow_down"] for reading in readings] == asked
-    rounds = [asked[i : i + 4] for i in range(0, 12, 4)]
-    assert all(sorted(one) == [0.0, 0.02, 0.05, 0.10] for one in rounds)
+    readings = list(calibrate.pool(tmp_path, 3, ("slowed-2", "slowed-5"), seed=1))
+    assert asked == [calibrate.SLOWED.get(reading["what"], 0.0) for reading in readings]
+    rounds = [[reading["what"] for reading in readings if reading["round"] == number] for number in range(3)]
+    assert all(sorted(one) == ["base", "slowed-2", "slowed-5", "twin"] for one in rounds)
     assert len({tuple(one) for one in rounds}) > 1, "shuffled round by round"
 
 
@@ -65,9 +65,11 @@ def test_the_workload_in_a_process_of_its_own_can_be_slowed(tmp_path):
 
 
 def test_a_sweep_is_a_pool(this_machine):
-    run = synthetic.finished_run(variants=["sdpa", "slowed-5"], batch_sizes=[2], passes=["timing"])
+    run = synthetic.finished_run(variants=["sdpa", "slowed-5"], batch_sizes=[2], passes=["timing"], control=True)
     readings = list(calibrate.of_sweep(run))
-    assert sorted((r["slow_down"], r["repetition"]) for r in readings) == [(0.0, 0), (0.0, 1), (0.05, 0), (0.05, 1)]
+    assert sorted((r["what"], r["round"]) for r in readings) == [
+        (what, number) for what in ("base", "slowed-5", "twin") for number in range(2)
+    ]
     assert readings[0]["latency_ms"] == run.measured()[0].latency_ms
     assert Warmup.model_validate({"cycles": 1, "seconds": 1.0, "settled": readings[0]["settled"]}).settled is True
 
@@ -79,7 +81,7 @@ def test_a_deep_calibration_sweeps_a_real_model_and_its_slowed_variants(monkeypa
     assert calibrate.sweep() == "run"
     asked = started[0].params
     assert (asked.variants, asked.repetitions, asked.source) == (["sdpa", *calibrate.SLOWED], 60, "embedded")
-    assert asked.passes == ["timing"]
+    assert (asked.passes, asked.control) == (["timing"], True)
     assert started[1] == "run"
 
 
@@ -87,7 +89,7 @@ def test_a_deep_calibration_sweeps_a_real_model_and_its_slowed_variants(monkeypa
 
 
 def written(folder, *readings, depth="quick"):
-    config = {"run_id": "made-up", "depth": depth, "seed": 1, "repetitions": 60, "created": "2026-11-22T10:00:00Z"}
+    config = {"run_id": "made-up", "depth": depth, "seed": 1, "rounds": 60, "created": "2026-11-22T10:00:00Z"}
     paths.write_json(folder / "config.json", config)
     (folder / "checks.jsonl").write_text("".join(json.dumps(reading) + "\n" for reading in readings))
     return folder
@@ -117,42 +119,47 @@ def test_each_reading_is_judged_by_its_bound(tmp_path, reading, ok):
     )
 
 
-def pool_of(*shares: float, repetitions: int = 60, spread: float = 0.005) -> dict[float, list[float]]:
+def pool_of(*names: str, rounds: int = 60, spread: float = 0.005) -> dict[str, dict[int, float]]:
     generator = np.random.default_rng(4)
-    return {s: list(100 * (1 + s) * (1 + spread * generator.standard_normal(repetitions))) for s in shares}
+    medians = {
+        name: 100 * (1 + calibrate.SLOWED.get(name, 0.0)) * (1 + spread * generator.standard_normal(rounds))
+        for name in ("base", *names)
+    }
+    return {name: dict(enumerate(values)) for name, values in medians.items()}
 
 
 def test_a_good_instrument_finds_slow_downs_and_nothing_else():
-    checks = calibrate.judged(pool_of(0.0, 0.02, 0.05, 0.10), seed=1, rounds=50)
-    assert says(checks, "first repetitions against the last")["measured"].startswith("SAME (")
-    assert says(checks, "equal things")["ok"] is True
-    assert says(checks, "equal things")["comparisons"] == 3, "60 repetitions are six groups, three pairs"
+    checks = calibrate.judged(pool_of("twin", *calibrate.SLOWED), seed=1, cuts=50)
+    assert (says(checks, "equal things")["ok"], says(checks, "equal things")["rate"]) == (True, 0)
+    assert says(checks, "equal things")["comparisons"] == 6, "60 rounds are six groups"
     assert (says(checks, "slow-down of 5%")["ok"], says(checks, "slow-down of 5%")["comparisons"]) == (True, 6)
     assert says(checks, "slow-down of 10%")["rate"] == 1
     assert says(checks, "slow-down of 2%")["ok"] is None, "as small as what counts as the same"
+    assert says(checks, "first rounds against the last")["measured"].startswith("SAME (")
 
 
 def test_an_instrument_that_sees_nothing_is_off():
-    checks = calibrate.judged(pool_of(0.0, 0.05, spread=0.2), seed=1, rounds=50)
+    checks = calibrate.judged(pool_of("slowed-5", spread=0.2), seed=1, cuts=50)
     assert says(checks, "slow-down of 5%")["ok"] is False
 
 
 def test_an_instrument_that_sees_differences_everywhere_is_off(monkeypatch):
     monkeypatch.setattr(calibrate.traces, "told_apart", lambda *_: {"SLOWER": 0.6, "FASTER": 0.4})
-    assert says(calibrate.judged(pool_of(0.0), seed=1), "equal things")["ok"] is False
+    assert says(calibrate.judged(pool_of("twin"), seed=1), "equal things")["ok"] is False
 
 
 def test_a_small_pool_says_that_it_is_too_small():
-    (check,) = calibrate.judged(pool_of(0.0, 0.05, repetitions=19), seed=1)
-    assert (check["ok"], check["bound"]) == (None, "needs a pool of 20 repetitions, this one has 19")
+    equal, slower = calibrate.judged(pool_of("twin", "slowed-5", rounds=9), seed=1)
+    assert (equal["ok"], equal["bound"], slower["truth"]) == (None, "needs 10 rounds, the pool has 9", "always")
 
 
 def test_one_comparison_judges_nothing():
-    checks = calibrate.judged(pool_of(0.0, 0.05, repetitions=20), seed=1, rounds=50)
+    checks = calibrate.judged(pool_of("twin", "slowed-5", rounds=10), seed=1, cuts=50)
     equal, slower = says(checks, "equal things"), says(checks, "slow-down of 5%")
-    assert (equal["comparisons"], slower["comparisons"]) == (1, 2)
+    assert equal["comparisons"] == slower["comparisons"] == 1
     assert equal["ok"] is slower["ok"] is None
     assert equal["bound"] == "reported: fewer than 3 comparisons judge nothing"
+    assert len(checks) == 2, "too few rounds for a first and a last group"
 
 
 def test_a_process_that_fails_says_why(tmp_path):

@@ -15,6 +15,7 @@ from distilbench.stats import (
     half_width,
     licence_threshold,
     outliers,
+    paired_ratio_interval,
     ratio_interval,
     settled,
     summary_of,
@@ -266,3 +267,13 @@ def test_the_half_width_is_a_share_of_the_middle():
     assert half_width([99.0, 100.0, 101.0, 100.0, 100.0]) == pytest.approx(expected)
     assert half_width([7.0] * 5) == 0
     assert half_width([1.0, 2.0, 3.0, 4.0]) is None
+
+
+def test_a_drift_that_both_share_drops_out_of_pairs():
+    """Logs of the ratios are ln 2 each: no width, though base and other go from 1 to 5."""
+    base = [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert paired_ratio_interval(base, [2 * value for value in base]) == pytest.approx((2, 2))
+    low, high = ratio_interval(base, [2 * value for value in base])
+    assert low < 1.2
+    assert high > 3.3
+    assert paired_ratio_interval(base[:4], base[:4]) is None

@@ -38,24 +38,26 @@ def test_one_process_in_four_is_in_the_second_mode():
 
 
 def test_equal_things_are_hardly_ever_told_apart():
-    pool = processes("smooth", np.random.default_rng(2), 1, 60)[0]
-    rates = told_apart(pool, None, 10, 100, seed=3)
+    base, twin = processes("smooth", np.random.default_rng(2), 2, 60)
+    rates = told_apart(base, twin, 10, 100, seed=3)
     assert sum(rates.values()) == pytest.approx(1)
     assert rates.get("FASTER", 0) + rates.get("SLOWER", 0) < 0.05
 
 
-def test_what_is_slower_is_found():
-    base, other = processes("smooth", np.random.default_rng(2), 2, 60)
+def test_what_is_slower_is_found_through_a_drift_that_both_share():
+    drift = np.linspace(1.0, 1.3, 60)
+    base, other = processes("smooth", np.random.default_rng(2), 2, 60) * drift
     assert told_apart(base, other * 1.05, 10, 100, seed=3)["SLOWER"] > 0.95
     assert told_apart(base, other / 1.05, 10, 100, seed=3)["FASTER"] > 0.95
 
 
 def test_groups_are_disjoint(monkeypatch):
-    """By a comparison that notes what it is given: a cut uses a repetition once, and not what fits into no group."""
+    """By a comparison that notes what it is given: a cut uses a round once, and not what fits into no group."""
     seen = []
-    monkeypatch.setattr(traces, "ratio_interval", lambda base, other: seen.append((*base, *other)))
-    assert told_apart(range(47), None, 10, 3, seed=1) == {"AMBIGUOUS": 1.0}
-    assert len(seen) == 3 * 2, "four groups are two pairs"
-    for first, second in zip(seen[::2], seen[1::2], strict=True):
-        assert len({*first, *second}) == 40
-    assert seen[0] != seen[2], "each cut is another one"
+    monkeypatch.setattr(traces, "paired_ratio_interval", lambda base, other: seen.append((base, other)))
+    assert told_apart(range(47), range(100, 147), 10, 3, seed=1) == {"AMBIGUOUS": 1.0}
+    assert len(seen) == 3 * 4
+    for cut in (seen[:4], seen[4:8], seen[8:]):
+        assert len({number for base, _ in cut for number in base}) == 40
+    assert all([number + 100 for number in base] == other for base, other in seen), "of the same rounds"
+    assert seen[0] != seen[4], "each cut is another one"

@@ -38,8 +38,9 @@ ALLOCATIONS_MiB = (64, 512)
 SLOWED = {"slowed-2": 0.02, "slowed-5": 0.05, "slowed-10": 0.10}  # variants of a sweep, and their shares
 SEED = 17
 FEWEST = 3  # comparisons of one cut, to judge a rate by
-#: Repetitions in the pool, and its slow-downs.
-DEPTHS = {"quick": (20, (0.05,)), "full": (60, (0.02, 0.05, 0.10)), "deep": (60, (0.02, 0.05, 0.10))}
+BASE, TWIN = "base", "twin"  # the workload, and the same workload under another name
+#: Rounds of the pool, and what it holds besides both of these.
+DEPTHS = {"quick": (10, ("slowed-5",)), "full": (60, tuple(SLOWED)), "deep": (60, tuple(SLOWED))}
 
 
 class Still(Telemetry):
@@ -65,7 +66,7 @@ def calibrate(depth: str, results_root: str = "") -> Path:
     folder = paths.results_root(results_root) / "calibration" / new_run_id("cpu")
     config = {
         "schema_version": 1, "run_id": folder.name, "kind": "calibration", "depth": depth,
-        "created": environment.now(), "repetitions": DEPTHS[depth][0], "protocol": PROTOCOL, "seed": SEED,
+        "created": environment.now(), "rounds": DEPTHS[depth][0], "protocol": PROTOCOL, "seed": SEED,
         "sweep": swept.run_id if swept else None,
     }  # fmt: skip
     paths.write_json(folder / "env.json", environment.capture())
@@ -95,7 +96,7 @@ def sweep(results_root: str = "") -> Run:
 
     given = {
         "profile": "full", "source": "embedded", "variants": ["sdpa", *SLOWED], "batch_sizes": [8],
-        "length_policies": ["fixed-32"], "samples_per_cycle": 64, "passes": ["timing"], "control": False,
+        "length_policies": ["fixed-32"], "samples_per_cycle": 64, "passes": ["timing"], "control": True,
         "repetitions": DEPTHS["deep"][0], "warmup_seconds": 0.5, "warmup_max_seconds": 5.0, "min_seconds": 1.0,
         "max_seconds": 3.0, "ceiling_s": 0.0,
         "results_root": str(paths.results_root(results_root) / "calibration" / "sweeps"),  # it is no run of a study
@@ -108,11 +109,11 @@ def sweep(results_root: str = "") -> Run:
 
 def of_sweep(run: Run) -> Iterator[dict[str, Any]]:
     """Readings of the pool from the repetitions of a sweep."""
-    shares = {"sdpa": 0.0} | SLOWED
     for record in run.measured():
+        what = record.variant if record.variant in SLOWED else TWIN if record.control_of else BASE
         settled = record.warmup.settled if record.warmup else None
         told = {"latency_ms": record.latency_ms, "n_iterations": record.n_iterations, "settled": settled}
-        yield {"slow_down": shares[record.variant], "repetition": record.repetition} | told
+        yield {"what": what, "round": record.repetition} | told
 
 
 # ------------------------------------------------------------------ readings
@@ -145,15 +146,13 @@ def allocations(folder: Path) -> Iterator[dict[str, Any]]:
         yield {"wanted_MiB": wanted_MiB} | _in_a_process(ALLOCATE, folder, {"MiB": wanted_MiB})
 
 
-def pool(folder: Path, repetitions: int, slow_downs: tuple[float, ...], seed: int) -> Iterator[dict[str, Any]]:
-    """Fresh processes of one workload and of slowed ones, interleaved in shuffled rounds."""
+def pool(folder: Path, rounds: int, slowed: tuple[str, ...], seed: int) -> Iterator[dict[str, Any]]:
+    """Fresh processes of one workload, of the same once more, and of slowed ones, in rounds of shuffled order."""
     order = random.Random(seed)
-    for repetition in range(repetitions):
-        shares = [0.0, *slow_downs]
-        order.shuffle(shares)
-        for share in shares:
-            found = _in_a_process(BUSY, folder, {"slow_down": share})
-            yield {"slow_down": share, "repetition": repetition} | found
+    for number in range(rounds):
+        for what in order.sample([BASE, TWIN, *slowed], 2 + len(slowed)):
+            found = _in_a_process(BUSY, folder, {"slow_down": SLOWED.get(what, 0.0)})
+            yield {"what": what, "round": number} | found
 
 
 def coverage(repetitions: int = 10) -> Iterator[dict[str, Any]]:
@@ -205,9 +204,9 @@ def summarise(folder: Path) -> dict[str, Any]:
     for reading in readings:
         by_check.setdefault(reading["check"], []).append(reading)
     config = paths.read_json(folder / "config.json")
-    pooled: dict[float, list[float]] = {}
+    pooled: dict[str, dict[int, float]] = {}
     for reading in by_check.get("pool", []):
-        pooled.setdefault(reading["slow_down"], []).append(reading["latency_ms"])
+        pooled.setdefault(reading["what"], {})[reading["round"]] = reading["latency_ms"]
     return {
         "schema_version": 1,
         "run_id": config["run_id"],
@@ -250,34 +249,44 @@ def _allocation_says(reading: dict[str, Any]) -> dict[str, Any]:
     return _says(f"allocation of {wanted} MiB", f"{wanted} MiB", f"{measured:.1f} MiB", "2 %", ok, MiB=measured)
 
 
-def judged(pooled: dict[float, list[float]], seed: int, size: int = 10, rounds: int = 500) -> list[dict[str, Any]]:
-    """How often disjoint groups of a pool are told apart: equal ones (a false verdict) and slowed ones (a true one).
+def judged(pooled: dict[str, dict[int, float]], seed: int, size: int = 10, cuts: int = 500) -> list[dict[str, Any]]:
+    """How often groups of rounds tell equal things apart (a false verdict), and slowed ones (a true one).
 
-    The rates are over many cuts of the pool into groups. These share repetitions, so the Wilson interval counts as many
+    The rates are over many cuts of the pool into groups. These share rounds, so the Wilson interval counts as many
     comparisons as one cut has: those are independent.
 
     Args:
-        pooled: medians of processes by slow-down.
+        pooled: medians of processes by round, of BASE, TWIN and slowed ones.
         seed: of the cuts.
-        size: repetitions in a group, the default of a full run.
-        rounds: cuts.
+        size: rounds in a group: the default number of repetitions of a full run.
+        cuts: how many.
     """
-    base = pooled.get(0.0, [])
-    if len(base) < 2 * size:
-        bound = f"needs a pool of {2 * size} repetitions, this one has {len(base)}"
-        return [_says("equal things told apart", "never", "–", bound, None)]
-    rates = traces.told_apart(base, None, size, rounds, seed)
-    false = rates.get("FASTER", 0.0) + rates.get("SLOWER", 0.0)
-    found = [_rate("equal things told apart", "never", false, len(base) // size // 2, at_most=0.05)]
-    drift = ratio_interval(base[:size], base[-size:])
-    said = f"{verdict_of(drift)} ({drift[0]:.3f} to {drift[1]:.3f})"
-    found.append(_says("first repetitions against the last", "SAME", said, "reported", None, interval=list(drift)))
-    for share in sorted(set(pooled) - {0.0}):
-        rates = traces.told_apart(base, pooled[share], size, rounds, seed)
-        n = min(len(base), len(pooled[share])) // size
-        demanded = 0.95 if share >= 0.05 else None
-        found.append(_rate(f"slow-down of {share:.0%} found", "always", rates.get("SLOWER", 0.0), n, at_least=demanded))
-    return found
+    found = []
+    for what in sorted(pooled.keys() - {BASE}, key=lambda name: SLOWED.get(name, 0.0)):
+        rounds = sorted(pooled[BASE].keys() & pooled[what].keys())
+        base, other = ([pooled[name][number] for number in rounds] for name in (BASE, what))
+        n = len(rounds) // size
+        check = "equal things told apart" if what == TWIN else f"slow-down of {SLOWED[what]:.0%} found"
+        if not n:
+            bound = f"needs {size} rounds, the pool has {len(rounds)}"
+            found.append(_says(check, "never" if what == TWIN else "always", "–", bound, None))
+            continue
+        rates = traces.told_apart(base, other, size, cuts, seed)
+        if what == TWIN:
+            false = rates.get("FASTER", 0.0) + rates.get("SLOWER", 0.0)
+            found.append(_rate(check, "never", false, n, at_most=0.05))
+        else:
+            demanded = 0.95 if SLOWED[what] >= 0.05 else None
+            found.append(_rate(check, "always", rates.get("SLOWER", 0.0), n, at_least=demanded))
+    return found + list(_drift_says(list(pooled.get(BASE, {}).values()), size))
+
+
+def _drift_says(base: list[float], size: int) -> Iterator[dict[str, Any]]:
+    """What the machine does meanwhile: the pool's first rounds against its last, as two runs would be compared."""
+    if len(base) >= 2 * size:
+        drift = ratio_interval(base[:size], base[-size:])
+        said = f"{verdict_of(drift)} ({drift[0]:.3f} to {drift[1]:.3f})"
+        yield _says("first rounds against the last", "SAME", said, "reported", None, interval=list(drift))
 
 
 def _rate(
@@ -325,7 +334,7 @@ def caption(folder: Path) -> str:
     cores = len(env["cpu"]["affinity"])
     return (
         f"distilbench calibrate --{config['depth']} on {env['cpu']['model']}, {cores} cores, {config['created'][:10]}; "
-        f"pool of {config['repetitions']} processes of each slow-down"
+        f"pool of {config['rounds']} rounds"
     )
 
 
