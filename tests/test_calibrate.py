@@ -196,7 +196,7 @@ def test_the_table_has_words(quick):
     table = calibrate.table(paths.read_json(quick / "summary.json"))
     assert list(table.columns) == ["check", "truth", "measured", "bound", "verdict"]
     assert set(table["verdict"]) <= {"ok", "OFF", "reported"}
-    assert "calibrate --quick on " in calibrate.caption(quick)
+    assert "A quick calibration on " in calibrate.caption(quick)
 
 
 def test_only_committed_code_is_published_and_a_depth_has_one(quick, tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ def _tail(found: dict[str, Any]) -> dict[str, str]:
         text = milliseconds(found[f"p{p}"])
         row[f"p{p} (ms)"] = text if found[f"p{p}_licensed"] else f"({text})"
     alike = found.get("autocorrelation")
-    row["autocorrelation"] = "–" if alike is None else f"{alike:.2f}"
+    row["autocorr."] = "–" if alike is None else f"{alike:.2f}"
     return row | {"outliers": str(found.get("outliers", "–"))}
 
 
@@ -115,6 +115,6 @@ def _rows(table: pd.DataFrame, column: str, shown: Any) -> pd.DataFrame:
         if isinstance(found := row.get(column), dict):
             rows.append({title: str(row[key]) for key, title in keys.items()} | shown(found))
     if not rows:
-        return pd.DataFrame({"nothing": ["this was not measured"]})
+        return pd.DataFrame({"note": ["this was not measured"]})
     frame = pd.DataFrame(rows).fillna("–")
     return frame.drop(columns=[name for name in ("machine", "variant") if frame[name].nunique() == 1])
