@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from distilbench import derive, records, summary, verify
+from distilbench import derive, paths, records, summary, verify
 from distilbench.bench import design
 from distilbench.errors import RunError
 from distilbench.records import Cell, read_parquet
@@ -529,3 +529,127 @@ def test_several_problems_are_all_said(finished_run):
 def test_a_design_of_every_synthetic_cell_is_that_of_the_sweep(finished_run):
     """What these tests spoil is what the sweep would have written."""
     assert finished_run.config["cells"] == [c.model_dump() for c in design.cells_of(synthetic.resolved().params)]
+
+
+# ------------------------------------------------------------------ energy, roofline, telemetry
+
+
+def window(rapl: float, pyrapl: float | None = None, seconds: float = 10.0, samples: int = 100) -> dict:
+    return {"seconds": seconds, "samples": samples, "joules": {"rapl": rapl} | ({"pyrapl": pyrapl} if pyrapl else {})}
+
+
+def with_energy(*windows: dict, source: str = "rapl", idle_after: float = 20.0, **changed) -> dict:
+    """The summary of a cell whose energy pass had these windows."""
+    run, cell = one_cell(passes=["timing", "energy"], repetitions=1, energy_cells="all")
+    predicted = synthetic.predictions(cell.cell)
+    run.commit(synthetic.timing(run, cell, 0, synthetic.iterations(2), predicted), predicted)
+    found = {
+        "windows": list(windows), "idle_before_W": {source: 20.0}, "idle_after_W": {source: idle_after}, "idle_s": 10.0,
+        "tick_ms": 1.0, "counters": {source: ["package-0"]}, "notes": [],
+    } | changed  # fmt: skip
+    fields = derive.energy_fields(found, source)
+    run.commit(synthetic.repetition(cell, "energy", energy=found, energy_source=source, **fields))
+    synthetic.summarised(run)
+    assert verify.problems(run.folder) == []
+    return cell_of(run)
+
+
+def test_energy_by_hand(this_machine):
+    """500 J in 10 s of which 200 J are idle: 5 J per sample gross, 3 J net."""
+    cell = with_energy(*[window(joules) for joules in (498.0, 499.0, 500.0, 501.0, 502.0)])
+    assert cell["state"] == "ok"
+    assert (cell["energy_J"], cell["energy_per_sample_J"], cell["energy_net_per_sample_J"]) == (500.0, 5.0, 3.0)
+    assert (cell["energy_source"], cell["energy_windows"]) == ("rapl", 5)
+    low, high = cell["energy_per_sample_J_interval_95"]
+    assert (low + high) / 2 == pytest.approx(5)
+    assert high - low == pytest.approx(2 * 2.776445 * 0.0158114 / 5**0.5, rel=1e-3)
+    assert cell["doubts"][-1].startswith("energy: windows of one process")
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (lambda: with_energy(window(500.0)), "energy: one window, no interval"),
+        (lambda: with_energy(window(500.0), window(500.0)), "energy: 2 windows, no interval"),
+        (lambda: with_energy(window(500.0, 560.0)), "energy by pyrapl is +12.0% against rapl"),
+        (
+            lambda: with_energy(window(500.0), idle_after=30.0),
+            "energy: at rest the machine drew 20.0 W before and 30.0 W",
+        ),
+        (lambda: with_energy(window(190.0)), "net energy is not above 0"),
+        (lambda: with_energy(window(500.0), tick_ms=None), "how often the counter is renewed could not be seen"),
+        (lambda: with_energy(window(500.0), notes=["a note"]), "a note"),
+    ],
+)
+def test_what_makes_joules_doubtful_is_said(this_machine, cell, said):
+    assert any(said in doubt for doubt in cell()["doubts"])
+
+
+def test_two_sources_that_agree_are_no_doubt(this_machine):
+    cell = with_energy(window(500.0, 505.0))
+    assert cell["energy_others"] == {"pyrapl": pytest.approx(0.01)}
+    assert not any("against" in doubt for doubt in cell["doubts"])
+
+
+def test_a_given_power_is_called_modelled(this_machine):
+    windows = [{"seconds": 10.0, "samples": 100, "joules": {"modelled": 650.0}}]
+    cell = with_energy(*windows, source="modelled")
+    assert (cell["energy_net_per_sample_J"], cell["energy_net_per_sample_J_reason"]) == (
+        None,
+        "a given power knows no idle",
+    )
+    assert "energy is modelled, not measured" in cell["doubts"]
+
+
+def with_rows(ceilings: dict | None = None, fields: dict | None = None, **columns) -> dict:
+    """The summary of a cell with these columns on its last timed iteration."""
+    run, cell = one_cell(passes=["timing"], repetitions=1)
+    rows = synthetic.iterations(2)
+    rows[0] |= {"cpu_MHz": 1.0, "gpu_throttle_reasons": 0x40}  # in the warm-up: does not count
+    rows[-2] |= {name: values[0] for name, values in columns.items()}
+    rows[-1] |= {name: values[1] for name, values in columns.items()}
+    predicted = synthetic.predictions(cell.cell)
+    run.commit(synthetic.timing(run, cell, 0, rows, predicted).model_copy(update=fields or {}), predicted)
+    if ceilings:
+        paths.write_json(run.folder / "ceilings.json", ceilings)
+    return cell_of(run)
+
+
+def test_the_state_of_the_machine_is_kept_and_doubted(this_machine):
+    cell = with_rows(cpu_MHz=(2000.0, 3000.0), cpu_throttles=(2, 3), gpu_throttle_reasons=(0x8, 0x104))
+    assert cell["telemetry"]["cpu_MHz"] == [2000.0, 3000.0]
+    assert cell["telemetry"]["cpu_throttles"] == 5, "they are added up"
+    assert cell["telemetry"]["gpu_throttle_reasons"] == 0x10C, "every bit counts"
+    said = "; ".join(cell["doubts"])
+    assert "the CPU's clock went between 2000 and 3000 MHz" in said
+    assert "throttled for heat (5 times" in said
+    assert "throttle reasons 0xc" in said, "idle (0x100) slows nothing down"
+
+
+def test_a_gpu_that_others_use_is_said(this_machine):
+    assert "2 other processes computed on the GPU" in with_rows(gpu_foreign_processes=(0, 2))["doubts"]
+
+
+@pytest.mark.parametrize(
+    ("flops", "moved", "bound", "fraction"),
+    [(1e9, 1e3, "compute", 0.5), (1.0, 4e8, "memory", 0.4), (3e9, 1.0, "compute", 1.5)],
+)
+def test_the_roofline_by_hand(this_machine, flops, moved, bound, fraction):
+    """A cycle takes 16 batches of 14 ms; the machine does 1e9 products and 1e9 bytes in that time over its ceilings."""
+    seconds = 16 * 0.014
+    ceilings = {"matrix_flops_per_s": {"float32": 2e9 / seconds}, "memory_bytes_per_s": 1e9 / seconds}
+    cell = with_rows(ceilings, {"flops_per_cycle": flops, "bytes_per_cycle": moved})
+    assert cell["roofline"]["bound"] == bound
+    assert cell["roofline"]["fraction"] == pytest.approx(fraction)
+    assert any("ceiling allows" in doubt for doubt in cell["doubts"]) == (fraction > 1)
+
+
+def test_without_ceilings_there_is_no_roofline(this_machine):
+    assert with_rows({"reason": "out of memory"}, {"flops_per_cycle": 1.0, "bytes_per_cycle": 1.0})["roofline"] is None
+
+
+def test_a_warm_up_that_was_altered_is_found(finished_run):
+    line, *rest = finished_run.raw.read_text().splitlines()
+    assert '"settled":true' in line or '"settled":null' in line
+    finished_run.raw.write_text("\n".join([line.replace('"settled":true', '"settled":false'), *rest]) + "\n")
+    assert any("warmup: settled says False" in problem for problem in verify.problems(finished_run.folder))
