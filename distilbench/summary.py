@@ -71,7 +71,7 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 
 def _control(control: dict[str, Any], records: dict[str, list]) -> dict[str, Any]:
-    """The A/A comparison: the control cell against the cell that it repeats. A verdict other than SAME is false."""
+    """The A/A comparison: the control cell against the cell that it repeats. FASTER and SLOWER are false."""
     medians = [
         {r.repetition: r.latency_ms for r in records.get(name, []) if r.pass_ == "timing" and r.status in MEASURED}
         for name in (control["control_of"], control["cell"])
@@ -126,7 +126,9 @@ def _cell_summary(
             continue
         missing = _no_energy(energy_of, params) if where == "energy" else f"no finished repetition of the {where} pass"
         result |= _over_repetitions(name, done[where], missing)
-    result |= _steady(done["timing"]) | _energy(done["energy"])
+    steady = "throughput_steady_samples_per_s"
+    result |= _over_repetitions(steady, done["timing"], "no finished repetition of the timing pass")
+    result |= _energy(done["energy"])
     result["request"] = _medians([r.request for r in done["timing"] if r.request])
     result["memory"] = _medians([r.memory for r in done["memory"] if r.memory])
     result["roofline"] = _roofline(result, done["timing"], params, ceilings)
@@ -218,10 +220,6 @@ def _medians(parts: list[Any]) -> dict[str, Any] | None:
         numbers = [value for value in values if not isinstance(value, str)]
         found[name] = median(numbers) if numbers else next(iter(values), None)
     return found
-
-
-def _steady(timing: list[Repetition]) -> dict[str, Any]:
-    return _over_repetitions("throughput_steady_samples_per_s", timing, "no finished repetition of the timing pass")
 
 
 def _energy(records: list[Repetition]) -> dict[str, Any]:

@@ -46,12 +46,9 @@ DEPTHS = {"quick": (10, ("slowed-5",)), "full": (60, tuple(SLOWED)), "deep": (60
 class Still(Telemetry):
     """Reads nothing between cycles: for what is too short to be disturbed."""
 
-    def __init__(self) -> None:
-        super().__init__()
-
-    def block(self, least_s: float = 0.0) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+    def due(self) -> bool:
+        """Never."""
+        return False
 
 
 def calibrate(depth: str, results_root: str = "") -> Path:
@@ -325,6 +322,7 @@ def published(depth: str) -> Path | None:
 
 
 def all_published() -> list[Path]:
+    """Folders of all published calibrations, oldest first."""
     return sorted(file.parent for file in (paths.published_root() / "calibration").glob("*/summary.json"))
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
@@ -20,7 +21,7 @@ SAMPLE_S = 0.05  # between two readings of a GPU's power: as often as the driver
 TICKS = 100  # a window must hold so many updates of its counter
 
 
-class Source:
+class Source(ABC):
     """Something that tells the joules between `begin` and `end`.
 
     Attributes:
@@ -34,13 +35,13 @@ class Source:
     parts: list[str]
     least_s = 0.0  # of a window, where the source is renewed slowly and does not say how slowly
 
+    @abstractmethod
     def begin(self) -> None:
         """Starts a window."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> float:
         """Joules since `begin`."""
-        raise NotImplementedError
 
     def poll(self) -> None:
         """Called once a cycle in a window: a counter that starts again must be seen each time it does."""
