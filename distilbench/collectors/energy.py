@@ -43,10 +43,10 @@ class Source(ABC):
     def end(self) -> float:
         """Joules since `begin`."""
 
-    def poll(self) -> None:
+    def poll(self) -> None:  # noqa: B027 - most sources need nothing here
         """Called once a cycle in a window: a counter that starts again must be seen each time it does."""
 
-    def abandon(self) -> None:
+    def abandon(self) -> None:  # noqa: B027 - nor here
         """Gives a window up."""
 
     def tick_ms(self) -> float | None:
