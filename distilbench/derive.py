@@ -23,6 +23,7 @@ def timing_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
     total_ms, samples = math.fsum(row["latency_ms"] for row in timed), sum(row["samples"] for row in timed)
     device_ms = [row["latency_device_ms"] for row in timed]
     on_device = device_ms[0] is not None
+    faults = [count for row in timed if (count := row.get("page_faults")) is not None]
     cycles: dict[int, list[float]] = {}
     for row in timed:
         cycles.setdefault(row["cycle"], []).append(row["latency_ms"])
@@ -36,6 +37,7 @@ def timing_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "latency_per_sample_ms": total_ms / samples,
         "throughput_samples_per_s": samples / total_ms * 1e3,
         "median_half_width": half_width([median(times) for times in cycles.values()]),
+        "page_faults_per_iteration": math.fsum(faults) / len(timed) if faults else None,
         **_request_fields(of_kind(rows, "request")),
         **_steady_fields(of_kind(rows, "steady"), on_device),
     }

@@ -32,7 +32,13 @@ THREAD_VARIABLES = (
     "OMP_PROC_BIND",
     "OMP_PLACES",
     "MALLOC_ARENA_MAX",
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TOP_PAD_",
+    "MALLOC_TRIM_THRESHOLD_",
+    "GLIBC_TUNABLES",
 )
+MALLOC = ("MALLOC_", "GLIBC_TUNABLES")
 ISA_FLAGS = (
     "avx2",
     "fma",
@@ -94,6 +100,7 @@ def key_of(env: dict[str, Any]) -> dict[str, Any]:
         "python": env["python"]["version"],
         **{name: env["packages"].get(name) for name in names},
     }
+    key["malloc"] = {name: value for name, value in env["threads"].items() if name.startswith(MALLOC) and value}
     if "tuning" in env:
         key |= {"governor": env["tuning"]["governor"], "turbo": env["tuning"]["turbo"], "container": env["container"]}
     return key

@@ -171,6 +171,11 @@ class DistilbertParams(StudyParams):
     )
     repetition_timeout_s: Positive = Field(3600.0, description="a repetition is stopped after it")
     num_threads: Annotated[int, Field(ge=0, strict=True)] = Field(0, description="CPU threads; 0: one per usable core")
+    heap: Literal["system", "keep"] = Field(
+        "system",
+        description="freed memory: system: the C library does as it likes; keep: nothing goes back (glibc), so that no "
+        "forward pays for fetching it again",
+    )
 
     @model_validator(mode="after")
     def _fill_sources(self) -> DistilbertParams:

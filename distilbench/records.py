@@ -198,6 +198,9 @@ class Repetition(Cell):
     inputs_sha256: str | None = Field(None, description="of all batches of the cycle, ids and masks, in order")
     padding_share: float | None = Field(None, ge=0, le=1, description="share of the cycle's positions that is padding")
     model_sha256: str | None = Field(None, description="of the weights file, or of random weights' bytes")
+    page_faults_per_iteration: float | None = Field(
+        None, description="pages that a timed forward had to fetch from the system (minor faults), on average"
+    )
     load_s: float | None = Field(None, description="from the weights on disk to a model that is ready on its device")
     num_threads: int | None = None
     affinity: list[int] | None = Field(None, description="CPUs that the process could use")
@@ -292,6 +295,7 @@ ITERATIONS = pa.schema(
         ("tokenise_ms", pa.float64()),
         ("transfer_ms", pa.float64()),
         ("postprocess_ms", pa.float64()),
+        ("page_faults", pa.int64()),  # of a cycle of forwards, on its last iteration
         # On the last iteration of a block (whole cycles, a second or more): what the machine did meanwhile.
         ("foreign_cores", pa.float64()),
         ("stolen_cores", pa.float64()),

@@ -139,6 +139,8 @@ def _cell_summary(
     iterations = [[r["latency_ms"] for r in of_kind(one, "forward") if not r["warmup"]] for one in rows]
     result["iterations_ms"] = _iterations(iterations) if iterations else None
     result["telemetry"] = _telemetry([row for one in rows for row in one])
+    faults = [v for r in done["timing"] if (v := r.page_faults_per_iteration) is not None]
+    result["page_faults_per_iteration"] = [min(faults), max(faults)] if faults else None
     for name in ("parent_cores", "foreign_cores", "stolen_cores"):
         known = [value for record in done["timing"] if (value := getattr(record, name)) is not None]
         result[name] = median(known) if known else None

@@ -104,6 +104,7 @@ def alter(run: runs.Run, name: str, change) -> None:
         ("env.json", lambda env: env["packages"].update(torch="9.9"), "- torch: "),
         ("data.json", lambda data: data.update(content_sha256="0"), "- data.json content_sha256: "),
         ("model.json", lambda model: model.update(sha256="0"), "- model.json sha256: "),
+        ("config.json", lambda config: config["parameters"].update(heap="keep"), "- heap: 'system' and 'keep'"),
     ],
 )
 def test_what_was_made_otherwise_is_compared_by_force_only(three, name, change, said):

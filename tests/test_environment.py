@@ -84,9 +84,17 @@ def test_the_key_holds_what_repetitions_must_share(captured):
     assert set(key) == {
         "host", "cpu", "usable cores", "python", "gpus", "distilbench", "torch", "transformers", "tokenizers", "numpy",
         "code", "CPU quota", "visible GPUs", "driver", "governor", "turbo", "container",
+        "malloc",
     }  # fmt: skip
     assert key["usable cores"] == len(os.sched_getaffinity(0))
     assert environment.key_of(json.loads(json.dumps(captured))) == key, "read back from env.json it is the same"
+
+
+def test_another_heap_is_another_environment(captured, monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    key = environment.key_of(environment.capture())
+    assert key["malloc"] == {"MALLOC_TRIM_THRESHOLD_": "1000000"}
+    assert environment.key_of(captured)["malloc"] == {}
 
 
 def test_another_version_of_the_code_is_another_environment(monkeypatch, tmp_path):

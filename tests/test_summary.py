@@ -290,6 +290,20 @@ def test_few_or_scattered_repetitions_are_doubted(this_machine, medians, doubts)
     assert cell_of(run)["doubts"] == doubts
 
 
+@pytest.mark.parametrize(("faults", "explained"), [((3000, 31_000), True), ((3000, 5000), False), ((0, 900), False)])
+def test_repetitions_that_differ_by_their_heaps_say_so(this_machine, faults, explained):
+    run, cell = one_cell(repetitions=5)
+    predicted = synthetic.predictions(cell.cell)
+    for number, median in enumerate([10.0] * 4 + [11.5]):
+        timed = rows([median], [2])
+        timed[-1]["page_faults"] = faults[number == 4]
+        run.commit(synthetic.timing(run, cell, number, timed, predicted))
+    assert cell_of(run)["page_faults_per_iteration"] == list(faults)
+    differ, *why = cell_of(run)["doubts"]
+    assert differ == "repetitions differ by 15%"
+    assert [doubt.startswith("so do their page faults, 3,000 to 31,000") for doubt in why] == [True] * explained
+
+
 def test_logits_that_differ_between_repetitions_are_doubted(this_machine):
     run, cell = one_cell(repetitions=5)
     for number in range(5):

@@ -181,6 +181,12 @@ def test_a_finished_run_is_not_measured_again(real, monkeypatch):
     healthy(run, resolved)
 
 
+@pytest.mark.parametrize(("heap", "trim"), [("system", "None"), ("keep", str(2**40))])
+def test_a_worker_keeps_its_heap_where_that_is_asked(heap, trim):
+    code = "import os, sys; print(os.environ.get('MALLOC_TRIM_THRESHOLD_'), file=sys.stderr)"
+    assert sweep._spawn((sys.executable, "-c", code), 60, 1, heap) == (0, f"{trim}\n")
+
+
 # ------------------------------------------------------------------ preparing
 
 

@@ -239,7 +239,9 @@ def test_a_row_holds_what_the_clock_said():
     made = timed()
     made.clock = ScriptedClock(count(1.0), device_ms=0.5)
     made.measure()
-    assert made.rows[BATCHES + 7] == {
+    row = made.rows[BATCHES + 7]
+    assert row.pop("page_faults") >= 0
+    assert row == {
         "kind": "forward", "cycle": 1, "batch": 7, "warmup": False, "samples": 1,
         "latency_ms": 16.0, "latency_device_ms": 0.5,
     }  # fmt: skip

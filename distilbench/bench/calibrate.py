@@ -95,7 +95,7 @@ def sweep(results_root: str = "") -> Run:
         "profile": "full", "source": "embedded", "variants": ["sdpa", *SLOWED], "batch_sizes": [8],
         "length_policies": ["fixed-32"], "samples_per_cycle": 64, "passes": ["timing"], "control": True,
         "repetitions": DEPTHS["deep"][0], "warmup_seconds": 0.5, "warmup_max_seconds": 5.0, "min_seconds": 1.0,
-        "max_seconds": 3.0, "ceiling_s": 0.0,
+        "max_seconds": 3.0, "ceiling_s": 0.0, "heap": "keep",
         "results_root": str(paths.results_root(results_root) / "calibration" / "sweeps"),  # it is no run of a study
     }  # fmt: skip
     resolved = params.resolve("distilbert", given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,7 +97,7 @@ class Loop:
 
     def _cycle(self, cycle: int, warmup: bool) -> list[float]:
         """One pass over the steps, every iteration kept; returns its times in ms."""
-        results, first = [], len(self.rows)
+        results, first, faults = [], len(self.rows), _page_faults()
         for batch, (step, samples) in enumerate(zip(self.steps, self.samples, strict=True)):
             host_ms, device_ms, result = self.clock.time(step)
             results.append(result)
@@ -106,11 +107,17 @@ class Loop:
                     "latency_ms": host_ms, "latency_device_ms": device_ms,
                 }
             )  # fmt: skip
+        self.rows[-1]["page_faults"] = _page_faults() - faults
         self.results = self.results or ([] if warmup else results)
         if self.telemetry.due():
             with self.under_load():
                 self.rows[-1] |= self.telemetry.block()
         return [row["latency_ms"] for row in self.rows[first:]]
+
+
+def _page_faults() -> int:
+    """Pages that this process has got from the system since its start (getrusage(2), ru_minflt)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def slowed(forward: Callable[..., Any], share: float, fence: Callable[[], None] = lambda: None) -> Callable[..., Any]:

@@ -29,8 +29,11 @@ CEILINGS = (sys.executable, "-m", "distilbench.bench", "ceilings")  # so does th
 PROTOCOL = (
     "warmup_cycles", "warmup_seconds", "warmup_max_seconds", "min_cycles", "min_iterations", "min_seconds",
     "half_width", "max_seconds", "samples_per_cycle", "seed", "num_threads", "energy_windows", "energy_window_s",
-    "energy_idle_s", "modelled_power_W",
+    "energy_idle_s", "modelled_power_W", "heap",
 )  # fmt: skip
+#: Keeps all freed memory in the process (mallopt(3)): none is given back from the heap's end, none is mapped for one
+#: block alone.
+KEPT_HEAP = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_MAX_": "0"}
 
 
 @dataclass(frozen=True)
@@ -268,7 +271,7 @@ def _run_worker(run: runs.Run, job: Job, timeout_s: float) -> Repetition:
         stale.unlink()
     job.save(job_file)
     started, clock, before, kills = environment.now(), time.monotonic(), neighbours.look(), cgroups.oom_kills()
-    code, log = _spawn((*WORKER, str(job_file)), timeout_s, job.protocol["num_threads"])
+    code, log = _spawn((*WORKER, str(job_file)), timeout_s, job.protocol["num_threads"], job.protocol["heap"])
     meanwhile = neighbours.between(before, neighbours.look())
     record_file, failure_file = job_file.with_suffix(".record.json"), job_file.with_suffix(".failure.json")
     if code == 0 and record_file.is_file():
@@ -290,7 +293,9 @@ def _run_worker(run: runs.Run, job: Job, timeout_s: float) -> Repetition:
     return record
 
 
-def _spawn(command: tuple[str, ...], timeout_s: float, num_threads: int) -> tuple[int | None, str]:
+def _spawn(
+    command: tuple[str, ...], timeout_s: float, num_threads: int, heap: str = "system"
+) -> tuple[int | None, str]:
     """Starts the worker and sleeps until it ends: (exit code, or None after the timeout; what it said on stderr).
 
     The parent blocks on the worker's pipe; it must not poll, for a core that the parent burns is one that the
@@ -300,6 +305,7 @@ def _spawn(command: tuple[str, ...], timeout_s: float, num_threads: int) -> tupl
         "DISTILBENCH_PARENT": str(os.getpid()),
         "OMP_NUM_THREADS": str(num_threads),
         "MKL_NUM_THREADS": str(num_threads),
+        **(KEPT_HEAP if heap == "keep" else {}),
     }
     process = subprocess.Popen(
         command,

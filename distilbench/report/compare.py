@@ -79,8 +79,8 @@ def _latencies(run: Run) -> dict[str, list[float]]:
 def differences(base: Run, other: Run) -> list[str]:
     """What two runs do not share and should: machine, software, text, model, type of weights, sentences."""
     found = _different_environment(base, other)
-    threads = _different_fields(_threads(base), _threads(other))
-    return [line for line in found if line.partition(":")[0] not in COMPARED] + threads + _different_work(base, other)
+    settings = _different_fields(_settings(base), _settings(other))
+    return [line for line in found if line.partition(":")[0] not in COMPARED] + settings + _different_work(base, other)
 
 
 def remarks(base: Run, other: Run) -> list[str]:
@@ -88,8 +88,9 @@ def remarks(base: Run, other: Run) -> list[str]:
     return [line for line in _different_environment(base, other) if line.partition(":")[0] in COMPARED]
 
 
-def _threads(run: Run) -> dict[str, object]:
-    return {"threads": sorted({record.num_threads for record in run.finished().values() if record.num_threads})}
+def _settings(run: Run) -> dict[str, object]:
+    threads = sorted({record.num_threads for record in run.finished().values() if record.num_threads})
+    return {"threads": threads, "heap": run.config["parameters"].get("heap", "system")}
 
 
 def _different_environment(base: Run, other: Run) -> list[str]:
