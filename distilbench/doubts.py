@@ -46,7 +46,7 @@ def doubts_of(timing: list[Repetition], cell: dict[str, Any], params: dict[str, 
             doubts.append(said.format(cores))
     if (spread := cell.get("latency_ms_range")) and spread[1] > 1.1 * spread[0]:
         doubts.append(f"repetitions differ by {spread[1] / spread[0] - 1:.0%}")
-        if (faults := cell.get("page_faults_per_iteration")) and faults[1] > max(2 * faults[0], 1000):
+        if (faults := cell["iterations_ms"]["page_faults"]) and faults[1] > max(2 * faults[0], 1000):
             doubts.append(
                 f"so do their page faults, {faults[0]:,.0f} to {faults[1]:,.0f} in a forward: the C library's heap "
                 "gives memory back and fetches it again, in each process otherwise (`heap: keep` prevents it)"

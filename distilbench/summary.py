@@ -137,10 +137,10 @@ def _cell_summary(
     result |= _accuracy(rows, params["model_source"] == "random")
     rows = [read_parquet(folder / r.iterations_file, r.iterations_sha256) for r in done["timing"]]
     iterations = [[r["latency_ms"] for r in of_kind(one, "forward") if not r["warmup"]] for one in rows]
-    result["iterations_ms"] = _iterations(iterations) if iterations else None
+    faults = [count for r in done["timing"] if (count := r.page_faults_per_iteration) is not None]
+    fetched = {"page_faults": [min(faults), max(faults)] if faults else None}  # of processes, on average
+    result["iterations_ms"] = _iterations(iterations) | fetched if iterations else None
     result["telemetry"] = _telemetry([row for one in rows for row in one])
-    faults = [v for r in done["timing"] if (v := r.page_faults_per_iteration) is not None]
-    result["page_faults_per_iteration"] = [min(faults), max(faults)] if faults else None
     for name in ("parent_cores", "foreign_cores", "stolen_cores"):
         known = [value for record in done["timing"] if (value := getattr(record, name)) is not None]
         result[name] = median(known) if known else None

@@ -17,12 +17,13 @@ def one(**fields) -> pd.DataFrame:
 
 
 def test_tails_that_too_few_iterations_bear_stand_in_brackets():
-    found = summary_of([float(i) for i in range(1, 101)]) | {"outliers": 2}
+    found = summary_of([float(i) for i in range(1, 101)]) | {"outliers": 2, "page_faults": [12.4, 3000]}
     row = details.tails(one(iterations_ms=found)).iloc[0].to_dict()
     assert row == {
         "length": "fixed-32", "batch size": "8", "n": "100", "p50 (ms)": "50.50", "p90 (ms)": "90.10",
         "p95 (ms)": "(95.05)", "p99 (ms)": "(99.01)", "p99.9 (ms)": "(99.90)", "autocorr.": "–",
         "outliers": "2",
+        "page faults": "12 to 3,000",
     }  # fmt: skip
 
 

@@ -71,8 +71,10 @@ def test_ceilings_parts_and_control_have_names(make_run):
     summary = paths.read_json(run.folder / "summary.json")
     summary["ceilings"] = {"matrix_flops_per_s": {"float32": 3.29e11}, "memory_bytes_per_s": 2.5e10}
     summary["cells"][0] |= {"request": {"tokenise_ms": 0.5, "forward_ms": 9.0}, "roofline": {"fraction": 0.25}}
+    summary["cells"][0]["iterations_ms"]["page_faults"] = [1, 30_000]
     paths.write_json(run.folder / "summary.json", summary)
     values = glue.values(run)
+    assert (values["sdpa-longest-b1-page_faults_low"], values["sdpa-longest-b1-page_faults_high"]) == (1, 30_000)
     assert (values["ceiling_float32_GFLOP_per_s"], values["ceiling_memory_GB_per_s"]) == (329, 25)
     assert values["sdpa-longest-b1-request_tokenise_ms"] == 0.5
     assert values["sdpa-longest-b1-roofline_fraction"] == 0.25

@@ -298,7 +298,7 @@ def test_repetitions_that_differ_by_their_heaps_say_so(this_machine, faults, exp
         timed = rows([median], [2])
         timed[-1]["page_faults"] = faults[number == 4]
         run.commit(synthetic.timing(run, cell, number, timed, predicted))
-    assert cell_of(run)["page_faults_per_iteration"] == list(faults)
+    assert cell_of(run)["iterations_ms"]["page_faults"] == list(faults)
     differ, *why = cell_of(run)["doubts"]
     assert differ == "repetitions differ by 15%"
     assert [doubt.startswith("so do their page faults, 3,000 to 31,000") for doubt in why] == [True] * explained

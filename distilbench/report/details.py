@@ -28,7 +28,9 @@ def _tail(found: dict[str, Any]) -> dict[str, str]:
         row[f"p{p} (ms)"] = text if found[f"p{p}_licensed"] else f"({text})"
     alike = found.get("autocorrelation")
     row["autocorr."] = "–" if alike is None else f"{alike:.2f}"
-    return row | {"outliers": str(found.get("outliers", "–"))}
+    faults = found.get("page_faults")
+    fetched = {"page faults": f"{faults[0]:,.0f} to {faults[1]:,.0f}" if faults else "–"}
+    return row | {"outliers": str(found.get("outliers", "–"))} | fetched
 
 
 def requests(table: pd.DataFrame) -> pd.DataFrame:

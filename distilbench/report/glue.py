@@ -91,6 +91,8 @@ def _per_cell(rows: list[dict[str, Any]]) -> dict[str, Value]:
             spreads.append(spread[1] / spread[0] - 1)
         if isinstance(interval := row.get("latency_ms_interval_95"), list):
             found |= dict(zip((f"{where}-latency_ms_low", f"{where}-latency_ms_high"), interval, strict=True))
+        if isinstance(held := row.get("iterations_ms"), dict) and (faults := held.get("page_faults")):
+            found |= dict(zip((f"{where}-page_faults_low", f"{where}-page_faults_high"), faults, strict=True))
         if isinstance(interval := row.get("accuracy_wilson_95"), list):
             names = (f"{where}-accuracy_n", f"{where}-accuracy_low", f"{where}-accuracy_high")
             found |= dict(zip(names, (int(row["accuracy_n"]), *interval), strict=True))
