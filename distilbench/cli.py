@@ -102,20 +102,24 @@ def fetch(
 
 @verify_app.command("run")
 def verify_run(reference: RunName = "latest", results_root: ResultsRoot = "", as_json: AsJson = False) -> None:
-    """Compute every number of a run again from its raw files; exit code 1 on any difference."""
+    """Compute every number of a run (or of a calibration, by its folder) again; exit code 1 on any difference."""
     from distilbench import runs, verify
 
-    found = runs.find(reference, results_root)
-    problems = verify.problems(found.folder)
-    if as_json:
-        _print_json({"run_id": found.run_id, "problems": problems})
-    elif not problems:
-        count = len(found.measured())
-        print(f"run {found.run_id}: {count} repetitions computed again from their raw files, no difference")
+    if (Path(reference) / "checks.jsonl").is_file():
+        from distilbench.bench import calibrate as calibrating
+
+        name, what = Path(reference).resolve().name, "checks computed again from their readings"
+        problems, count = calibrating.problems(Path(reference)), len(calibrating.summarise(Path(reference))["checks"])
     else:
-        print("\n".join(problems))
+        found = runs.find(reference, results_root)
+        name, what = found.run_id, "repetitions computed again from their raw files"
+        problems, count = verify.problems(found.folder), len(found.measured())
+    if as_json:
+        _print_json({"run_id": name, "problems": problems})
+    else:
+        print("\n".join(problems) or f"{name}: {count} {what}, no difference")
     if problems:
-        raise DistilbenchError(f"run {found.run_id}: {len(problems)} difference(s) between its files")
+        raise DistilbenchError(f"{name}: {len(problems)} difference(s) between its files")
 
 
 @verify_app.command("data")

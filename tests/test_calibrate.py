@@ -66,7 +66,7 @@ def test_the_workload_in_a_process_of_its_own_can_be_slowed(tmp_path):
 
 def test_a_sweep_is_a_pool(this_machine):
     run = synthetic.finished_run(variants=["sdpa", "slowed-5"], batch_sizes=[2], passes=["timing"], control=True)
-    readings = list(calibrate.of_sweep(run))
+    readings = list(calibrate.of_sweep(run.measured()))
     assert sorted((r["what"], r["round"]) for r in readings) == [
         (what, number) for what in ("base", "slowed-5", "twin") for number in range(2)
     ]
@@ -190,6 +190,19 @@ def test_a_calibration_is_a_folder_that_can_be_computed_again(quick):
     summary["checks"][0]["us"] = 0.0
     paths.write_json(quick / "summary.json", summary)
     assert "us says 0.0" in calibrate.problems(quick)[0]
+
+
+def test_a_pool_is_compared_with_the_sweep_that_it_is_of(quick):
+    run = synthetic.finished_run(variants=["sdpa", "slowed-5"], batch_sizes=[2], passes=["timing"], control=True)
+    pool = [{"check": "pool"} | reading for reading in calibrate.of_sweep(run.measured())]
+    (quick / calibrate.SWEPT).write_bytes(run.raw.read_bytes())
+    others = [reading for reading in calibrate._readings(quick) if reading["check"] != "pool"]
+    for altered in (False, True):
+        pool[3]["latency_ms"] *= 1.01 if altered else 1
+        (quick / "checks.jsonl").write_text("".join(json.dumps(reading) + "\n" for reading in others + pool))
+        paths.write_json(quick / "summary.json", calibrate.summarise(quick))
+        assert bool(calibrate.problems(quick)) == altered
+    assert "checks.jsonl" in calibrate.problems(quick)[0]
 
 
 def test_the_table_has_words(quick):

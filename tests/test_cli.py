@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -330,6 +331,20 @@ def test_verify_run_believes_a_whole_run_and_not_an_altered_one(distilbench, fin
     result = distilbench("verify", "run", "--json")
     assert result.code == 1
     assert len(json.loads(result.out)["problems"]) == 1
+
+
+def test_verify_run_takes_the_folder_of_a_calibration(distilbench, tmp_path):
+    folder = tmp_path / "calibration"
+    shutil.copytree(next((paths.published_root() / "calibration").iterdir()), folder)
+    result = distilbench("verify", "run", str(folder))
+    assert result.code == 0
+    assert "checks computed again from their readings, no difference" in result.out
+    (folder / "checks.jsonl").write_text(
+        (folder / "checks.jsonl").read_text().replace('"reading_us": 0', '"reading_us": 9')
+    )
+    result = distilbench("verify", "run", str(folder))
+    assert "summary.json" in result.out
+    assert "difference(s) between its files" in one_message(result)
 
 
 def test_a_run_that_is_not_there_is_one_message(distilbench, finished_run):

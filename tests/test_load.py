@@ -96,6 +96,9 @@ def test_trademark_signs_are_left_out_of_names(two):
     env["cpu"] |= {"model": "Intel(R) Core(TM) i9", "affinity": [0]}
     paths.write_json(one.folder / "env.json", env)
     assert load.label(one) == "Intel Core i9, 1 core"
+    config = one.config
+    paths.write_json(one.folder / "config.json", config | {"parameters": config["parameters"] | {"heap": "keep"}})
+    assert load.label(one) == "Intel Core i9, 1 core, heap kept"
 
 
 def test_what_was_measured_names_the_code(two):

@@ -28,6 +28,7 @@ from distilbench.collectors.latency import HostClock
 from distilbench.collectors.telemetry import Telemetry
 from distilbench.errors import RunError
 from distilbench.progress import Progress
+from distilbench.records import Repetition, read_raw
 from distilbench.runs import Run, new_run_id
 from distilbench.stats import ratio_interval, verdict_of, wilson_interval
 
@@ -36,6 +37,7 @@ ALLOCATE = (sys.executable, "-m", "distilbench.bench", "allocate")
 SLEEPS_MS = (1.0, 10.0, 100.0)
 ALLOCATIONS_MiB = (64, 512)
 SLOWED = {"slowed-2": 0.02, "slowed-5": 0.05, "slowed-10": 0.10}  # variants of a sweep, and their shares
+SWEPT = "sweep.raw.jsonl"  # the repetitions of a deep calibration's pool
 SEED = 17
 FEWEST = 3  # comparisons of one cut, to judge a rate by
 BASE, TWIN = "base", "twin"  # the workload, and the same workload under another name
@@ -72,11 +74,11 @@ def calibrate(depth: str, results_root: str = "") -> Path:
         "overhead": overhead,
         "sleep": sleeps,
         "allocation": lambda: allocations(folder),
-        "pool": lambda: of_sweep(swept) if swept else pool(folder, *DEPTHS[depth], SEED),
+        "pool": lambda: of_sweep(swept.measured()) if swept else pool(folder, *DEPTHS[depth], SEED),
         "coverage": coverage,
     }
     if swept:
-        shutil.copyfile(swept.raw, folder / "sweep.raw.jsonl")
+        shutil.copyfile(swept.raw, folder / SWEPT)
     progress = Progress(len(checks))
     for name, check in checks.items():
         for reading in check():
@@ -104,9 +106,9 @@ def sweep(results_root: str = "") -> Run:
     return run
 
 
-def of_sweep(run: Run) -> Iterator[dict[str, Any]]:
+def of_sweep(measured: list[Repetition]) -> Iterator[dict[str, Any]]:
     """Readings of the pool from the repetitions of a sweep."""
-    for record in run.measured():
+    for record in measured:
         what = record.variant if record.variant in SLOWED else TWIN if record.control_of else BASE
         settled = record.warmup.settled if record.warmup else None
         told = {"latency_ms": record.latency_ms, "n_iterations": record.n_iterations, "settled": settled}
@@ -196,9 +198,8 @@ def allocate(job_file: Path) -> int:
 
 def summarise(folder: Path) -> dict[str, Any]:
     """summary.json of a calibration: each check with truth, reading, bound and verdict; computed from its readings."""
-    readings = [json.loads(line) for line in (folder / "checks.jsonl").read_text().splitlines()]
     by_check: dict[str, list[dict[str, Any]]] = {}
-    for reading in readings:
+    for reading in _readings(folder):
         by_check.setdefault(reading["check"], []).append(reading)
     config = paths.read_json(folder / "config.json")
     pooled: dict[str, dict[int, float]] = {}
@@ -216,6 +217,10 @@ def summarise(folder: Path) -> dict[str, Any]:
             *map(_coverage_says, by_check.get("coverage", [])),
         ],
     }
+
+
+def _readings(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "checks.jsonl").read_text().splitlines()]
 
 
 def _says(check: str, truth: str, measured: str, bound: str, ok: bool | None, **numbers: Any) -> dict[str, Any]:
@@ -337,5 +342,10 @@ def caption(folder: Path) -> str:
 
 
 def problems(folder: Path) -> list[str]:
-    """What summary.json says otherwise than its readings do; none: it can be believed."""
-    return verify.differences(paths.read_json(folder / "summary.json"), summarise(folder), "summary.json")
+    """What summary.json says otherwise than the readings do, and these than the sweep; none: it can be believed."""
+    found = verify.differences(paths.read_json(folder / "summary.json"), summarise(folder), "summary.json")
+    if (folder / SWEPT).is_file():
+        again = [{"check": "pool"} | r for r in of_sweep([r for r in read_raw(folder / SWEPT)[0] if r.latency_ms])]
+        told = [reading for reading in _readings(folder) if reading["check"] == "pool"]
+        found += verify.differences({"pool": told}, {"pool": again}, "checks.jsonl")
+    return found

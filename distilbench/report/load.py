@@ -58,13 +58,14 @@ def _is_finished(run: runs.Run) -> bool:
 
 
 def label(run: runs.Run) -> str:
-    """What to call a run's device in legends: the GPU's name, or the CPU's with its usable cores."""
+    """What to call a run's device in legends: the GPU's name, or the CPU's with its usable cores and a kept heap."""
     env, device = paths.read_json(run.folder / "env.json"), run.config["parameters"]["device"]
     if device.startswith("cuda"):  # by what the workers found: NVML's order is not torch's
         found = [record.proof["gpu"] for record in run.repetitions() if "gpu" in record.proof]
         return found[0] if found else f"{device} (unnamed)"
     cores = len(env["cpu"]["affinity"])
-    return f"{re.sub(r'[(](R|TM)[)]', '', env['cpu']['model'])}, {cores} core{'s' if cores > 1 else ''}"
+    kept = ", heap kept" if run.config["parameters"].get("heap") == "keep" else ""
+    return f"{re.sub(r'[(](R|TM)[)]', '', env['cpu']['model'])}, {cores} core{'s' if cores > 1 else ''}{kept}"
 
 
 def labels(chosen: list[runs.Run]) -> dict[str, str]:
