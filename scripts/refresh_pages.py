@@ -13,7 +13,7 @@ from distilbench.runs import Run
 
 def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.png"))  # as when published
     else:
         shutil.copyfile(source, target)
 

@@ -132,7 +132,7 @@ def not_analysed(run):
 
 
 def too_large(run):
-    (run.folder / "plots" / "huge.png").write_bytes(bytes(3 * 2**20))
+    (run.folder / "plots" / "huge.svg").write_bytes(bytes(3 * 2**20))
 
 
 @pytest.mark.parametrize(

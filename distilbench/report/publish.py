@@ -132,7 +132,7 @@ def _executed(notebook: dict[str, Any]) -> bool:
 
 
 def _published_files(run: Run) -> list[Path]:
-    files = (file for file in run.folder.rglob("*") if file.is_file())
+    files = (file for file in run.folder.rglob("*") if file.is_file() and file.suffix != ".png")  # SVG has the same
     return [file for file in files if file.relative_to(run.folder).parts[0] not in LEFT_OUT]
 
 
