@@ -277,4 +277,4 @@ def test_figures_and_tables_are_numbered_and_have_captions(html):
     assert len(figures) == 4
     assert all(re.search(r'caption-number">Fig\. \d', figure) for figure in figures)
     assert all("fresh processes per cell" in figure for figure in figures)
-    assert len(re.findall(r'caption-number">Table \d', text)) == 7
+    assert len(re.findall(r'caption-number">Table \d', text)) == 8

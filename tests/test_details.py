@@ -17,14 +17,22 @@ def one(**fields) -> pd.DataFrame:
 
 
 def test_tails_that_too_few_iterations_bear_stand_in_brackets():
-    found = summary_of([float(i) for i in range(1, 101)]) | {"outliers": 2, "page_faults": [12.4, 3000]}
+    found = summary_of([float(i) for i in range(1, 101)])
     row = details.tails(one(iterations_ms=found)).iloc[0].to_dict()
     assert row == {
         "length": "fixed-32", "batch size": "8", "n": "100", "p50 (ms)": "50.50", "p90 (ms)": "90.10",
-        "p95 (ms)": "(95.05)", "p99 (ms)": "(99.01)", "p99.9 (ms)": "(99.90)", "autocorr.": "–",
-        "outliers": "2",
-        "page faults": "12 to 3,000",
+        "p95 (ms)": "(95.05)", "p99 (ms)": "(99.01)", "p99.9 (ms)": "(99.90)",
     }  # fmt: skip
+
+
+def test_what_differs_within_processes_and_between_them():
+    found = {"outliers": 2, "page_faults": [12.4, 3000], "autocorrelation": 0.456}
+    found |= {"variance_ms2": {"within": 1.0, "between": 3.0, "share_between": 0.984}}
+    row = details.processes(one(iterations_ms=found)).iloc[0].to_dict()
+    told = {"outliers": "2", "autocorrelation": "0.46", "page faults": "12 to 3,000"}
+    assert row == {"length": "fixed-32", "batch size": "8"} | told | {"variance between processes": "98%"}
+    row = details.processes(one(iterations_ms={"autocorrelation": None, "variance_ms2": None})).iloc[0].to_dict()
+    assert set(row.values()) == {"fixed-32", "8", "–"}
 
 
 def test_numbers_in_brackets_are_grey_in_every_form():

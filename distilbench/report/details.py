@@ -26,11 +26,22 @@ def _tail(found: dict[str, Any]) -> dict[str, str]:
     for p in PERCENTILES:
         text = milliseconds(found[f"p{p}"])
         row[f"p{p} (ms)"] = text if found[f"p{p}_licensed"] else f"({text})"
-    alike = found.get("autocorrelation")
-    row["autocorr."] = "–" if alike is None else f"{alike:.2f}"
-    faults = found.get("page_faults")
-    fetched = {"page faults": f"{faults[0]:,.0f} to {faults[1]:,.0f}" if faults else "–"}
-    return row | {"outliers": str(found.get("outliers", "–"))} | fetched
+    return row
+
+
+def processes(table: pd.DataFrame) -> pd.DataFrame:
+    """What differs within a process and between processes, and which of the two makes an interval wide."""
+    return _rows(table, "iterations_ms", _process)
+
+
+def _process(found: dict[str, Any]) -> dict[str, str]:
+    alike, split, faults = (found.get(name) for name in ("autocorrelation", "variance_ms2", "page_faults"))
+    return {
+        "outliers": str(found.get("outliers", "–")),
+        "autocorrelation": "–" if alike is None else f"{alike:.2f}",
+        "page faults": f"{faults[0]:,.0f} to {faults[1]:,.0f}" if faults else "–",
+        "variance between processes": f"{split['share_between']:.0%}" if split else "–",
+    }
 
 
 def requests(table: pd.DataFrame) -> pd.DataFrame:

@@ -149,7 +149,7 @@ class Table:
 
 def markdown(table: pd.DataFrame) -> str:
     """A pipe table; numbers to the right."""
-    right = table.apply(lambda column: column.str.fullmatch(r"[(]?[\d.,–%]+[)]?").all())
+    right = table.apply(lambda column: column.str.fullmatch(r"[(]?-?[\d.,–%]+[)]?").all())
     lines = ["| " + " | ".join(table.columns) + " |"]
     lines.append("| " + " | ".join("---:" if is_number else "---" for is_number in right) + " |")
     lines += ["| " + " | ".join(_escaped(row)) + " |" for row in table.itertuples(index=False)]
