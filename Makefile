@@ -27,7 +27,7 @@ RUN  := $(call installed,run)
 TEST := $(call installed,test)
 BOOK := $(call installed,book)
 
-.PHONY: help env smoke benchmark analyse test test-long lint lab book notebooks pages embedded-classifier clean
+.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book notebooks pages embedded-classifier clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
@@ -56,9 +56,14 @@ analyse: $(RUN)  ## plots and findings of the newest finished run (RUN_IDS="a b"
 	distilbench verify run $(or $(firstword $(RUN_IDS)),latest)
 	distilbench analyse $(STUDY) $(RUN_IDS)
 
-test: $(TEST)  ## set up, then lint and the tests that fit into minutes
+test: $(TEST)  ## set up, then lint and the tests that fit into minutes (as root also what `make test-slurm` needs)
+	@[ $$(id -u) -ne 0 ] || scripts/system_packages.sh slurm || echo "no cluster can be installed: its tests are skipped"
 	$(MAKE) --no-print-directory lint
 	python -m pytest -m "not slow and not gpu" --cov --cov-report=term
+
+test-slurm: $(TEST)  ## the tests on a real SLURM cluster, which is installed (Debian, root) and started on this machine
+	scripts/system_packages.sh slurm
+	python -m pytest -m "slurm and not slow" tests/test_cluster.py
 
 test-long: $(TEST)  ## also the tests that take many minutes (and those on a GPU, where there is one)
 	python -m pytest -m "slow or gpu"

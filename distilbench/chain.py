@@ -34,6 +34,32 @@ def resolve(study: str, given: dict[str, Any], resume: str = "", results_root: s
     return params.resolve(study, known)
 
 
+def resolve_again(run: runs.Run) -> params.Resolved:
+    """The parameters that a run was begun with."""
+    return resolve(run.config["study"], {}, str(run.folder))
+
+
+def step(run: runs.Run, name: str) -> None:
+    """Executes one notebook of the chain into a run, with the run's own parameters.
+
+    Raises:
+        DistilbenchError: what the notebook complains of.
+    """
+    resolved = resolve_again(run)
+    with _lines_from_kernels():
+        _execute(run, name, resolved.params.model_dump(mode="json"))
+
+
+@contextmanager
+def failures_of(run: runs.Run, what: str) -> Iterator[None]:
+    """Notes in the run that a step of its chain failed, since no step after it will say so."""
+    try:
+        yield
+    except Exception as error:
+        run.set_status("failed", f"{what}: {(str(error).splitlines() or [type(error).__name__])[0]}")
+        raise
+
+
 def run_study(
     study: str, given: dict[str, Any], resume: str = "", new: bool = False, results_root: str = ""
 ) -> runs.Run:

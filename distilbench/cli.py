@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from distilbench.errors import DataError, DistilbenchError, ParameterError
+from distilbench import cli_cluster
+from distilbench.errors import DataError, DistilbenchError, ParameterError, Stopped
+from distilbench.options import (
+    AsJson,
+    Files,
+    LogFormat,
+    Pairs,
+    Profile,
+    ResultsRoot,
+    RunName,
+    StudyName,
+    given_of,
+    print_json,
+    print_summary,
+    print_table,
+)
+
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 app = typer.Typer(
     help="Measures what transformer inference costs, into run folders that can be checked.\n\n"
@@ -24,20 +40,8 @@ verify_app = typer.Typer(
     help="Check a run, or the text it was made with, against what was recorded.", no_args_is_help=True
 )
 app.add_typer(verify_app, name="verify")
-
-StudyName = Annotated[str, typer.Argument(help="Name of the study, such as distilbert.")]
-RunName = Annotated[str, typer.Argument(help="Run id, the beginning or end of one, a folder, or `latest`.")]
-Profile = Annotated[str | None, typer.Option(help="ci, smoke (the default) or full.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-ResultsRoot = Annotated[str, typer.Option(help="Folder of run folders; default: results/ of the checkout.")]
-Pairs = Annotated[
-    list[str] | None, typer.Option("-p", "--param", metavar="KEY VALUE", help="Set any parameter; may be repeated.")
-]
-Files = Annotated[
-    list[Path] | None,
-    typer.Option("-f", "--file", help="YAML file of parameters, such as params/hardware/a100.yml; repeatable."),
-]
-LogFormat = Annotated[Literal["text", "json"], typer.Option(help="How to log: text (coloured in a terminal) or json.")]
+app.add_typer(cli_cluster.app)
+app.add_typer(cli_cluster.job_app, name="job")
 
 
 @app.command()
@@ -64,16 +68,16 @@ def run(
     from distilbench import chain, logs, paths
 
     logs.setup(log_format)
-    given = _given(profile, param, file, device=device, batch_sizes=batch_sizes, dtype=dtype)
+    given = given_of(profile, param, file, device=device, batch_sizes=batch_sizes, dtype=dtype)
     if new and resume:
         raise ParameterError("--new starts a run, --resume goes on with one: give one of them")
     done = chain.run_study(study, given, resume, new, results_root)
     summary = paths.read_json(done.folder / "summary.json")
     status = done.status
     if as_json:
-        _print_json({"run_id": done.run_id, "folder": str(done.folder), "state": status["state"], "summary": summary})
+        print_json({"run_id": done.run_id, "folder": str(done.folder), "state": status["state"], "summary": summary})
     else:
-        _print_summary(summary)
+        print_summary(summary)
         print()
         for what, where in (("run folder", ""), ("summary", "run_summary.md"), ("notebooks", "notebooks")):
             print(f"{what:>12}  {done.folder / where}")
@@ -89,12 +93,12 @@ def fetch(
     """Fetch the model and the text of a study into the caches, for a machine that has no network later."""
     from distilbench import data, models, params
 
-    p = params.resolve(study, _given(profile, param)).params
+    p = params.resolve(study, given_of(profile, param)).params
     texts, tokenizer = data.load_texts(p), models.load_tokenizer(p)
     info = models.load_model(**models.arguments(p, len(tokenizer)) | {"device": "cpu"}).info
     manifest = data.manifest(texts, tokenizer)
     if as_json:
-        _print_json({"data": manifest, "model": vars(info)})
+        print_json({"data": manifest, "model": vars(info)})
         return
     print(f"text:  {manifest['name']}, {manifest['rows']} sentences, SHA-256 {manifest['content_sha256']}")
     print(f"model: {info.name}, {info.parameters:,} parameters, SHA-256 {info.sha256}")
@@ -115,7 +119,7 @@ def verify_run(reference: RunName = "latest", results_root: ResultsRoot = "", as
         name, what = found.run_id, "repetitions computed again from their raw files"
         problems, count = verify.problems(found.folder), len(found.measured())
     if as_json:
-        _print_json({"run_id": name, "problems": problems})
+        print_json({"run_id": name, "problems": problems})
     else:
         print("\n".join(problems) or f"{name}: {count} {what}, no difference")
     if problems:
@@ -132,12 +136,10 @@ def verify_data(
     """Load a study's text and compare it with the hash of the first time; exit code 1 when it changed."""
     from distilbench import data, params
 
-    texts = data.load_texts(params.resolve(study, _given(profile, param)).params)
+    texts = data.load_texts(params.resolve(study, given_of(profile, param)).params)
     name, sha256 = texts.about["name"], texts.content_sha256()
     if as_json:
-        _print_json(
-            {"name": name, "rows": len(texts.texts), "content_sha256": sha256, "compared": not texts.first_seen}
-        )
+        print_json({"name": name, "rows": len(texts.texts), "content_sha256": sha256, "compared": not texts.first_seen})
     elif not texts.first_seen:
         print(f"{name}: {len(texts.texts)} sentences, unchanged: SHA-256 {sha256}")
     if texts.first_seen:
@@ -163,7 +165,7 @@ def show(
     status = found.status
     if not (found.folder / "summary.json").is_file():
         if as_json:
-            _print_json(status)
+            print_json(status)
             return
         if form:
             raise DistilbenchError(f"run {found.run_id} is unfinished: there is no table yet")
@@ -173,7 +175,7 @@ def show(
         return
     summary = paths.read_json(found.folder / "summary.json")
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return
     if form:
         from distilbench.report import export
@@ -183,7 +185,7 @@ def show(
             print(export.citation(found), file=sys.stderr)
         return
     print(f"run {found.run_id} ({status['state']}), profile {summary['profile']}")
-    _print_summary(summary)
+    print_summary(summary)
     from distilbench.report import load
 
     print(f"\ncite as: {load.citation(found)}")
@@ -217,9 +219,9 @@ def compare(
     notes = comparing.remarks(one, two) + (comparing.differences(one, two) if force else [])
     counts = Counter(cell.verdict for cell in found)
     if as_json:
-        _print_json({"base": one.run_id, "other": two.run_id, "notes": notes, "cells": [vars(cell) for cell in found]})
+        print_json({"base": one.run_id, "other": two.run_id, "notes": notes, "cells": [vars(cell) for cell in found]})
     else:
-        _print_table(comparing.table(found))
+        print_table(comparing.table(found))
         print(f"\n{two.run_id} against {one.run_id}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
         print(f"SAME means within {threshold:.1%}; the verdicts hold together at {comparing.CONFIDENCE:.0%}.")
         for note in notes:
@@ -318,9 +320,9 @@ def calibrate(
     folder = calibrating.calibrate(chosen[0] if chosen else "quick", results_root)
     summary = paths.read_json(folder / "summary.json")
     if as_json:
-        _print_json(summary)
+        print_json(summary)
     else:
-        _print_table(calibrating.table(summary))
+        print_table(calibrating.table(summary))
         print(f"\n{'calibration':>12}  {folder}")
     if off := [check["check"] for check in summary["checks"] if check["ok"] is False]:
         raise DistilbenchError(f"the instrument is off: {'; '.join(off)} (on a busy machine, try again on a quiet one)")
@@ -333,7 +335,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = findings_of.examine()
     if as_json:
-        _print_json([vars(finding) for finding in findings])
+        print_json([vars(finding) for finding in findings])
         return
     from rich.console import Console
     from rich.table import Table
@@ -354,62 +356,9 @@ def version(as_json: AsJson = False) -> None:
 
     versions = {name: number for name, number in environment.packages().items() if number}
     if as_json:
-        _print_json(versions)
+        print_json(versions)
     else:
         print("\n".join(f"{name} {number}" for name, number in versions.items()))
-
-
-def _given(
-    profile: str | None, pairs: list[str] | None, files: list[Path] | None = None, **named: Any
-) -> dict[str, Any]:
-    """What was given, by parameter: files first, then options; `-p KEY VALUE` reads VALUE as YAML."""
-    import yaml
-
-    from distilbench import params, paths
-
-    given: dict[str, Any] = {}
-    for file in files or []:
-        given |= params.read_yaml(paths.find_input(file))
-    given |= {key: value for key, value in {"profile": profile, **named}.items() if value is not None}
-    for pair in pairs or []:
-        key, separator, text = pair.partition("=")
-        if not separator:
-            raise ParameterError(f"-p takes a key and a value, but got only {pair!r}")
-        try:
-            given[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ParameterError(f"the value of -p {key} is not valid YAML: {text!r}") from None
-    return {key: value for key, value in given.items() if value is not None}
-
-
-def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, default=str))
-
-
-def _print_summary(summary: dict[str, Any]) -> None:
-    """The table, the run in one sentence, and beside them what it cannot say."""
-    from distilbench.report import details, tables
-
-    _print_table(tables.cells(summary))
-    print(f"\n{tables.headline(summary)}")
-    control = details.control(summary)
-    for line in tables.not_measured(summary) + tables.doubts(summary) + ([control] if control else []):
-        print(f"- {line}")
-
-
-def _print_table(frame: Any) -> None:
-    """A table that fits a terminal; plain text elsewhere."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in frame.columns:
-        table.add_column(
-            column, justify="left" if column in ("variant", "length", "state", "cell", "verdict") else "right"
-        )
-    for row in frame.itertuples(index=False):
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def join_pairs(words: list[str]) -> list[str]:
@@ -423,15 +372,22 @@ def join_pairs(words: list[str]) -> list[str]:
     return joined
 
 
-def _interrupt(*_: Any) -> None:
+def _interrupt(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM and its batch script may both send one: once is enough
     raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Entry point: errors for people as one message, never a traceback; exit code 1 for them, 130 for Ctrl-C."""
+    """Entry point: errors for people as one message, never a traceback.
+
+    Exit code 1 for them, 130 for Ctrl-C and SIGTERM, 75 when asked to stop with work left (a batch script requeues).
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(args=join_pairs(sys.argv[1:]), prog_name=Path(sys.argv[0]).name, standalone_mode=True)
+    except Stopped as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        sys.exit(STOPPED)
     except DistilbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

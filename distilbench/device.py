@@ -77,8 +77,13 @@ def software() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use: its affinity, and no more than its cgroup's quota (a container's --cpus)."""
+    """CPU cores that this process may use: its affinity, and no more than it was given.
+
+    That is what its cgroup's quota (a container's --cpus) and its SLURM task (--cpus-per-task) say; a cluster that does
+    not bind tasks to cores shows all of the node's to each.
+    """
     cores, (quota, _, period) = len(os.sched_getaffinity(0)), (environment.cgroup()["cpu.max"] or "max").partition(" ")
+    cores = min(cores, int(os.environ.get("SLURM_CPUS_PER_TASK") or cores))
     return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
 
 

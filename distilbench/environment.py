@@ -24,6 +24,13 @@ PACKAGES = (
     "numpy", "pandas", "pyarrow", "pydantic", "papermill", "nvidia-ml-py",
 )  # fmt: skip
 SLURM = ("SLURM_JOB", "SLURM_CPU", "SLURM_MEM", "SLURM_NODE", "SLURM_GPUS", "SLURM_CLUSTER", "SLURM_ARRAY")
+#: Of `scontrol show job --details`: what was allocated and how it is bound; no user, no account, no paths.
+SLURM_JOB = (
+    "JobId", "ArrayJobId", "ArrayTaskId", "JobName", "Restarts", "Requeue", "TimeLimit", "SubmitTime", "StartTime",
+    "Partition", "NodeList", "BatchHost", "NumNodes", "NumCPUs", "NumTasks", "CPUs/Task", "ReqTRES", "AllocTRES",
+    "TRES", "OverSubscribe", "Nodes", "CPU_IDs", "Mem", "GRES", "MinMemoryNode", "MinMemoryCPU", "Features",
+    "TresPerNode", "TresPerTask",
+)  # fmt: skip
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -78,6 +85,7 @@ def capture() -> dict[str, Any]:
         "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
         "preloaded": [Path(word).name for word in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()],
         "slurm": {key: value for key, value in sorted(os.environ.items()) if key.startswith(SLURM)},
+        "slurm_job": slurm_job(),
     }
 
 
@@ -89,7 +97,7 @@ def key_of(env: dict[str, Any]) -> dict[str, Any]:
     """The part of an environment that repetitions of one run must share; without what an early env.json lacks."""
     names = ("distilbench", "torch", "transformers", "tokenizers", "numpy")
     key = {
-        "host": env["host"]["name"],
+        "host": ", ".join(env.get("nodes", [])) or env["host"]["name"],
         "cpu": env["cpu"]["model"],
         "usable cores": len(env["cpu"]["affinity"]),
         "CPU quota": env["cgroup"].get("cpu.max"),
@@ -104,6 +112,33 @@ def key_of(env: dict[str, Any]) -> dict[str, Any]:
     if "tuning" in env:
         key |= {"governor": env["tuning"]["governor"], "turbo": env["tuning"]["turbo"], "container": env["container"]}
     return key
+
+
+def slurm_job() -> dict[str, str] | None:
+    """What SLURM says of the job that this process is in: allocation, binding, shared or exclusive; None outside one.
+
+    `OverSubscribe` tells whether others may be on the node (NO: exclusive), `CPU_IDs` and `GRES` what is bound to it.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job or not shutil.which("scontrol"):
+        return None
+    command = ["scontrol", "show", "job", "--details", "--oneliner", job]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:
+        return None
+    return slurm_fields(done.stdout) if done.returncode == 0 else None
+
+
+def slurm_fields(said: str) -> dict[str, str]:
+    """The fields of SLURM_JOB in a line of `scontrol show job --details --oneliner`; empty ones are left out."""
+    pairs = (word.partition("=") for word in said.split())
+    return {key: value for key, _, value in pairs if key in SLURM_JOB and value not in ("", "(null)", "N/A")}
+
+
+def node() -> str:
+    """The name of this node: SLURM's where it has one, else the host's."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def cpu() -> dict[str, Any]:

@@ -35,5 +35,9 @@ class RunError(DistilbenchError):
     """A run folder is missing, in use, damaged, or of another design."""
 
 
+class Stopped(DistilbenchError):
+    """Asked to stop before all was measured, as a batch system does before a job's time is over; it can go on later."""
+
+
 class StorageError(DistilbenchError):
     """A file cannot be written: no space, no permission, no such place."""

@@ -202,6 +202,7 @@ class Repetition(Cell):
         None, description="pages that a timed forward had to fetch from the system (minor faults), on average"
     )
     load_s: float | None = Field(None, description="from the weights on disk to a model that is ready on its device")
+    node: str | None = Field(None, description="the machine it ran on: a node of a cluster, or the host")
     num_threads: int | None = None
     affinity: list[int] | None = Field(None, description="CPUs that the process could use")
     parent_cores: float | None = Field(None, ge=0, description="use of the cores by the waiting parent, meanwhile")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,16 @@ class Run:
                 "message": "the process ended without a word (killed, or power loss)",
             }
         return status
+
+    @property
+    def is_split(self) -> bool:
+        """Whether it is measured in parts, as jobs of a batch system (see `bench.parts`)."""
+        return (self.folder / "parts.json").is_file()
+
+    @property
+    def go_on(self) -> str:
+        """The command that goes on with it."""
+        return f"distilbench {'submit' if self.is_split else 'run'} {self.config['study']} --resume {self.run_id}"
 
     @property
     def in_use(self) -> bool:
@@ -136,7 +147,7 @@ class Run:
         if status["state"] != "ok":
             raise RunError(
                 f"run {self.run_id} ended as {status['state']}: {status['message']}. "
-                "`distilbench show` has its table; start again to retry what is missing."
+                f"`distilbench show` has its table; go on with: {self.go_on}"
             )
 
     # -------------------------------------------------------------- repetitions
@@ -162,12 +173,13 @@ class Run:
     def commit(self, record: Repetition, predictions: list[dict[str, Any]] | None = None) -> None:
         """Makes a repetition count: predictions first, its line last (the line is the commit)."""
         if predictions is not None:
-            self._replace_predictions(record.cell, predictions)
+            self.replace_predictions({record.cell}, predictions)
         paths.append_line(self.raw, record.to_line())
 
-    def _replace_predictions(self, cell: str, rows: list[dict[str, Any]]) -> None:
+    def replace_predictions(self, cells: set[str], rows: list[dict[str, Any]]) -> None:
+        """Writes the predictions of cells in the place of what was there of them."""
         file = self.folder / "predictions.parquet"
-        others = [row for row in read_parquet(file) if row["cell"] != cell] if file.is_file() else []
+        others = [row for row in read_parquet(file) if row["cell"] not in cells] if file.is_file() else []
         write_parquet(file, others + rows, PREDICTIONS)
 
     def recover(self) -> list[str]:
@@ -200,8 +212,8 @@ class Run:
         )
 
     def require_same_environment(self) -> None:
-        """Refuses to mix machines or versions in one run."""
-        if changed := self._environment_changes():
+        """Refuses to mix machines or versions in one run; one in parts sees to that when a part begins."""
+        if not self.is_split and (changed := self._environment_changes()):
             raise RunError(
                 f"run {self.run_id} was begun in another environment: {'; '.join(changed)}. "
                 "Its repetitions cannot be mixed with new ones: start a new run (--new)."
@@ -211,6 +223,8 @@ class Run:
         there = environment.key_of(paths.read_json(self.folder / "env.json"))
         here = environment.key_of(environment.capture())
         left_out = environment.OF_GPUS if self.config["parameters"]["device"] == "cpu" else ()
+        if "SLURM_JOB_ID" in os.environ:  # a requeued job may come to another node of the same kind: see `node`
+            left_out += ("host",)
         changed = [key for key in here if key not in left_out and there.get(key) != here[key]]
         return [f"{key}: {there.get(key)!r} there, {here[key]!r} here" for key in changed]
 
@@ -302,7 +316,7 @@ def open_or_create(resolved: Resolved, cells: list[Cell], new: bool = False) -> 
 def _newest_unfinished(folder: Path, design_hash: str) -> Run | None:
     """The newest unfinished run of this design and environment that nobody works on."""
     for run in reversed(all_runs(folder)):
-        unfinished = run.status["state"] in UNFINISHED and not run.in_use
+        unfinished = run.status["state"] in UNFINISHED and not run.in_use and not run.is_split
         if unfinished and run.config["design_hash"] == design_hash and not run._environment_changes():
             return run
     return None

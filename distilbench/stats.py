@@ -179,6 +179,55 @@ def variance_split(groups: Sequence[Sequence[float]]) -> dict[str, float] | None
     return {"within": within, "between": between, "share_between": between / (between + explained)}
 
 
+def node_effects(rows: Sequence[tuple[str, str, int, float]]) -> dict[str, object] | None:
+    """How much longer everything takes on one node than on another, and whether that is more than chance.
+
+    Logarithms of latencies are fitted by cell and by node (least squares, two-way without interaction), so that a node
+    that happened to get the long cells is not called slow. What is left is averaged by round: a round was measured in
+    one go on one node and shares that node's hour, so rounds are what is independent. Whether nodes differ is then a
+    one-way analysis of variance over rounds (Fisher 1925, "Statistical Methods for Research Workers").
+
+    Args:
+        rows: (node, cell, round, latency); only cells that several nodes measured say anything.
+
+    Returns:
+        `ratios`: by node, against the geometric mean of all nodes; `p_value` of the F test; `rounds`. The p value is
+        None where each node has a single round; all of it None where no cell was measured on two nodes.
+    """
+    on: dict[str, set[str]] = {}
+    for node, cell, _, _ in rows:
+        on.setdefault(cell, set()).add(node)
+    rows = [row for row in rows if len(on[row[1]]) > 1]
+    nodes, cells = sorted({row[0] for row in rows}), sorted({row[1] for row in rows})
+    if not rows:
+        return None
+    logs = np.log([row[3] for row in rows])
+    design = np.zeros((len(rows), len(cells) + len(nodes)))
+    for i, (node, cell, _, _) in enumerate(rows):
+        design[i, cells.index(cell)] = design[i, len(cells) + nodes.index(node)] = 1
+    fitted = np.linalg.lstsq(design, logs, rcond=None)[0]
+    effects = fitted[len(cells) :] - fitted[len(cells) :].mean()
+    rest: dict[tuple[str, int], list[float]] = {}
+    for i, (node, cell, number, _) in enumerate(rows):
+        rest.setdefault((node, number), []).append(logs[i] - fitted[cells.index(cell)])
+    rounds = {node: [float(np.mean(left)) for (at, _), left in rest.items() if at == node] for node in nodes}
+    ratios = {node: math.exp(effect) for node, effect in zip(nodes, effects, strict=True)}
+    return {"ratios": ratios, "p_value": _anova(list(rounds.values())), "rounds": len(rest)}
+
+
+def _anova(groups: Sequence[Sequence[float]]) -> float | None:
+    """The p value of a one-way analysis of variance; None where no group has two values, or nothing varies."""
+    from scipy.special import fdtrc
+
+    every = np.concatenate([np.asarray(group) for group in groups])
+    free = every.size - len(groups)
+    within = sum(float(np.var(group)) * len(group) for group in groups)
+    if free < 1 or within == 0:
+        return None
+    between = sum(len(group) * (float(np.mean(group)) - float(every.mean())) ** 2 for group in groups)
+    return float(fdtrc(len(groups) - 1, free, (between / (len(groups) - 1)) / (within / free)))
+
+
 def licence_threshold(percentile: float, confidence: float = 0.99) -> int:
     """How many samples license a tail percentile: the smallest n whose estimate can be trusted.
 

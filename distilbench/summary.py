@@ -19,6 +19,7 @@ from distilbench.params import PROFILES
 from distilbench.records import FINAL, MEASURED, MEASURED_IN, Repetition, read_parquet, read_raw
 from distilbench.stats import (
     autocorrelation,
+    node_effects,
     outliers,
     paired_ratio_interval,
     summary_of,
@@ -29,7 +30,8 @@ from distilbench.stats import (
 )
 
 WORST_FIRST = ("oom", "unavailable", "timeout", "failed", "invalid", "cancelled", "preempted", "skipped", "unstable")
-SUMMARY_VERSION = 3  # 2: intervals, and where the variance comes from; 3: control, requests, phases, energy, roofline
+#: 2: intervals, and where the variance comes from; 3: control, requests, phases, energy, roofline; 4: nodes
+SUMMARY_VERSION = 4
 WITH_INTERVAL = (
     "latency_ms", "latency_device_ms", "latency_request_ms", "latency_per_sample_ms", "throughput_samples_per_s",
 )  # fmt: skip
@@ -66,8 +68,19 @@ def summarise(folder: Path) -> dict[str, Any]:
         "cells": cells,
         "best_throughput": best(cells),
         "control": next((_control(cell, records) for cell in every if cell.get("control_of")), None),
+        "nodes": _nodes(records),
         "ceilings": ceilings,
     }
+
+
+def _nodes(records: dict[str, list[Repetition]]) -> dict[str, Any] | None:
+    """The node as a factor: how many repetitions each measured, and how much they differ; None on one machine."""
+    timed = [r for mine in records.values() for r in mine if r.pass_ == "timing" and r.status in MEASURED and r.node]
+    counts = {node: sum(record.node == node for record in timed) for node in sorted({r.node for r in timed})}
+    if len(counts) < 2:
+        return None
+    found = node_effects([(r.node, r.cell, r.repetition, r.latency_ms) for r in timed])
+    return {"repetitions": counts} | (found or {"ratios": None, "p_value": None, "rounds": None})
 
 
 def _control(control: dict[str, Any], records: dict[str, list]) -> dict[str, Any]:
@@ -91,13 +104,15 @@ def _control(control: dict[str, Any], records: dict[str, list]) -> dict[str, Any
 def _counting(records: list[Repetition]) -> dict[str, list[Repetition]]:
     """By cell, the repetitions that count: the finished ones, else the last attempt.
 
+    One that ended for want of memory may have been tried again with more of it.
+
     Raises:
         RunError: a repetition was committed twice.
     """
     last: dict[tuple[str, str, int], Repetition] = {}
     for record in records:
         before = last.get(record.key)
-        if before and before.status in FINAL:
+        if before and before.status in FINAL - {"oom"}:
             raise RunError(f"repetition {record.key} is in raw.jsonl twice")
         last[record.key] = record
     by_cell: dict[str, list[Repetition]] = {}

@@ -27,7 +27,8 @@ ALLOWED = re.compile(
     r"""\b(?:
         \d{4}-\d{2}-\d{2}                                                          # dates
       | SST-2 | Apache-2\.0 | all-MiniLM-L6-v2 | Qwen2\.5-0\.5B | Llama-3-8B       # names
-      | (?:torch|transformers|Python|CUDA|Jupyter\ Book)\ \d+(?:\.\d+)*            # versions
+      | 0[123]_[a-z]+ | USR1 | EPYC\ 7643 | A100(?:\ 80\ GB)?
+      | (?:torch|transformers|Python|CUDA|Jupyter\ Book|SLURM)\ \d+(?:\.\d+)*            # versions
       | (?:fixed-|batch_size=)\d+ | 95\ %\ interval                                 # parameters
     )(?![\w.]*\d)""",
     re.VERBOSE,

@@ -277,3 +277,46 @@ def test_a_drift_that_both_share_drops_out_of_pairs():
     assert low < 1.2
     assert high > 3.3
     assert paired_ratio_interval(base[:4], base[:4]) is None
+
+
+# ------------------------------------------------------------------ nodes
+
+
+def rounds_on_nodes(seed: int, slow: float = 1.0, rounds: int = 10) -> list[tuple[str, str, int, float]]:
+    """Three cells in each round; rounds alternate between two nodes, and each has an hour of its own."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for number in range(rounds):
+        node, hour = f"n{number % 2}", random.normal(0, 0.01)
+        for cell, ms in (("a", 10.0), ("b", 20.0), ("c", 400.0)):
+            factor = slow if node == "n1" else 1.0
+            rows.append((node, cell, number, ms * factor * np.exp(hour + random.normal(0, 0.005))))
+    return rows
+
+
+def test_equal_nodes_are_told_apart_as_rarely_as_claimed():
+    values = [stats.node_effects(rounds_on_nodes(seed))["p_value"] for seed in range(400)]
+    assert 0.03 < np.mean(np.array(values) < 0.05) < 0.08
+
+
+def test_a_slow_node_is_found():
+    found = stats.node_effects(rounds_on_nodes(1, slow=1.1))
+    assert found["ratios"]["n1"] / found["ratios"]["n0"] == pytest.approx(1.1, rel=0.02)
+    assert found["p_value"] < 0.001
+    assert found["rounds"] == 10
+
+
+def test_a_node_that_got_the_long_cells_is_not_called_slow():
+    rows = [row for row in rounds_on_nodes(2) if not (row[0] == "n0" and row[1] == "c" and row[2] > 2)]
+    found = stats.node_effects(rows)
+    assert found["ratios"]["n1"] == pytest.approx(1, abs=0.02)
+
+
+def test_one_cell_on_one_node_says_nothing_of_nodes():
+    assert stats.node_effects([("n0", "a", 0, 1.0), ("n0", "a", 1, 1.1), ("n1", "b", 0, 2.0)]) is None
+
+
+def test_one_round_on_each_node_is_no_test():
+    found = stats.node_effects([("n0", "a", 0, 1.0), ("n1", "a", 1, 1.1)])
+    assert found["p_value"] is None
+    assert found["ratios"]["n1"] == pytest.approx(1.1**0.5)

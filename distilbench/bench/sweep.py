@@ -8,21 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distilbench import cgroups, data, environment, neighbours, paths, runs, summary
 from distilbench.batches import load_inputs, make_batches, padding_share, save_inputs
+from distilbench.bench import parts
 from distilbench.bench.design import cells_of, plan
 from distilbench.bench.worker import Job, predictions_file
 from distilbench.collectors import energy
 from distilbench.device import parse, software, usable_cores
-from distilbench.errors import DataError, StorageError
+from distilbench.errors import DataError, RunError, Stopped, StorageError
 from distilbench.models import arguments, check_fit, load_model, load_tokenizer, match_labels
 from distilbench.params import MIN_BATCHES, DistilbertParams, Resolved
 from distilbench.progress import Progress
-from distilbench.records import FINAL, MEASURED, Cell, Repetition, read_parquet
+from distilbench.records import FINAL, MEASURED, Cell, Repetition, read_parquet, read_raw
 
 WORKER = (sys.executable, "-m", "distilbench.bench")  # takes the job's file
 CEILINGS = (sys.executable, "-m", "distilbench.bench", "ceilings")  # so does this one
@@ -58,6 +60,20 @@ class Prepared:
     texts: str = ""
     tokenizer: str = ""
 
+    def save(self, run: runs.Run) -> None:
+        """Leaves it in the run's scratch folder, for parts that are measured elsewhere."""
+        paths.write_json(run.folder / "work" / "prepared.json", vars(self) | {"inputs": str(self.inputs)})
+
+    @classmethod
+    def load(cls, run: runs.Run) -> Prepared:
+        """What another process prepared.
+
+        Raises:
+            RunError: none did.
+        """
+        told = paths.read_json(run.folder / "work" / "prepared.json")
+        return cls(**told | {"inputs": Path(told["inputs"])})
+
 
 def prepare(params: DistilbertParams, run: runs.Run) -> Prepared:
     """Loads text, tokenizer and model once, checks that they fit, and records them in data.json and model.json.
@@ -85,15 +101,10 @@ def prepare(params: DistilbertParams, run: runs.Run) -> Prepared:
     save_inputs(work / "inputs.npz", token_ids, texts.samples, texts.labels)
     paths.write_json(work / "texts.json", texts.texts)
     tokenizer.save_pretrained(work / "tokenizer")
-    return Prepared(
-        work / "inputs.npz",
-        manifest,
-        model,
-        list(texts.label_names),
-        len(tokenizer),
-        str(work / "texts.json"),
-        str(work / "tokenizer"),
-    )
+    names, files = list(texts.label_names), [str(work / name) for name in ("texts.json", "tokenizer")]
+    prepared = Prepared(work / "inputs.npz", manifest, model, names, len(tokenizer), *files)
+    prepared.save(run)
+    return prepared
 
 
 def _require_distinct(params: DistilbertParams, token_ids: list[list[int]]) -> None:
@@ -136,39 +147,99 @@ def batch_table(params: DistilbertParams, prepared: Prepared) -> list[dict[str, 
 def sweep(run: runs.Run, resolved: Resolved, prepared: Prepared | None = None) -> dict[str, Any]:
     """Measures what is missing in the run and derives summary.json; returns the summary.
 
-    Ctrl-C ends the current repetition and leaves a run that can be resumed; a kill leaves one too.
+    Ctrl-C ends the current repetition and leaves a run that can be resumed; a kill leaves one too. A run in parts is
+    measured elsewhere: what its parts finished is gathered.
 
     Raises:
         RunError: another process works on the run, or its files are damaged.
+        Stopped: the file that $DISTILBENCH_STOP_FILE names was there after a repetition.
     """
     with run.held():
         for message in run.recover():
             print(message, flush=True)
         try:
-            _measure_missing(run, resolved, prepared or prepare(resolved.params, run))
+            if run.is_split:
+                print(f"{parts.gather(run)} repetitions gathered from {len(parts.of(run, resolved))} parts", flush=True)
+            else:
+                _measure_missing(run, resolved, prepared or prepare(resolved.params, run))
         except KeyboardInterrupt:
-            run.set_status(
-                "cancelled",
-                f"interrupted; go on with: distilbench run {run.config['study']} --resume {run.run_id}",
-            )
+            run.set_status("cancelled", f"interrupted; go on with: {run.go_on}")
+            raise
+        except Stopped as stopped:
+            run.set_status("preempted", f"{stopped}; go on with: {run.go_on}")
             raise
         except Exception as error:
             run.set_status("failed", str(error).splitlines()[0] if str(error) else type(error).__name__)
             raise
-        return finish(run)
+        return finish(run, resolved)
 
 
 def _measure_missing(run: runs.Run, resolved: Resolved, prepared: Prepared) -> None:
-    params, steps, done = resolved.params, plan(resolved), run.finished()
-    hopeless = {record.cell for record in done.values() if record.status == "oom"}
-    attempts = {record.key: record.attempt for record in run.repetitions()}
+    params = resolved.params
     best_only = "energy" in params.passes and params.energy_cells == "best"
-    progress = Progress(len(steps) + best_only, done=0)
-    no_energy = energy.unavailable_reason(params.device) if params.modelled_power_W is None else None
     _measure_ceilings(run, params)
+    step = _measure(run, resolved, prepared, plan(resolved), run.repetitions(), extra=int(best_only))
+    if best_only and (cell := _best_cell(run, params)):
+        step(cell, "energy", 0)
+
+
+def measure_part(run: runs.Run, resolved: Resolved, number: int, retry_oom: bool = False) -> None:
+    """Measures what a part of a run lacks, into an attempt of its own; nothing is done where nothing is lacking.
+
+    Args:
+        run: a run in parts, prepared.
+        resolved: its design.
+        number: of the part.
+        retry_oom: measure again what ended for want of memory.
+
+    Raises:
+        RunError: there is no such part; this node is of another kind than the first; repetitions failed.
+        Stopped: asked to stop after a repetition (see `sweep`).
+    """
+    run.require_same_design(resolved)
+    shares = parts.of(run, resolved)
+    if not 0 <= number < len(shares):
+        raise RunError(f"run {run.run_id} has parts 0 to {len(shares) - 1}, and no part {number}")
+    steps, before = shares[number], parts.repetitions(run, number)
+    if not parts.lacking(steps, before, retry_oom):
+        print(f"part {number} of run {run.run_id}: all of its {len(steps)} repetitions are done", flush=True)
+        return
+    prepared = Prepared.load(run)
+    with parts.begun(run, number) as attempt:
+        if not number and not any((a.folder / "ceilings.json").is_file() for a in parts.attempts(run, number)):
+            _measure_ceilings(attempt, resolved.params)
+        _measure(attempt, resolved, prepared, steps, before, retry_oom=retry_oom)
+        now = read_raw(attempt.raw)[0]
+        if failed := [record for record in now if record.status not in FINAL]:
+            raise RunError(f"{len(failed)} of {len(now)} repetitions failed; the first: {failed[0].error}")
+
+
+def _measure(
+    run: runs.Run,
+    resolved: Resolved,
+    prepared: Prepared,
+    steps: list[parts.Step],
+    before: list[Repetition],
+    extra: int = 0,
+    retry_oom: bool = False,
+) -> Callable[[Cell, str, int], None]:
+    """Measures the steps that are not finished yet, into a run or an attempt; returns what measures one more.
+
+    Args:
+        before: what was committed earlier.
+        extra: steps that will come after these.
+    """
+    params, done = resolved.params, parts.finished(before, retry_oom)
+    hopeless = {record.cell for record in done.values() if record.status == "oom"}
+    attempts = {record.key: record.attempt for record in before}
+    progress = Progress(len(steps) + extra, done=0)
+    no_energy = energy.unavailable_reason(params.device) if params.modelled_power_W is None else None
+    lacking, finished_now = parts.lacking(steps, before, retry_oom), 0
 
     def step(cell: Cell, where: str, repetition: int) -> None:
+        nonlocal finished_now
         key = (cell.cell, where, repetition)
+        lacking.discard(key)
         if key in done or cell.cell in hopeless:
             progress.done += 1
             return
@@ -181,11 +252,28 @@ def _measure_missing(run: runs.Run, resolved: Resolved, prepared: Prepared) -> N
         if record.status == "oom":
             hopeless.add(cell.cell)  # its other repetitions would end the same way
         progress.step(_line(record))
+        finished_now += record.status in FINAL
+        if lacking:
+            _stop_if_asked(finished_now, len(lacking))
 
     for planned in steps:
         step(*planned)
-    if best_only and (cell := _best_cell(run, params)):
-        step(cell, "energy", 0)
+    return step
+
+
+def _stop_if_asked(finished_now: int, left: int) -> None:
+    """Ends the measuring between two repetitions when a batch script says so (its time is nearly over).
+
+    Raises:
+        Stopped: it does.
+        RunError: it does, and nothing was finished since the start: to start again would help nobody.
+    """
+    file = os.environ.get("DISTILBENCH_STOP_FILE")
+    if not file or not Path(file).exists():
+        return
+    if not finished_now:
+        raise RunError(f"no repetition was finished before the time was over, {left} are left: ask for more (--time)")
+    raise Stopped(f"asked to stop with {left} repetitions left")
 
 
 def _best_cell(run: runs.Run, params: DistilbertParams) -> Cell | None:
@@ -277,16 +365,15 @@ def _run_worker(run: runs.Run, job: Job, timeout_s: float) -> Repetition:
     if code == 0 and record_file.is_file():
         record = Repetition.model_validate_json(record_file.read_text())
         seconds = time.monotonic() - clock  # the worker cannot see how long its own imports took
-        record = record.model_copy(update={"seconds": seconds} | meanwhile)
+        record = record.model_copy(update={"seconds": seconds, "node": environment.node()} | meanwhile)
     else:
         status, error = _outcome(code, failure_file, log, timeout_s)
         if code == -signal.SIGKILL and (cgroups.oom_kills() or 0) > (kills or 0):
             status, error = "oom", "killed by the kernel for memory (the control group counts it)"
         if status == "storage":
             raise StorageError(error)
-        record = Repetition(
-            **job.identity, status=status, error=error, started=started, seconds=time.monotonic() - clock
-        )
+        told = {"status": status, "error": error, "started": started, "node": environment.node()}
+        record = Repetition(**job.identity, **told, seconds=time.monotonic() - clock)
     predictions = predictions_file(run.folder, record.cell)
     first = record.pass_ == "timing" and record.repetition == 0 and record.status in MEASURED
     run.commit(record, read_parquet(predictions) if first else None)
@@ -335,12 +422,14 @@ def _outcome(code: int | None, failure_file: Path, log: str, timeout_s: float) -
     return "failed", lines[-1] if lines else f"the worker ended with code {code} and said nothing"
 
 
-def finish(run: runs.Run) -> dict[str, Any]:
+def finish(run: runs.Run, resolved: Resolved) -> dict[str, Any]:
     """Derives summary.json, sets the states, clears the scratch files."""
     derived = summary.summarise(run.folder)
     paths.write_json(run.folder / "summary.json", derived)
     every = derived["cells"] + ([derived["control"]["cell"]] if derived["control"] else [])
     states = {cell["cell"]: cell["state"] for cell in every}
+    if run.is_split:
+        states |= parts.ends(run, resolved)
     bad = [f"{name} ({state})" for name, state in states.items() if state not in FINAL]
     run.set_status("failed" if bad else "ok", f"not measured: {', '.join(bad)}" if bad else "", states)
     if not bad:

@@ -22,13 +22,14 @@ RUN = "from jupyter_book.cli.main import main; main()"  # it has no __main__
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Keeps a second build away while inside.
+def alone(wait: bool = False) -> Iterator[None]:
+    """Keeps a second build away while inside; with `wait`, waits for its turn.
 
     Raises:
         RunError: another process builds the book.
     """
-    with paths.hold_lock(paths.repo_root() / "book" / "_build" / ".lock", "the book is being built by another process"):
+    lock = paths.repo_root() / "book" / "_build" / ".lock"
+    with paths.hold_lock(lock, "the book is being built by another process", wait):
         yield
 
 

@@ -120,6 +120,25 @@ def control(summary: dict[str, Any]) -> str | None:
     )
 
 
+def nodes(summary: dict[str, Any]) -> str | None:
+    """What the nodes of a cluster make of the run, in a sentence; None where there was one machine."""
+    found = summary.get("nodes")
+    if not found:
+        return None
+    said = f"measured on {len(found['repetitions'])} nodes"
+    if found["ratios"] is None:
+        return f"{said}, each cell on one of them: what differs between cells may differ between nodes"
+    ratios = sorted(found["ratios"].items(), key=lambda pair: pair[1])
+    (fast, least), (slow, most) = ratios[0], ratios[-1]
+    said += f": the same work took {most / least - 1:.1%} longer on {slow} than on {fast}"
+    if (p := found["p_value"]) is None:
+        return f"{said}; too few rounds ({found['rounds']}) to tell that from chance"
+    tested = f"p = {p:.2g}, F test over {found['rounds']} rounds"
+    if p >= 0.05:
+        return f"{said}, no more than chance can do ({tested})"
+    return f"{said}, which is more than chance ({tested}): intervals hold that too, and narrow on one node (--nodelist)"
+
+
 def _rows(table: pd.DataFrame, column: str, shown: Any) -> pd.DataFrame:
     """One row per cell that has the column; machine and variant where they vary."""
     keys = {"machine": "machine", "variant": "variant", "length_policy": "length", "batch_size": "batch size"}

@@ -60,7 +60,7 @@ def run_summary(run: Run, summary: dict[str, Any]) -> str:
         headline=tables.headline(summary),
         table=tables.markdown(tables.cells(summary)),
         missing=tables.not_measured(summary),
-        doubts=tables.doubts(summary) + ([control] if (control := details.control(summary)) else []),
+        doubts=tables.doubts(summary) + [said for told in (details.control, details.nodes) if (said := told(summary))],
         findings=findings.sentences(load.table([run])),
     )
 

@@ -147,7 +147,7 @@ def unsaid(chosen: list[runs.Run]) -> list[str]:
         summary = paths.read_json(run.folder / "summary.json")
         where = f"{names[run.run_id]}: " if len(chosen) > 1 else ""
         said = ([summary["note"]] if summary["note"] else []) + tables.not_measured(summary) + tables.doubts(summary)
-        said += [sentence] if (sentence := details.control(summary)) else []
+        said += [sentence for told in (details.control, details.nodes) if (sentence := told(summary))]
         lines += [where + line for line in said]
     return lines or ["no doubts were recorded"]
 

@@ -1,0 +1,84 @@
+"""Runs copied elsewhere by a real rsync; a daemon is in test_cluster.py."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from conftest import IN_CI
+
+from distilbench import artefacts
+from distilbench.errors import DistilbenchError, ParameterError, StorageError
+
+
+@pytest.fixture(autouse=True)
+def rsync(monkeypatch):
+    if not shutil.which("rsync"):
+        assert not IN_CI, "no rsync in CI"
+        pytest.skip("rsync is not installed (scripts/system_packages.sh)")
+    monkeypatch.setattr(artefacts, "WAIT_S", 0.0)
+    monkeypatch.delenv("RESULTS_DEST", raising=False)
+
+
+def files(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_run_is_copied_whole_and_stays_here(finished_run, tmp_path, monkeypatch):
+    (finished_run.folder / "work").mkdir()
+    (finished_run.folder / "work" / "scratch").write_text("x")
+    before = files(finished_run.folder)
+    monkeypatch.setenv("RESULTS_DEST", str(tmp_path / "archive"))
+    count, place = artefacts.push(finished_run)
+    copied = files(tmp_path / "archive" / "distilbert" / finished_run.run_id)
+    assert place.endswith(f"archive/distilbert/{finished_run.run_id}")
+    assert files(finished_run.folder) == before
+    assert {file.name for file in before.keys() - copied.keys()} <= {".lock", "scratch"}
+    assert all(before[file] == content for file, content in copied.items())
+    assert count == len(copied)
+
+
+def test_again_only_what_is_new_goes(finished_run, tmp_path):
+    artefacts.push(finished_run, str(tmp_path / "archive"))
+    copied = tmp_path / "archive" / "distilbert" / finished_run.run_id
+    extra = copied / "somebody's notes"
+    extra.write_text("stay")
+    (finished_run.folder / "run_summary.md").write_text("new")
+    artefacts.push(finished_run, str(tmp_path / "archive"))
+    assert (copied / "run_summary.md").read_text() == "new"
+    assert extra.read_text() == "stay", "nothing is deleted there"
+
+
+def test_a_file_that_differs_there_is_found(finished_run, tmp_path, monkeypatch):
+    """As a disk that flips a bit would have it: same size, same time, other content."""
+    archive = tmp_path / "archive"
+    artefacts.push(finished_run, str(archive))
+    there = archive / "distilbert" / finished_run.run_id / "raw.jsonl"
+    here = finished_run.raw
+    there.write_bytes(bytes([there.read_bytes()[0] ^ 1]) + there.read_bytes()[1:])
+    import os
+
+    os.utime(there, ns=(here.stat().st_atime_ns, here.stat().st_mtime_ns))
+    with pytest.raises(StorageError, match=r"1 files in .* are not those of run .*raw\.jsonl"):
+        artefacts.push(finished_run, str(archive))
+
+
+def test_a_place_that_cannot_be_reached(finished_run):
+    with pytest.raises(StorageError, match=r"could not be copied to rsync://127\.0\.0\.1:1/no.*, tried 2 times"):
+        artefacts.push(finished_run, "rsync://127.0.0.1:1/no", tries=2)
+
+
+def test_a_place_that_cannot_be_compared(finished_run):
+    with pytest.raises(StorageError, match="could not be compared"):
+        artefacts._different([str(finished_run.folder)], "rsync://127.0.0.1:1/no")
+
+
+def test_no_place_named(finished_run):
+    with pytest.raises(ParameterError, match="where to"):
+        artefacts.push(finished_run)
+
+
+def test_no_rsync(finished_run, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DistilbenchError, match="rsync is not on the PATH"):
+        artefacts.push(finished_run, "/somewhere")

@@ -1,0 +1,122 @@
+"""Capacity: figures that one can follow by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from distilbench import paths
+from distilbench.errors import ParameterError, RunError
+from distilbench.report import capacity
+from distilbench.report.capacity import Demand
+
+
+@pytest.fixture
+def run(make_run):
+    """Two cells with requests of 20 ms for one sentence (19 to 21) and 40 ms for four (38 to 44), and joules."""
+    run = make_run()
+    summary = paths.read_json(run.folder / "summary.json")
+    for cell, ms, ends, joules in zip(summary["cells"], (20.0, 40.0), ([19.0, 21.0], [38.0, 44.0]), (0.36, None), strict=True):
+        cell |= {"latency_request_ms": ms, "latency_request_ms_interval_95": ends, "latency_request_ms_range": ends}
+        cell |= {"energy_per_sample_J": joules, "energy_per_sample_J_interval_95": [0.18, 0.72]}
+    paths.write_json(run.folder / "summary.json", summary)
+    return run
+
+
+def plans(run, *demand, **more):
+    return {plan.batch_size: plan for plan in capacity.plans(run, Demand(*demand, **more))}
+
+
+def test_devices_hours_and_energy(run):
+    found = plans(run, 100, 1000, 0.5)
+    one, four = found[1], found[4]
+    # One sentence in 20 ms is 50 a second, half of the time 25: four devices. Four in 40 ms: 50 a second, two devices.
+    assert (one.devices, four.devices) == (4, 2)
+    assert one.devices_range == (4, 5), "at 21 ms a device bears 23.8 a second"
+    assert four.devices_range == (2, 3)
+    assert four.node_hours == pytest.approx(1e6 / 50 / 3600)
+    assert four.node_hours_range == (pytest.approx(1e6 / (4 / 38e-3 * 0.5) / 3600), pytest.approx(1e6 / (4 / 44e-3 * 0.5) / 3600))
+    assert one.kWh == pytest.approx(0.1)
+    assert one.kWh_range == (pytest.approx(0.05), pytest.approx(0.2))
+    assert four.kWh is None
+
+
+def test_the_time_until_a_batch_is_full_counts(run):
+    four = plans(run, 100, 110, 0.5)[4]
+    assert four.fill_ms == pytest.approx(60), "three more sentences, at 50 a second on each of two devices"
+    assert four.worst_ms == pytest.approx(104)
+    assert four.meets
+    assert not plans(run, 100, 103, 0.5)[4].meets
+
+
+def test_the_best_plan_comes_first(run):
+    first, second = capacity.plans(run, Demand(100, 1000, 0.5))
+    assert (first.batch_size, second.batch_size) == (4, 1)
+    first, second = capacity.plans(run, Demand(100, 50, 0.5))
+    assert (first.batch_size, first.meets, second.meets) == (1, True, False)
+
+
+def test_several_devices_in_a_node(run):
+    assert plans(run, 100, 1000, 0.5, devices_per_node=4)[1].node_hours == pytest.approx(1e6 / 25 / 3600 / 4)
+
+
+def test_in_words(run):
+    found = capacity.plans(run, Demand(100, 1000, 0.5))
+    said = capacity.headline(run, found)
+    assert said.startswith("2 (2–3) devices")
+    assert "batch size 4" in said
+    assert "energy was not measured" in said
+    assert "Arrival is taken as even" in said
+    assert "No cell answers in time" in capacity.headline(run, capacity.plans(run, Demand(100, 5, 0.5)))
+    shown = capacity.table(found)
+    assert list(shown["verdict"]) == ["meets it", "meets it"]
+    assert shown["kWh / million"].tolist() == ["–", "0.1 (0.05–0.2)"]
+
+
+def test_without_requests_it_says_that_tokenising_is_missing(make_run):
+    run = make_run()
+    plan = capacity.plans(run, Demand(10, 1000))[0]
+    assert "without tokenising" in plan.note
+    assert "range of 2 repetitions, no interval" in plan.note
+
+
+@pytest.mark.parametrize("demand", [(0, 10), (10, 0), (10, 10, 0), (10, 10, 1.5)])
+def test_impossible_demands(run, demand):
+    with pytest.raises(ParameterError, match="must be above 0"):
+        capacity.plans(run, Demand(*demand))
+
+
+def test_a_run_without_numbers(run):
+    summary = paths.read_json(run.folder / "summary.json")
+    for cell in summary["cells"]:
+        cell["latency_ms"] = None
+    paths.write_json(run.folder / "summary.json", summary)
+    with pytest.raises(RunError, match="has no measured cell"):
+        capacity.plans(run, Demand(1, 1))
+
+
+# ------------------------------------------------------------------ the best batch size
+
+
+def test_optimal_is_of_the_newest_run_on_the_same_kind_of_machine(make_run, this_machine):
+    run = make_run("one", profile="smoke", repetitions=2, batch_sizes=[1, 4], samples_per_cycle=32)
+    size, said = capacity.optimal("distilbert", "cpu")
+    assert size == 4, "12 ms for one, 18 for four"
+    assert "in run one on" in said
+    assert "profile smoke: not for citation" in said
+    this_machine["cpu"]["model"] = "Another CPU"
+    with pytest.raises(RunError, match=r"no finished run of distilbert on cpu .*\(Another CPU, \d+ cores\): measure one"):
+        capacity.optimal("distilbert", "cpu")
+    assert run.run_id == "one"
+
+
+@pytest.mark.parametrize("spoil", ["ci", "device", "unfinished"])
+def test_runs_that_say_nothing_of_the_best_batch_size(make_run, spoil):
+    run = make_run(**({} if spoil == "ci" else {"profile": "smoke", "batch_sizes": [1, 4], "samples_per_cycle": 32}))
+    if spoil == "unfinished":
+        (run.folder / "summary.json").unlink()
+    with pytest.raises(RunError, match="measure one first"):
+        capacity.optimal("distilbert", "cuda" if spoil == "device" else "cpu")
+
+
+def test_the_kind_of_a_gpu_is_its_name(captured):
+    assert capacity._kind(captured | {"gpus": [{"name": "A100"}, {"name": "A100"}]}, "cuda:0") == "A100"

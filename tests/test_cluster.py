@@ -1,0 +1,378 @@
+"""Runs on a real SLURM cluster: submitted, interrupted in every way, gone on with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, missing, wait_for
+from conftest import IN_CI
+from measuring import finished_once
+
+from distilbench import chain, paths, runs, slurm, verify
+from distilbench.bench import parts
+from distilbench.records import read_parquet
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+BIN = Path(sys.executable).parent
+#: Two cells, timing only: what each repetition costs is the start of its process.
+SMALL = ["--profile", "ci", "-p", "passes", "timing", "-p", "length_policies", "fixed-16"]
+TASK = ["--mem", "900M", "--cpus-per-task", "1", "--time", "10"]
+STEPS = "--mem=900M --cpus-per-task=1"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes of two cores each, for all tests of this session."""
+    if why := missing():
+        assert not IN_CI, f"no SLURM cluster in CI: {why}"
+        pytest.skip(f"no SLURM cluster here: {why}")
+    folder = Path(tempfile.mkdtemp(prefix="db-", dir="/tmp"))  # short: a socket's path has at most 107 characters
+    made = Cluster(folder / "c")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def site(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A checkout on a disk that all nodes share, and this process as a login node."""
+    root = tmp_path / "checkout"
+    root.mkdir()
+    for name in ("params", "notebooks", "tests", "book", "_toc.yml", "_config.yml", "constraints.txt"):
+        (root / name).symlink_to(paths.repo_root() / name)
+    shutil.copytree(paths.repo_root() / "slurm", root / "slurm", ignore=shutil.ignore_patterns("site.env"))
+    (root / "slurm_logs").mkdir()
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, cluster.env[name])
+    monkeypatch.setenv("DISTILBENCH_ROOT", str(root))
+    monkeypatch.setenv("DISTILBENCH_BIN", str(BIN))
+    monkeypatch.chdir(root)
+    yield root
+    if left := cluster.queue():
+        cluster.run("scancel", "--user=root")
+        wait_for(lambda: not cluster.queue(), 30, f"the queue is empty; before: {left}")
+    for name in cluster.names:
+        if cluster.run("sinfo", "-h", "-n", name, "-p", "main", "-o", "%T").strip() != "idle":
+            cluster.power_on(name)
+
+
+def distilbench(*words: str, code: int = 0) -> str:
+    """What the command line prints."""
+    done = subprocess.run([str(BIN / "distilbench"), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def submit(*words: str) -> runs.Run:
+    """A run of the small design, submitted."""
+    distilbench("submit", "distilbert", *SMALL, *TASK, "--step-flags", STEPS, "--no-book", *words)
+    return runs.find("latest")
+
+
+def ids(run: runs.Run, name: str) -> str:
+    """The newest job of that name."""
+    return [number for number, called in slurm.job_ids(run).items() if called == name][-1]
+
+
+def logs(root: Path) -> str:
+    """All that the jobs printed."""
+    return "\n".join(f"--- {file.name}\n{file.read_text()}" for file in sorted((root / "slurm_logs").iterdir()))
+
+
+def finish(cluster: Cluster, site: Path, run: runs.Run) -> None:
+    """Waits for the whole chain, and checks that it came to a good end."""
+    cluster.wait_until_gone(*slurm.job_ids(run))
+    assert run.status["state"] == "ok", f"{run.status}\n{logs(site)}"
+    assert finished_once(run, chain.resolve_again(run))
+    assert verify.problems(run.folder) == []
+
+
+def first_record(run: runs.Run) -> Callable[[], object]:
+    """Whether any part has committed something."""
+    return lambda: any(attempt.raw.is_file() for attempt in parts.attempts(run))
+
+
+# ------------------------------------------------------------------ the chain
+
+
+def test_the_whole_chain(cluster, site, tmp_path, monkeypatch):
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (site / "slurm" / "site.env").write_text(f"RESULTS_DEST={archive}\nMODULES=python\n")
+    distilbench("submit", "distilbert", "--profile", "ci", *TASK, "--step-flags", STEPS, "--no-book", "--gres", "gpu:1")
+    run = runs.find("latest")
+    finish(cluster, site, run)
+
+    env = paths.read_json(run.folder / "env.json")
+    assert env["slurm_job"]["NodeList"] in env["nodes"], "provenance is that of the nodes, not of the login node"
+    assert env["slurm_job"]["NumCPUs"] == "1"
+    assert env["slurm_job"]["OverSubscribe"] == "OK", "shared: an exclusive node says NO"
+    assert env["slurm_job"]["GRES"].startswith("gpu"), "which GPU was bound"
+    assert env["visible_gpus"] == "0"
+    assert {record.num_threads for record in run.measured()} == {1}, "threads from the allocation"
+    assert env["slurm"]["SLURM_ARRAY_TASK_ID"]
+    assert sorted(f.name for f in (run.folder / "notebooks").iterdir()) == [
+        "01_ingest.ipynb", "02_benchmark.ipynb", "03_analyse.ipynb",
+    ]  # fmt: skip
+    assert (run.folder / "plots").is_dir()
+    accounts = paths.read_json(run.folder / "slurm_jobs.json")["jobs"]
+    states = {row["JobID"]: row["State"] for row in accounts}
+    assert states[f"{ids(run, 'measure')}_0"] == "COMPLETED"
+    assert {row["consumed_energy_J"] for row in accounts} == {None}, "0 is not measured"
+    assert all(row["reason"] for row in accounts)
+    copied = archive / "distilbert" / run.run_id
+    assert (copied / "raw.jsonl").read_bytes() == run.raw.read_bytes()
+
+    before = run.raw.read_bytes()
+    distilbench("job", "gather", run.run_id)
+    assert run.raw.read_bytes() == before, "gathered twice, there once"
+    said = distilbench("job", "measure", run.run_id, "--part", "0")
+    assert "is done already" in said
+    assert run.raw.read_bytes() == before
+    assert "COMPLETED" in distilbench("status", run.run_id)
+    assert "nothing is missing" in distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
+
+
+def test_status_shows_jobs_and_cells(cluster, site):
+    run = submit("--throttle", "1")
+    said = distilbench("status", run.run_id)
+    assert "ingest" in said
+    assert "PENDING" in said
+    assert "0 of 2" in said
+    assert "still wait or run" in distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
+    said = distilbench("cancel", run.run_id)
+    assert "cancelled; go on with: distilbench submit distilbert --resume" in said
+    cluster.wait_until_gone(*slurm.job_ids(run))
+    assert run.status["state"] == "cancelled"
+
+
+def test_a_cancelled_run_goes_on(cluster, site):
+    run = submit()
+    wait_for(first_record(run), 90, "a first repetition")
+    distilbench("cancel", run.run_id)
+    cluster.wait_until_gone(*slurm.job_ids(run))
+    recorded = {parts.about(attempt)["state"] for attempt in parts.attempts(run)}
+    distilbench("submit", "distilbert", "--resume", run.run_id, *TASK, "--step-flags", STEPS, "--no-book")
+    assert recorded | {parts.about(a)["state"] for a in parts.attempts(run)} <= {"ok", "cancelled", "running"}
+    finish(cluster, site, run)
+
+
+def test_two_submissions_at_once_are_two_runs(cluster, site):
+    command = [
+        str(BIN / "distilbench"), "submit", "distilbert", *SMALL, *TASK, "--tasks", "1", "--step-flags", STEPS,
+        "--no-book", "-p", "repetitions", "1", "-p", "batch_sizes", "1",
+    ]  # fmt: skip
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.wait(60) for process in started] == [0, 0]
+    found = runs.all_runs(paths.results_root() / "distilbert")
+    assert len(found) == 2
+    for run in found:
+        finish(cluster, site, run)
+
+
+def test_a_failed_ingest_ends_the_chain(cluster, site):
+    run = submit("-p", "data_path", "nowhere.tsv")
+    cluster.wait_until_gone(*slurm.job_ids(run))
+    assert run.status["state"] == "failed"
+    assert "ingest" in run.status["message"]
+    assert "nowhere.tsv" in run.status["message"]
+    states = {job["name"]: job["state"].split(" ")[0] for job in slurm.jobs(run)}
+    assert states["ingest"] == "FAILED"
+    assert states["measure"] == states["analyse"] == "CANCELLED", "they do not wait for ever"
+    assert states["gather"] == "FAILED"
+    assert states["account"] == "COMPLETED"
+
+
+# ------------------------------------------------------------------ what clusters do
+
+
+def test_usr1_stops_after_the_repetition_and_the_job_goes_on(cluster, site):
+    """By hand, in one job; the run equals an undisturbed one in cells, repetitions and design."""
+    variables = {"PROFILE": "ci", "DISTILBENCH_RESULTS": str(paths.results_root())}
+    more = ["-p", "passes", "timing", "-p", "repetitions", "3", "-p", "length_policies", "fixed-16"]
+    command = ["sbatch", "--parsable", "--mem=1500M", "--cpus-per-task=2", "slurm/bench_distilbert.slurm", *more]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=True)
+    job = done.stdout.strip()
+    folder = paths.results_root() / "distilbert" / f"slurm-{job}-cpu"
+    wait_for(lambda: (folder / "raw.jsonl").is_file(), 90, "a first repetition")
+    cluster.run("scancel", "--batch", "--signal=USR1", job)
+    run = runs.Run(folder)
+    wait_for(lambda: run.status["state"] == "preempted", 30, "the run says that it was stopped")
+    stopped_with = len(run.repetitions())
+    cluster.wait_until_gone(job)
+    assert run.status["state"] == "ok", logs(site)
+    resolved = chain.resolve_again(run)
+    assert finished_once(run, resolved)
+    assert stopped_with < len(run.repetitions()) == 6
+    assert {record.attempt for record in run.repetitions()} == {1}, "the current repetition was waited for"
+    assert "back into the queue" in logs(site)
+    assert "start 2 on" in logs(site), "the log was appended to"
+    undisturbed = chain.run_study("distilbert", resolved.params.model_dump() | {"run_id": "undisturbed"}, new=True)
+    assert undisturbed.config["design_hash"] == run.config["design_hash"]
+    assert {r.key for r in undisturbed.measured()} == {r.key for r in run.measured()}
+    assert {(r.cell, r.logits_sha256) for r in undisturbed.measured()} == {
+        (r.cell, r.logits_sha256) for r in run.measured()
+    }
+
+
+def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
+    """What is missing is submitted again; every cell is measured once, and nothing is lost."""
+    if not cluster.kills_by_kernel:
+        pytest.skip("this kernel's control groups are of version 2: SLURM 22.05 kills for memory by polling there")
+    sizes = ",".join(str(size) for size in [*range(1, 12), 96])
+    run = submit(
+        "-p", "batch_sizes", f"[{sizes}]", "-p", "variants", "eager", "-p", "length_policies", "fixed-512",
+        "-p", "samples_per_cycle", "768", "-p", "repetitions", "1", "-p", "warmup_cycles", "1", "-p", "min_cycles", "1",
+        "--split", "cells",
+    )  # fmt: skip
+    assert len(parts.of(run, chain.resolve_again(run))) == 12
+    measure = ids(run, "measure")
+    wait_for(lambda: any(node == "n2" for _, state, node in cluster.queue(measure) if state == "RUNNING"), 90)
+    wait_for(first_record(run), 120, "a first repetition")
+    cluster.lose("n2")
+    cluster.power_on("n2")
+    cluster.wait_until_gone(*slurm.job_ids(run))
+    assert run.status["state"] == "ok", logs(site)
+    cells = run.status["cells"]
+    assert [name for name, state in cells.items() if state == "oom"] == ["eager-float32-fixed-512-b096"]
+    assert "NODE_FAIL" in cluster.states(measure)
+    assert "OUT_OF_MEMORY" in cluster.states(measure)
+    lost = [parts.about(attempt) for attempt in parts.attempts(run)]
+    assert "failed" in {told["state"] for told in lost if told["node"] == "n2"}, "the lost attempt is on record"
+    measured = {record.key for record in run.measured()}
+    assert len(measured) == 11
+    before = run.raw.read_text()
+
+    said = distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
+    assert "1 cells ended for want of memory: --retry-oom" in said
+    again = ["--mem", "2500M", "--cpus-per-task", "1", "--step-flags", STEPS, "--no-book"]
+    distilbench("submit", "distilbert", "--resume", run.run_id, "--retry-oom", *again)
+    assert len(slurm.submissions(run)[-1]["parts"]) == 1, "only what is missing"
+    finish(cluster, site, run)
+    assert run.raw.read_text().startswith(before), "nothing that was measured is measured again"
+    assert set(run.status["cells"].values()) == {"ok"}
+
+
+def test_a_preempted_job_goes_on(cluster, site):
+    run = submit("--partition", "low", "--flags=--nodelist=n1", "--tasks", "1", "-p", "repetitions", "4")
+    wait_for(first_record(run), 90, "a first repetition")
+    urgent = cluster.run("sbatch", "--parsable", "-w", "n1", "-p", "main", "--exclusive", "--wrap", "sleep 1").strip()
+    wait_for(lambda: not cluster.queue(urgent), 60, "the urgent job done")
+    finish(cluster, site, run)
+    assert "PREEMPTED" in cluster.states(ids(run, "measure"))
+    assert {parts.about(attempt)["state"] for attempt in parts.attempts(run)} == {"cancelled", "ok"}
+
+
+@pytest.mark.slow
+def test_a_real_time_limit_leaves_a_run_that_goes_on(cluster, site):
+    """Without the signal: the task is killed at its limit, which is on record."""
+    run = submit("--tasks", "1", "--flags=--signal=B:USR2@10", "--time", "1", "-p", "min_seconds", "40.0", "-p",
+                 "max_seconds", "40.0")  # fmt: skip
+    cluster.wait_until_gone(*slurm.job_ids(run))
+    assert run.status["state"] == "failed"
+    assert "TIMEOUT" in cluster.states(ids(run, "measure"))
+    assert set(run.status["cells"].values()) & {"timeout", "cancelled"}
+    distilbench("submit", "distilbert", "--resume", run.run_id, *TASK, "--step-flags", STEPS, "--no-book")
+    finish(cluster, site, run)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_hundred_tasks(cluster, site):
+    sizes = ",".join(str(size) for size in range(1, 201))
+    run = submit("-p", "batch_sizes", f"[{sizes}]", "-p", "samples_per_cycle", "1600", "-p", "repetitions", "1", "-p",
+                 "warmup_cycles", "1", "-p", "min_cycles", "1", "--split", "cells")  # fmt: skip
+    assert len(parts.of(run, chain.resolve_again(run))) == 200
+    cluster.wait_until_gone(*slurm.job_ids(run), seconds=1500)
+    finish(cluster, site, run)
+
+
+# ------------------------------------------------------------------ scripts
+
+
+def test_any_notebook_with_any_parameters(cluster, site):
+    command = [
+        "sbatch", "--parsable", "--wait", "--mem=1500M", "--cpus-per-task=2", "slurm/notebook.slurm",
+        "notebooks/01_ingest.ipynb", "-p", "profile", "ci",
+    ]  # fmt: skip
+    job = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    executed = site / "slurm_logs" / f"01_ingest_{job}.ipynb"
+    assert '"exception": null' in executed.read_text().replace('"exception": false', '"exception": null')
+    assert "profile ci: tiny random models" in (site / "slurm_logs" / f"notebook_{job}.out").read_text() + logs(site)
+
+
+def test_two_nodes_find_each_other(cluster, site):
+    env = os.environ | {"GLOO_SOCKET_IFNAME": "eth0"}
+    command = ["sbatch", "--parsable", "--mem=1500M", "--cpus-per-task=1", "slurm/allreduce.slurm"]
+    job = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+    cluster.wait_until_gone(job)
+    said = (site / "slurm_logs" / f"allreduce_{job}.out").read_text()
+    assert "of 2 on n1: sum 3, wanted 3" in said, logs(site)
+    assert "of 2 on n2: sum 3, wanted 3" in said
+    assert cluster.states(job) == ["COMPLETED"]
+
+
+@pytest.mark.parametrize("script", ["bench_distilbert.slurm", "step.slurm", "notebook.slurm", "allreduce.slurm"])
+def test_sbatch_takes_every_script(cluster, site, script):
+    small = ["--mem=500M", "--cpus-per-task=1"]
+    done = subprocess.run(["sbatch", "--test-only", *small, f"slurm/{script}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_refused_job_leaves_nothing_in_the_queue(cluster, site):
+    said = distilbench("submit", "distilbert", *SMALL, "--mem", "900000M", "--step-flags", STEPS, code=1)
+    assert "sbatch refused job measure, nothing is left in the queue" in said
+    wait_for(lambda: not cluster.queue(), 30)
+    run = runs.find("latest")
+    assert run.status["state"] == "cancelled"
+    assert "not submitted" in run.status["message"]
+
+
+def test_more_tasks_than_an_array_holds_are_refused(cluster, site):
+    said = distilbench("submit", "distilbert", *SMALL, "-p", "repetitions", "1100", code=1)
+    assert "MaxArraySize is 1001" in said
+    assert "--tasks 1001 or less" in said
+
+
+# ------------------------------------------------------------------ artefacts
+
+
+@pytest.fixture
+def daemon(cluster: Cluster, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A real rsync daemon: its address, and the folder behind it."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    module = tmp_path / "module"
+    module.mkdir()
+    conf = tmp_path / "rsyncd.conf"
+    conf.write_text(f"use chroot = no\nuid = 0\ngid = 0\n[results]\npath = {module}\nread only = no\n")
+    command = ["rsync", "--daemon", "--no-detach", f"--config={conf}", f"--port={port}", "--address=127.0.0.1"]
+    process = subprocess.Popen(command)
+    address = f"rsync://127.0.0.1:{port}/results"
+    wait_for(lambda: subprocess.run(["rsync", address], capture_output=True, check=False).returncode == 0, 10)
+    yield address, module
+    process.terminate()
+    process.wait(10)
+
+
+def test_a_run_goes_to_an_rsync_daemon(daemon, finished_run):
+    address, module = daemon
+    said = distilbench("push", finished_run.run_id, "--to", f"{address}/here")
+    assert "equal by checksum" in said
+    copied = module / "here" / "distilbert" / finished_run.run_id
+    assert (copied / "raw.jsonl").read_bytes() == finished_run.raw.read_bytes()
+    assert read_parquet(next((copied / "iterations").glob("*.parquet")))
+    assert (finished_run.folder / "raw.jsonl").is_file(), "never deleted at the source"
