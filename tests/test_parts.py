@@ -207,6 +207,7 @@ def test_what_lacked_memory_is_tried_again_only_when_asked(run, resolved, monkey
     assert run.status["cells"][f"{CELL}4"] == "oom"
     assert parts.unfinished(run, resolved) == []
     assert parts.unfinished(run, resolved, retry_oom=True) == [0]
+    prepared_by_hand(run).save(run)  # the scratch files of a finished run are gone
     monkeypatch.setenv("STAND_IN_ENDS", "")
     sweep.measure_part(run, resolved, 0, retry_oom=True)
     gathered(run, resolved)

@@ -355,6 +355,23 @@ def test_how_a_silent_attempt_ended(run, silent, programs, now, accounts, state)
     assert slurm.settle(run) == [], "what is on record stays"
 
 
+@pytest.mark.parametrize(
+    ("accounts", "state"),
+    [
+        ("34|PREEMPTED|2026-11-25T12:00:01|2026-11-25T12:00:31\n", "preempted"),
+        ("34|TIMEOUT|2026-11-25T12:00:01|2026-11-25T12:10:01\n", "timeout"),
+        ("34|CANCELLED by 0|2026-11-25T12:00:01|2026-11-25T12:10:01\n", "cancelled"),
+        ("34|FAILED|2026-11-25T12:00:01|2026-11-25T12:10:01\n", "cancelled"),
+    ],
+)
+def test_why_an_attempt_was_told_to_end(run, silent, programs, accounts, state):
+    parts.end(silent, "cancelled", "told to end at once (SIGTERM or Ctrl-C)")
+    programs.say("scontrol", "JobState=PENDING Restarts=1")
+    programs.say("sacct", accounts)
+    slurm.settle(run)
+    assert parts.about(silent)["state"] == state
+
+
 def test_final_figures(run, programs):
     submitted(run, ("measure", "12"))
     row = "12_0|measure|main|COMPLETED|0:0|2026-11-25T12:00:01|2026-11-25T12:00:31|30|n1|1|cpu=1|00:25|{}|{}\n"
