@@ -127,12 +127,13 @@ def _fill(folder: Path, runs: list[Run], pdf: Path, slides: Path, html: Path) ->
     records = {f"records/{run.run_id}.jsonl": run.raw for run in runs}
     records |= {f"records/{file.name}": file for file in sorted((root / "book" / "schemas").iterdir())}
     _archive(folder / "records.tar.gz", records, when)
-    pq.write_table(pa.Table.from_pandas(results(runs), preserve_index=False), folder / "results.parquet")
+    pq.write_table(_table(runs), folder / "results.parquet")
 
 
-def results(runs: list[Run]) -> pd.DataFrame:
+def _table(runs: list[Run]) -> pa.Table:
     """One row per cell of each run, as `distilbench show --format csv` has them."""
-    return pd.concat([export.frame(run) for run in runs], ignore_index=True)
+    frame = pd.concat([export.frame(run) for run in runs], ignore_index=True)
+    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def _archive(file: Path, content: dict[str, Path], when: int, only: str = "") -> None:
@@ -223,6 +224,6 @@ def problems(folder: Path) -> list[str]:
         runs = sorted((Run(file.parent) for file in files), key=lambda run: (run.config["created"], run.run_id))
         for run in runs:
             found += [f"run {run.run_id}: {problem}" for problem in verify.problems(run.folder)]
-        if not found and not results(runs).equals(pd.read_parquet(folder / "results.parquet")):
+        if not found and not _table(runs).equals(pq.read_table(folder / "results.parquet")):
             found.append("results.parquet is not what the runs give")
     return found
