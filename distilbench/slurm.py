@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -256,7 +257,7 @@ def jobs(run: Run) -> list[dict[str, str]]:
     found = {row[0]: row[1:] for row in queued if len(row) == 5}
     for row in accounting(list(names), "JobID,State,NodeList,Elapsed,ExitCode"):
         number = row["JobID"]
-        if number not in found and "[" not in number:  # 12_[3-5] are those that wait
+        if number not in found and row["State"] != "PENDING":  # those that wait stand in the queue, one by one
             why = "" if row["ExitCode"] == "0:0" else f"exit code {row['ExitCode']}"
             found[number] = [row["State"], row["NodeList"], row["Elapsed"], why]
     rows = []
@@ -264,10 +265,15 @@ def jobs(run: Run) -> list[dict[str, str]]:
         mine = [known for known in found if known.split("_")[0] == number]
         if len(mine) > 1:
             mine = [known for known in mine if known != number]  # an array's own row, once its tasks have theirs
-        for known in sorted(mine, key=lambda text: [int(part) for part in text.split("_")]) or [number]:
+        for known in sorted(mine, key=_order) or [number]:
             state, node, elapsed, why = found.get(known, ["ended", "", "", "the cluster keeps no accounts"])
             rows.append({"name": name, "job": known, "state": state, "node": node, "elapsed": elapsed, "why": why})
     return rows
+
+
+def _order(job: str) -> list[int]:
+    """Sorts 12_3 before 12_10; 12_[4-7] are tasks that never began."""
+    return [int(number) for number in re.findall(r"\d+", job)]
 
 
 def living(run: Run) -> list[str]:
@@ -351,7 +357,8 @@ def account(run: Run) -> Path:
         measured = joules.isdigit() and int(joules) > 0
         row |= {"consumed_energy_J": int(joules)} if measured else {"consumed_energy_J": None, "reason": NO_ENERGY}
     file = run.folder / "slurm_jobs.json"
-    paths.write_json(file, {"schema_version": 1, "collected": environment.now(), "times": "UTC", "jobs": rows})
+    told = {"schema_version": 1, "collected": environment.now(), "times": "UTC", "jobs": rows}
+    paths.write_json(file, told | ({} if rows else {"reason": "sacct knows none of the jobs: no accounting here?"}))
     return file
 
 

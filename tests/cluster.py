@@ -45,7 +45,7 @@ DefMemPerCPU=1000
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 {over_memory}AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
+AccountingStorageHost={address}.254
 AccountingStoragePort={dbd}
 AccountingStoragePass={root}/munge.sock
 AccountingStorageTRES=gres/gpu
@@ -67,7 +67,7 @@ NODE = (
 )
 DBD_CONF = """\
 DbdHost={host}
-DbdAddr=127.0.0.1
+DbdAddr={address}.254
 DbdPort={dbd}
 SlurmUser=root
 AuthType=auth/munge

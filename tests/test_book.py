@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -171,6 +172,48 @@ def test_a_quoted_number_needs_its_source(tmp_path):
     done = bare_build(copy)
     assert done.returncode != 0
     assert "a quoted number needs its source" in done.stdout + done.stderr
+
+
+# ------------------------------------------------------------------ where numbers come from
+
+
+def test_every_number_of_the_book_is_given_by_raw_files(checkout, committed):
+    done = call(checkout, str(BIN / "distilbench"), "verify", "book", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["problems"] == []
+    assert told["numbers"] > 100
+
+
+def test_a_changed_raw_value_is_found_in_the_built_book(checkout, committed, tmp_path):
+    copy = tmp_path / "checkout"
+    shutil.copytree(checkout, copy, symlinks=True)
+    raw = next((copy / "results" / "published" / "distilbert").glob("*/raw.jsonl"))
+    first = next(line for line in raw.read_text().splitlines() if '"pass":"timing"' in line and "fixed-32-b001" in line)
+    latency = json.loads(first)["latency_ms"]
+    raw.write_text(raw.read_text().replace(f'"latency_ms":{latency},', f'"latency_ms":{10 * latency},', 1))
+    done = call(copy, str(BIN / "distilbench"), "verify", "book")
+    assert done.returncode == 1
+    named = [line for line in done.stdout.splitlines() if "b1-latency_ms" in line and "the raw files give" in line]
+    assert any(line.startswith("results.html: ") for line in named), done.stdout
+
+
+def test_a_number_says_under_the_pointer_where_it_comes_from(html):
+    text = (html / "results.html").read_text()
+    titles = re.findall(r'class="db-number"[^>]* title="([^"]+)"', text)
+    assert len(titles) > 20
+    assert all(re.fullmatch(r"\S+ of run \S+; raw\.jsonl has SHA-256 [0-9a-f]{64}", title) for title in titles)
+    assert "The numbers of this page come from" in text
+
+
+def test_an_unknown_number_stops_the_build(tmp_path):
+    copy = copy_of_checkout(tmp_path / "checkout")
+    (copy / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "bibliography"}))
+    page = copy / "book" / "bibliography.md"
+    page.write_text(page.read_text() + "\n{glue:text}`studies/distilbert/cpu-embedded.ipynb::no-such-thing:.1f`\n")
+    done = bare_build(copy)
+    assert done.returncode != 0
+    assert "carries no number 'no-such-thing'" in done.stdout + done.stderr
 
 
 # ------------------------------------------------------------------ looking at it

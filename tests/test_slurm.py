@@ -230,12 +230,13 @@ def test_states_come_from_the_queue_and_from_accounting(run, programs):
     programs.say(
         "sacct",
         "11|COMPLETED|n2|00:00:05|0:0\n12_0|OUT_OF_MEMORY|n2|00:00:09|0:125\n"
-        "12_[2-3]|PENDING|None assigned|00:00:00|0:0\n",
+        "12_[2-3]|PENDING|None assigned|00:00:00|0:0\n12_[4-5]|CANCELLED by 0|None assigned|00:00:00|0:0\n",
     )
     assert [tuple(job.values()) for job in slurm.jobs(run)] == [
         ("ingest", "11", "COMPLETED", "n2", "00:00:05", ""),
         ("measure", "12_0", "OUT_OF_MEMORY", "n2", "00:00:09", "exit code 0:125"),
         ("measure", "12_1", "RUNNING", "n1", "0:07", "None"),
+        ("measure", "12_[4-5]", "CANCELLED by 0", "None assigned", "00:00:00", ""),
         ("gather", "13", "PENDING", "", "0:00", "Dependency"),
     ]
 
@@ -380,6 +381,8 @@ def test_final_figures(run, programs):
     assert [job["consumed_energy_J"] for job in told["jobs"]] == [None, None, 5400]
     assert [job.get("reason") for job in told["jobs"]] == [slurm.NO_ENERGY, slurm.NO_ENERGY, None]
     assert "ConsumedEnergyRaw" in programs.asked("sacct")[0]
+    programs.say("sacct", "", 1)
+    assert paths.read_json(slurm.account(run))["reason"].startswith("sacct knows none of the jobs")
 
 
 def test_a_program_that_does_not_answer(monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilbench import params, paths, records
-from distilbench.report import certificates, load, publish
+from distilbench.report import certificates, publish
 from distilbench.report.tables import escaped
 from distilbench.runs import Run
 
@@ -25,14 +25,14 @@ def headlines() -> str:
     """
     parts = []
     for study, told in studies().items():
-        pages = sorted((publish.pages_root() / study).glob("*.ipynb"))
+        pages = sorted((publish.pages_root() / study).glob("*.ipynb"), key=lambda page: publish.told_by(page)["run_id"])
         if not pages:
             parts += [f"**{told['question']}** (`{study}`) No run of it is published yet.", ""]
             continue
         parts += [f"**{told['question']}** ({{doc}}`{study} </studies/{study}/index>`)", ""]
         rows = [[row["what"], *(_headline(page, row) for page in pages)] for row in told["headline"]]
         links = [f"{{doc}}`{page.stem} </studies/{study}/{page.stem}>`" for page in pages]
-        parts += [_table(f"{study}: headline results", f"tab-headline-{study}", [" ", *links], rows, "db-numbers"), ""]
+        parts += [_table(f"{study}: headline results", f"tab-headline-{study}", [" ", *links], rows, "db-prose"), ""]
     return "\n".join(parts)
 
 
@@ -61,10 +61,10 @@ def runs_index() -> str:
         env, config = paths.read_json(run.folder / "env.json"), run.config
         code = (env["git"]["sha"] or "none")[:12]
         rows.append(
-            [f"`{run.run_id}`", ", ".join(shown.get(run.run_id, ["–"])), load.label(run), config["created"][:10], code,
+            [f"`{run.run_id}`", ", ".join(shown.get(run.run_id, ["–"])), config["created"][:10], f"`{code}`",
              f"`{paths.sha256_file(run.raw)[:16]}`"]
         )  # fmt: skip
-    titles = ["Run", "Page", "Machine", "Measured", "Code", "SHA-256 of raw.jsonl (first digits)"]
+    titles = ["Run", "Page", "Measured", "Code", "raw.jsonl (SHA-256 begins)"]
     return _table("The runs that this book cites", "tab-runs-index", titles, rows, "db-prose")
 
 
@@ -93,7 +93,7 @@ def machines() -> str:
 
 def _machine(env: dict[str, Any]) -> dict[str, str]:
     cpu, tuning, torch = env["cpu"], env.get("tuning", {}), env.get("torch", {})
-    limits = env["cgroup"]
+    quota, memory = (env["cgroup"].get(name) or "max" for name in ("cpu.max", "memory.max"))
     told = {
         "CPU": f"{cpu['model']} ({cpu['architecture']})",
         "Cores": f"{len(cpu['affinity'])} usable, {cpu['physical_cores']} physical, {cpu['logical_cores']} logical",
@@ -102,7 +102,7 @@ def _machine(env: dict[str, Any]) -> dict[str, str]:
         "GPUs": ", ".join(f"{gpu['name']} ({gpu['memory_MiB'] / 1024:.0f} GiB)" for gpu in env["gpus"]) or "none",
         "Governor, turbo": f"{tuning.get('governor') or 'not told'}, {tuning.get('turbo') or 'not told'}",
         "Hyper-threading, NUMA nodes": f"{tuning.get('smt') or 'not told'}, {tuning.get('numa_nodes') or 'not told'}",
-        "Limits": f"CPU {limits.get('cpu.max') or 'none'}, memory {limits.get('memory.max') or 'none'}",
+        "Limits": f"CPU {'none' if quota.startswith('max') else quota}, memory {'none' if memory == 'max' else memory}",
         "Container": env.get("container") or "none that shows",
         "System": env["host"]["os"],
         "Software": f"Python {env['python']['version']}, torch {env['packages']['torch']}, "
