@@ -28,7 +28,7 @@ TEST := $(call installed,test)
 BOOK := $(call installed,book)
 LINT := $(call installed,lint)
 
-.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book nightly notebooks pages embedded-classifier clean
+.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book nightly report release notebooks pages embedded-classifier clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
@@ -81,6 +81,16 @@ lab: $(RUN) $(call installed,lab)  ## JupyterLab on the notebooks
 
 book: $(BOOK)  ## build the report into book/_build/html, with a page for the newest run of this machine
 	distilbench book
+
+report: $(call installed,all)  ## the whole report: pages, PDF and slides of the published runs
+	distilbench book --no-own
+	distilbench pdf
+	distilbench slides
+
+release: report  ## the report, and what it needs to be checked, into dist/ with checksums (of committed code)
+	distilbench release
+	distilbench verify book
+	distilbench verify release
 
 nightly: $(RUN) $(BOOK)  ## texts, a smoke run of every study, the published runs, the book and its links (CHECK_EXTERNAL=1: all)
 	python scripts/nightly.py

@@ -126,6 +126,32 @@ def verify_run(reference: RunName = "latest", results_root: ResultsRoot = "", as
         raise DistilbenchError(f"{name}: {len(problems)} difference(s) between its files")
 
 
+@verify_app.command("book")
+def verify_book(as_json: AsJson = False) -> None:
+    """Compute every number that the built book shows again from raw files; exit code 1 on any difference."""
+    from distilbench.report import audit, certificates
+
+    build = certificates.book_root() / "_build"
+    problems, count = audit.problems(build / "html", build / "latex")
+    if as_json:
+        print_json({"numbers": count, "problems": problems})
+    else:
+        print("\n".join(problems) or f"{count} numbers of the book computed again from raw files, no difference")
+    if problems:
+        raise DistilbenchError(f"the book: {len(problems)} number(s) or page(s) that raw files do not back")
+
+
+@verify_app.command("release")
+def verify_release(folder: Annotated[Path, typer.Argument(help="Folder of a release.")] = Path("dist")) -> None:
+    """Check the sums of a release, and compute every summary in it again; exit code 1 on any difference."""
+    from distilbench.report import release as releasing
+
+    if problems := releasing.problems(folder):
+        print("\n".join(problems))
+        raise DistilbenchError(f"{folder}: {len(problems)} difference(s)")
+    print(f"{folder}: every checksum holds, every summary follows from its raw files")
+
+
 @verify_app.command("data")
 def verify_data(
     study: Annotated[str, typer.Argument(help="Name of the study.")] = "distilbert",
@@ -278,6 +304,21 @@ def book(
     print(f"{'your run' if run else 'report':>12}  {page}")
     if own and not run:
         print("no run of this machine ended well yet, so the report has no page for one: distilbench run distilbert")
+
+
+@app.command()
+def release(
+    target: Annotated[Path, typer.Argument(help="Folder to make anew.")] = Path("dist"),
+    draft: Annotated[bool, typer.Option("--draft", help="Also of uncommitted code; the notes say so.")] = False,
+) -> None:
+    """Gather report, slides, results, records, runs and their checksums into a folder (`make release` builds them)."""
+    from distilbench import paths
+    from distilbench.report import release as releasing
+
+    build = paths.repo_root() / "book" / "_build"
+    built = (build / "pdf" / "report.pdf", build / "slides" / "slides.pptx", build / "html")
+    for file in releasing.release(target.resolve(), *built, draft=draft):
+        print(f"{file.stat().st_size / 2**20:8.2f} MiB  {file}")
 
 
 @app.command()

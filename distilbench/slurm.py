@@ -34,6 +34,8 @@ STATES = {
     "NODE_FAIL": ("failed", "the node failed"),
     "BOOT_FAIL": ("failed", "the node did not boot"),
 }
+UNTOLD = ("running", "cancelled")  # of an attempt: killed without a word, or told to end (SIGTERM) but not why
+TERMINATED = ("preempted", "timeout")  # what else than a cancelled job that can mean
 ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "STOPPED", "SIGNALING", "STAGE_OUT")
 FIELDS = (
     "JobID", "JobName", "Partition", "State", "ExitCode", "Start", "End", "ElapsedRaw", "NodeList", "AllocCPUS",
@@ -308,7 +310,9 @@ def settle(run: Run) -> list[str]:
         return said
     for attempt in parts.attempts(run):
         told = parts.about(attempt)
-        if told["state"] == "running" and told["slurm"]["job_id"] and (ended := _end_of(told)):
+        if told["state"] not in UNTOLD or not told["slurm"]["job_id"]:
+            continue
+        if (ended := _end_of(told)) and (told["state"] == "running" or ended[0] in TERMINATED):
             parts.end(attempt, *ended)
             said.append(f"part {told['part']} on {told['node']}: {ended[0]}: {ended[1]}")
     return said

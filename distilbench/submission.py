@@ -122,9 +122,9 @@ def is_done(run: Run, resolved: Resolved, part: int, retry_oom: bool = False) ->
 def cells(run: Run) -> list[dict[str, Any]]:
     """Per cell of a run its state, and how many of its repetitions are done, in the run or in its parts."""
     resolved, states = chain.resolve_again(run), run.status["cells"]
-    wanted: dict[str, int] = {}
+    wanted = dict.fromkeys((cell["cell"] for cell in run.config["cells"]), 0)
     for cell, _, _ in design.plan(resolved):
-        wanted[cell.cell] = wanted.get(cell.cell, 0) + 1
+        wanted[cell.cell] += 1
     records = run.repetitions()
     if run.is_split:
         records += [record for n in range(len(parts.of(run, resolved))) for record in parts.repetitions(run, n)]

@@ -4,8 +4,8 @@ python scripts/nightly.py [STUDY ...]
 
 Per study of params/studies.yml: its text against the hash of the first time, a smoke run, that run computed again, and
 compared with the published runs that were made under the same conditions. Then every published run computed again, the
-book built, its links followed. A step that fails keeps none of the others from being tried. The table at the end has
-what was done, what was not, and why; exit code 1 when something failed.
+book built, its numbers computed again, its links followed. A step that fails keeps none of the others from being tried.
+The table at the end has what was done, what was not, and why; exit code 1 when something failed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import check_links
 from distilbench import chain, data, doctor, logs, params, paths, runs, verify
 from distilbench.bench import calibrate
 from distilbench.errors import DistilbenchError, HubError, RunError
+from distilbench.report import audit, sheets
 from distilbench.report import book as building
 from distilbench.report import compare as comparing
 from distilbench.runs import Run
@@ -194,8 +195,9 @@ def of_book() -> Iterator[Row]:
     built = attempt("book", "committed content", build)
     yield built
     if built.state != "ok":
-        yield Row("links", "of the book", "not done", "the book could not be built")
+        yield Row("numbers, links", "of the book", "not done", "the book could not be built")
         return
+    yield attempt("numbers", "of the book", numbers_again)
     yield attempt("links", "within the book", links_within)
     yield attempt("links", "to other hosts", links_to_others)
 
@@ -210,8 +212,19 @@ def build() -> str:
         return str(building.build())
 
 
-def _links() -> check_links.Found:
-    return check_links.check(paths.repo_root() / "book" / "_build" / "html")
+def _html() -> Path:
+    return paths.repo_root() / "book" / "_build" / "html"
+
+
+def numbers_again() -> str:
+    """What `distilbench verify book` does, for the pages.
+
+    Raises:
+        DistilbenchError: one is not what raw files give, or was typed.
+    """
+    problems, count = audit.problems(_html())
+    _refuse(problems)
+    return f"{count} numbers computed again from raw files, no difference"
 
 
 def links_within() -> str:
@@ -220,7 +233,7 @@ def links_within() -> str:
     Raises:
         DistilbenchError: some lead nowhere.
     """
-    found = _links()
+    found = check_links.check(_html())
     if found.broken:
         raise DistilbenchError(f"{len(found.broken)} broken: " + "; ".join(found.broken))
     return f"{found.links} links of {found.pages} pages lead somewhere"
@@ -233,7 +246,7 @@ def links_to_others() -> str:
         NotDone: it does not, or no host gave a clear answer.
         DistilbenchError: pages are gone.
     """
-    addresses = _links().external
+    addresses = check_links.check(_html()).external
     if not check_links.asked_for_external():
         raise NotDone(f"{len(addresses)} links; CHECK_EXTERNAL=1 follows them")
     answers = check_links.ask(addresses)
@@ -272,7 +285,7 @@ def print_rows(rows: list[Row]) -> None:
 def main() -> int:
     """Does everything; 1 when something failed."""
     logs.setup("text")
-    known = list(params.read_yaml(paths.repo_root() / "params" / "studies.yml"))
+    known = list(sheets.studies())
     studies = sys.argv[1:] or known
     if unknown := [study for study in studies if study not in known]:
         print(f"error: unknown study {', '.join(unknown)}. Studies: {', '.join(known)}.", file=sys.stderr)

@@ -32,14 +32,16 @@ echo "job ${SLURM_JOB_ID:-none}, start $((${SLURM_RESTART_COUNT:-0} + 1)) on $(h
 watched() {
   export DISTILBENCH_STOP_FILE=$scratch/stop
   "$@" &
-  local child=$! code=0
+  local child=$! code=0 told=
   trap 'touch "$DISTILBENCH_STOP_FILE"' USR1
-  trap 'kill -TERM $child 2>/dev/null || true' TERM
+  trap 'told=1; kill -TERM $child 2>/dev/null || true' TERM
   while kill -0 $child 2>/dev/null; do wait $child || true; done  # a signal ends the waiting, not the command
   wait $child || code=$?
   if [ $code = 75 ]; then
     echo "stopped before the time limit with work left: back into the queue"
     scontrol requeue "$SLURM_JOB_ID" && exit 0
   fi
+  # Cancelled, preempted or out of time: SLURM says which, and requeues; to end before it does would be a failure.
+  [ -z "$told" ] || sleep 120
   return $code
 }

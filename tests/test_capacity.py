@@ -15,7 +15,9 @@ def run(make_run):
     """Two cells with requests of 20 ms for one sentence (19 to 21) and 40 ms for four (38 to 44), and joules."""
     run = make_run()
     summary = paths.read_json(run.folder / "summary.json")
-    for cell, ms, ends, joules in zip(summary["cells"], (20.0, 40.0), ([19.0, 21.0], [38.0, 44.0]), (0.36, None), strict=True):
+    for cell, ms, ends, joules in zip(
+        summary["cells"], (20.0, 40.0), ([19.0, 21.0], [38.0, 44.0]), (0.36, None), strict=True
+    ):
         cell |= {"latency_request_ms": ms, "latency_request_ms_interval_95": ends, "latency_request_ms_range": ends}
         cell |= {"energy_per_sample_J": joules, "energy_per_sample_J_interval_95": [0.18, 0.72]}
     paths.write_json(run.folder / "summary.json", summary)
@@ -34,7 +36,10 @@ def test_devices_hours_and_energy(run):
     assert one.devices_range == (4, 5), "at 21 ms a device bears 23.8 a second"
     assert four.devices_range == (2, 3)
     assert four.node_hours == pytest.approx(1e6 / 50 / 3600)
-    assert four.node_hours_range == (pytest.approx(1e6 / (4 / 38e-3 * 0.5) / 3600), pytest.approx(1e6 / (4 / 44e-3 * 0.5) / 3600))
+    assert four.node_hours_range == (
+        pytest.approx(1e6 / (4 / 38e-3 * 0.5) / 3600),
+        pytest.approx(1e6 / (4 / 44e-3 * 0.5) / 3600),
+    )
     assert one.kWh == pytest.approx(0.1)
     assert one.kWh_range == (pytest.approx(0.05), pytest.approx(0.2))
     assert four.kWh is None
@@ -104,7 +109,9 @@ def test_optimal_is_of_the_newest_run_on_the_same_kind_of_machine(make_run, this
     assert "in run one on" in said
     assert "profile smoke: not for citation" in said
     this_machine["cpu"]["model"] = "Another CPU"
-    with pytest.raises(RunError, match=r"no finished run of distilbert on cpu .*\(Another CPU, \d+ cores\): measure one"):
+    with pytest.raises(
+        RunError, match=r"no finished run of distilbert on cpu .*\(Another CPU, \d+ cores\): measure one"
+    ):
         capacity.optimal("distilbert", "cpu")
     assert run.run_id == "one"
 

@@ -151,13 +151,16 @@ def test_its_chapter_types_no_result():
 
 
 @pytest.mark.slow
-def test_the_book_has_its_chapter(checkout):
-    """Built in the copy, warnings being errors, from the steps alone."""
+def test_the_book_has_its_chapter_and_its_place_in_the_headline_table(checkout):
+    """Built in the copy, warnings being errors, from the steps alone: no code of the book knows the study."""
     done = call(checkout, "distilbench book --no-own")
     assert done.returncode == 0, done.stdout + done.stderr
     html = checkout / "book" / "_build" / "html"
     assert "What do weights of half the size gain?" in (html / "studies" / "half" / "index.html").read_text()
-    assert 'href="studies/half/index.html"' in (html / "intro.html").read_text()
+    first = (html / "intro.html").read_text()
+    assert 'href="studies/half/index.html"' in first
+    text = " ".join(re.sub(r"<[^>]+>", "", first.partition('role="main"')[2]).split())
+    assert "What do weights of half the size gain? (half) No run of it is published yet." in text
 
 
 # ------------------------------------------------------------------ the rest of the page

@@ -273,20 +273,26 @@ def pages(checkout) -> Path:
     return html
 
 
-def test_the_book_is_built_and_its_links_are_followed(pages, monkeypatch):
+def test_the_book_is_built_and_its_numbers_and_links_are_followed(pages, monkeypatch):
     monkeypatch.setattr(nightly.building, "build", lambda: pages / "index.html")
+    answers = {"problems": []}
+    monkeypatch.setattr(nightly.audit, "problems", lambda html: (answers["problems"], 7))
     rows = list(nightly.of_book())
     assert [(row.step, row.of, row.state) for row in rows] == [
         ("book", "committed content", "ok"),
+        ("numbers", "of the book", "ok"),
         ("links", "within the book", "ok"),
         ("links", "to other hosts", "not done"),
     ]
     assert [row.said for row in rows[1:]] == [
+        "7 numbers computed again from raw files, no difference",
         "1 links of 1 pages lead somewhere",
         "1 links; CHECK_EXTERNAL=1 follows them",
     ]
     (pages / "index.html").write_text('<img src="gone.png">')
-    broken = list(nightly.of_book())[1]
+    answers["problems"] = ["index.html: '9' (cells of x): the raw files give '8'"]
+    _, numbers, broken, _ = nightly.of_book()
+    assert (numbers.state, numbers.said) == ("FAILED", f"1 difference(s): {answers['problems'][0]}")
     assert (broken.state, broken.said) == ("FAILED", "1 broken: index.html: gone.png: there is no such file")
 
 

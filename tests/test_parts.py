@@ -58,7 +58,9 @@ def test_cells_hold_every_repetition_of_one_and_of_its_control():
     shares = parts.shares(controlled, "cells")
     assert len(shares) == 6
     both = next(share for share in shares if any(cell.control_of for cell, _, _ in share))
-    assert {cell.control_of or cell.cell for cell, _, _ in both} == {next(c.cell for c, _, _ in both if not c.control_of)}
+    assert {cell.control_of or cell.cell for cell, _, _ in both} == {
+        next(c.cell for c, _, _ in both if not c.control_of)
+    }
     assert sum(len(share) for share in shares) == len(design.plan(controlled))
 
 
@@ -205,6 +207,7 @@ def test_what_lacked_memory_is_tried_again_only_when_asked(run, resolved, monkey
     assert run.status["cells"][f"{CELL}4"] == "oom"
     assert parts.unfinished(run, resolved) == []
     assert parts.unfinished(run, resolved, retry_oom=True) == [0]
+    prepared_by_hand(run).save(run)  # the scratch files of a finished run are gone
     monkeypatch.setenv("STAND_IN_ENDS", "")
     sweep.measure_part(run, resolved, 0, retry_oom=True)
     gathered(run, resolved)
@@ -334,7 +337,9 @@ def test_without_preparation_there_is_nothing_to_measure(run, resolved):
 
 
 def test_ceilings_are_those_of_the_first_part(run, resolved, monkeypatch):
-    monkeypatch.setattr(sweep, "_measure_ceilings", lambda at, _: paths.write_json(at.folder / "ceilings.json", {"a": 1}))
+    monkeypatch.setattr(
+        sweep, "_measure_ceilings", lambda at, _: paths.write_json(at.folder / "ceilings.json", {"a": 1})
+    )
     for number in range(2):
         sweep.measure_part(run, resolved, number)
     assert len(list((run.folder / "parts").glob("*/*/ceilings.json"))) == 1

@@ -10,43 +10,10 @@ import pytest
 
 from distilbench import paths, runs
 from distilbench.report import glue, publish
+from distilbench.report.prose import typed_results
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 CHAPTERS = sorted(file for file in BOOK.rglob("*.md") if "_build" not in file.parts)
-
-TAKEN = re.compile(r"\{glue:text\}`[\w./-]+::[\w.-]+:[^`]+`|\{quoted\}`[^`<]+<[\w:.-]+>`")
-REFERENCES = re.compile(
-    r"\{(?:doc|ref|numref|cite:[pt]|eq)\}`[^`]+`|\]\([^)]*\)|^\([\w-]+\)=$|^:(?:name|class|header-rows):.*$",
-    re.MULTILINE,
-)
-COMMANDS = re.compile(r"^```bash\n.*?^```$", re.MULTILINE | re.DOTALL)  # their comments are prose
-IN_WORDS = re.compile(
-    r"\b(?:twice|thrice|(?:two|three|four|five|six|ten|hundred)\s+times|doubles?|halves|per\s?cent)\b", re.IGNORECASE
-)
-ALLOWED = re.compile(
-    r"""\b(?:
-        \d{4}-\d{2}-\d{2}                                                          # dates
-      | SST-2 | Apache-2\.0 | all-MiniLM-L6-v2 | Qwen2\.5-0\.5B | Llama-3-8B       # names
-      | 0[123]_[a-z]+ | USR1 | EPYC\ 7643 | A100(?:\ 80\ GB)?
-      | (?:torch|transformers|Python|CUDA|Jupyter\ Book|SLURM)\ \d+(?:\.\d+)*            # versions
-      | (?:fixed-|batch_size=)\d+ | 95\ %\ interval                                 # parameters
-    )(?![\w.]*\d)""",
-    re.VERBOSE,
-)
-
-
-def comments(block: re.Match) -> str:
-    """What a block of commands says beside the commands."""
-    return "\n".join(line.partition("#")[2] for line in block[0].splitlines())
-
-
-def typed_results(text: str) -> list[str]:
-    """The lines of a page with a digit, or a ratio in words, which is neither taken from somewhere nor allowed."""
-    text = COMMANDS.sub(comments, text)
-    for pattern in (TAKEN, REFERENCES, ALLOWED):
-        text = pattern.sub(lambda found: "\n" * found[0].count("\n"), text)
-    lines = enumerate(text.splitlines(), 1)
-    return [f"{number}: {line}" for number, line in lines if re.search(r"\d", line) or IN_WORDS.search(line)]
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda file: str(file.relative_to(BOOK)))

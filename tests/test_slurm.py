@@ -168,12 +168,12 @@ def test_a_site_sets_variables(tmp_path, monkeypatch):
 
 def test_without_slurm_it_says_so(run, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(DistilbenchError, match="sbatch, scancel not on the PATH: .* Without one: distilbench run"):
+    with pytest.raises(DistilbenchError, match=r"sbatch, scancel not on the PATH: .* Without one: distilbench run"):
         slurm.submit(run, [], [0])
     assert slurm.settle(run) == []
     assert slurm.accounting(["1"], "JobID") == []
+    submitted(run, ("measure", "1"))
     with pytest.raises(DistilbenchError, match="squeue is not on the PATH"):
-        submitted(run, ("measure", "1"))
         slurm.living(run)
 
 
@@ -204,7 +204,9 @@ def test_a_refusal_cancels_what_went_before(run, programs, monkeypatch):
         return real(command, *more, **named)
 
     monkeypatch.setattr(slurm, "_said", refuse_the_third)
-    with pytest.raises(DistilbenchError, match="refused job gather, nothing is left in the queue: .*invalid partition"):
+    with pytest.raises(
+        DistilbenchError, match=r"refused job gather, nothing is left in the queue: .*invalid partition"
+    ):
         slurm.submit(run, jobs, [0])
     assert programs.asked("scancel") == ["scancel 12 12"]
     assert slurm.submissions(run) == []
@@ -227,7 +229,8 @@ def test_states_come_from_the_queue_and_from_accounting(run, programs):
     programs.say("squeue", "12_1|RUNNING|n1|0:07|None\n13|PENDING||0:00|Dependency\n")
     programs.say(
         "sacct",
-        "11|COMPLETED|n2|00:00:05|0:0\n12_0|OUT_OF_MEMORY|n2|00:00:09|0:125\n12_[2-3]|PENDING|None assigned|00:00:00|0:0\n",
+        "11|COMPLETED|n2|00:00:05|0:0\n12_0|OUT_OF_MEMORY|n2|00:00:09|0:125\n"
+        "12_[2-3]|PENDING|None assigned|00:00:00|0:0\n",
     )
     assert [tuple(job.values()) for job in slurm.jobs(run)] == [
         ("ingest", "11", "COMPLETED", "n2", "00:00:05", ""),
@@ -335,8 +338,11 @@ def silent(run, monkeypatch) -> runs.Run:
             "34|NODE_FAIL|2026-11-25T12:00:01|2026-11-25T12:00:31\n34|RUNNING|2026-11-25T12:02:41|Unknown\n",
             "failed",
         ),
-        ("JobState=PENDING Restarts=1", "34|PREEMPTED|2026-11-25T12:00:01|2026-11-25T12:00:31\n34|PENDING|Unknown|Unknown\n",
-         "preempted"),
+        (
+            "JobState=PENDING Restarts=1",
+            "34|PREEMPTED|2026-11-25T12:00:01|2026-11-25T12:00:31\n34|PENDING|Unknown|Unknown\n",
+            "preempted",
+        ),
         ("JobState=COMPLETED Restarts=0", "", "failed"),
     ],
 )  # fmt: skip
@@ -347,6 +353,23 @@ def test_how_a_silent_attempt_ended(run, silent, programs, now, accounts, state)
     assert parts.about(silent)["state"] == state
     assert bool(said) == (state != "running")
     assert slurm.settle(run) == [], "what is on record stays"
+
+
+@pytest.mark.parametrize(
+    ("accounts", "state"),
+    [
+        ("34|PREEMPTED|2026-11-25T12:00:01|2026-11-25T12:00:31\n", "preempted"),
+        ("34|TIMEOUT|2026-11-25T12:00:01|2026-11-25T12:10:01\n", "timeout"),
+        ("34|CANCELLED by 0|2026-11-25T12:00:01|2026-11-25T12:10:01\n", "cancelled"),
+        ("34|FAILED|2026-11-25T12:00:01|2026-11-25T12:10:01\n", "cancelled"),
+    ],
+)
+def test_why_an_attempt_was_told_to_end(run, silent, programs, accounts, state):
+    parts.end(silent, "cancelled", "told to end at once (SIGTERM or Ctrl-C)")
+    programs.say("scontrol", "JobState=PENDING Restarts=1")
+    programs.say("sacct", accounts)
+    slurm.settle(run)
+    assert parts.about(silent)["state"] == state
 
 
 def test_final_figures(run, programs):

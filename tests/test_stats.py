@@ -14,6 +14,7 @@ from distilbench.stats import (
     autocorrelation,
     half_width,
     licence_threshold,
+    node_effects,
     outliers,
     paired_ratio_interval,
     ratio_interval,
@@ -295,12 +296,12 @@ def rounds_on_nodes(seed: int, slow: float = 1.0, rounds: int = 10) -> list[tupl
 
 
 def test_equal_nodes_are_told_apart_as_rarely_as_claimed():
-    values = [stats.node_effects(rounds_on_nodes(seed))["p_value"] for seed in range(400)]
+    values = [node_effects(rounds_on_nodes(seed))["p_value"] for seed in range(400)]
     assert 0.03 < np.mean(np.array(values) < 0.05) < 0.08
 
 
 def test_a_slow_node_is_found():
-    found = stats.node_effects(rounds_on_nodes(1, slow=1.1))
+    found = node_effects(rounds_on_nodes(1, slow=1.1))
     assert found["ratios"]["n1"] / found["ratios"]["n0"] == pytest.approx(1.1, rel=0.02)
     assert found["p_value"] < 0.001
     assert found["rounds"] == 10
@@ -308,15 +309,15 @@ def test_a_slow_node_is_found():
 
 def test_a_node_that_got_the_long_cells_is_not_called_slow():
     rows = [row for row in rounds_on_nodes(2) if not (row[0] == "n0" and row[1] == "c" and row[2] > 2)]
-    found = stats.node_effects(rows)
+    found = node_effects(rows)
     assert found["ratios"]["n1"] == pytest.approx(1, abs=0.02)
 
 
 def test_one_cell_on_one_node_says_nothing_of_nodes():
-    assert stats.node_effects([("n0", "a", 0, 1.0), ("n0", "a", 1, 1.1), ("n1", "b", 0, 2.0)]) is None
+    assert node_effects([("n0", "a", 0, 1.0), ("n0", "a", 1, 1.1), ("n1", "b", 0, 2.0)]) is None
 
 
 def test_one_round_on_each_node_is_no_test():
-    found = stats.node_effects([("n0", "a", 0, 1.0), ("n1", "a", 1, 1.1)])
+    found = node_effects([("n0", "a", 0, 1.0), ("n1", "a", 1, 1.1)])
     assert found["p_value"] is None
     assert found["ratios"]["n1"] == pytest.approx(1.1**0.5)

@@ -13,7 +13,7 @@ from distilbench import params, paths
 
 ROOT = paths.repo_root()
 HEADINGS = ["Question", "Protocol", "Results", "Takeaways", "Threats to validity", "Versions"]
-ENTRY, ROW = {"question", "notebooks", "headline"}, {"what", "value", "format"}
+ENTRY, ROW = {"question", "notebooks", "headline"}, {"what", "value"}  # a row may have form, low and high as well
 
 
 def lacking(root: Path, study: str) -> list[str]:
@@ -36,7 +36,7 @@ def lacking(root: Path, study: str) -> list[str]:
 
 def _of_entry(root: Path, entry: dict[str, Any]) -> list[str]:
     found = [f"params/studies.yml: {name} is not known" for name in entry.keys() - ENTRY]
-    found += [f"params/studies.yml: {name} is missing" for name in ("question", "notebooks") if not entry.get(name)]
+    found += [f"params/studies.yml: {name} is missing" for name in sorted(ENTRY) if not entry.get(name)]
     notebooks = [root / "notebooks" / f"{name}.ipynb" for name in entry.get("notebooks") or []]
     found += [f"there is no {file.relative_to(root)}" for file in notebooks if not file.is_file()]
     wrong = [row for row in entry.get("headline") or [] if not set(row) >= ROW]

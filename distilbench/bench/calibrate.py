@@ -89,7 +89,11 @@ def calibrate(depth: str, results_root: str = "") -> Path:
 
 
 def sweep(results_root: str = "") -> Run:
-    """The pool of a deep calibration: one cell of the embedded model and its slowed variants, as any sweep."""
+    """The pool of a deep calibration: one cell of the embedded model and its slowed variants, as any sweep.
+
+    Its arithmetic has one thread, like that of the other depths: a virtual machine's cores may come to share one of the
+    host's, and then two threads run at two speeds, by turns; that would be told of the machine, not of the instrument.
+    """
     from distilbench.bench import design
     from distilbench.bench.sweep import sweep as measure
 
@@ -97,7 +101,7 @@ def sweep(results_root: str = "") -> Run:
         "profile": "full", "source": "embedded", "variants": ["sdpa", *SLOWED], "batch_sizes": [8],
         "length_policies": ["fixed-32"], "samples_per_cycle": 64, "passes": ["timing"], "control": True,
         "repetitions": DEPTHS["deep"][0], "warmup_seconds": 0.5, "warmup_max_seconds": 5.0, "min_seconds": 1.0,
-        "max_seconds": 3.0, "ceiling_s": 0.0, "heap": "keep",
+        "max_seconds": 3.0, "ceiling_s": 0.0, "heap": "keep", "num_threads": 1,
         "results_root": str(paths.results_root(results_root) / "calibration" / "sweeps"),  # it is no run of a study
     }  # fmt: skip
     resolved = params.resolve("distilbert", given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -11,13 +12,15 @@ from typing import Any, ClassVar
 import vl_convert
 from docutils import nodes
 from docutils.parsers.rst import directives
+from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from distilbench import paths
 from distilbench.bench import calibrate
-from distilbench.report import charts, publish
+from distilbench.errors import RunError
+from distilbench.report import certificates, charts, publish, sheets
 
 STATIC = Path(__file__).parent / "static"
 BUNDLE = "vega-bundle.js"
@@ -66,6 +69,89 @@ class Calibration(SphinxDirective):
         return [table]
 
 
+class Number(nodes.inline):
+    """A number of a run, with its birth certificate."""
+
+
+class Taken(SphinxRole):
+    """A number from a published page, as MyST-NB's own role has it: {glue:text}`page.ipynb::name:.1f`.
+
+    In HTML its birth certificate shows under the pointer; at the end of its page stand the runs that numbers were taken
+    from.
+    """
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The number as text."""
+        matched = re.fullmatch(r"(.+?\.ipynb)::([\w.-]+):(.*)", self.text)
+        if not matched:
+            return self._refused(f"a number is taken as in page.ipynb::name:.1f, not {self.text!r}")
+        place, field, form = matched.groups()
+        _, file = self.env.relfn2path(place, self.env.docname)
+        page = os.path.relpath(file, self.env.srcdir)
+        try:
+            told = certificates.certify(page, field, form)
+        except RunError as error:
+            return self._refused(str(error))
+        self.env.note_dependency(file)
+        return [Number(self.rawtext, told.text, certificate=told, classes=["db-number"])], []
+
+    def _refused(self, why: str) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        return [nodes.problematic(self.rawtext, self.rawtext)], [self.inliner.reporter.error(why, line=self.lineno)]
+
+
+def number_in_html(writer: Any, node: Number) -> None:
+    """The number in a span that carries its certificate."""
+    told = node["certificate"]
+    named = {"data-page": told.page, "data-field": told.field, "data-form": told.form, "data-raw": told.raw_sha256}
+    writer.body.append(writer.starttag(node, "span", "", CLASS="db-number", title=str(told), **named))
+
+
+def end_span(writer: Any, node: Number) -> None:
+    """The end of it."""
+    writer.body.append("</span>")
+
+
+def number_in_tex(writer: Any, node: Number) -> None:
+    """The number in a macro whose second argument is not printed, for the audit."""
+    told = node["certificate"]
+    source = f"{told.page}::{told.field}::{told.form}".replace("%", "(percent)")
+    writer.body.append(r"\dbnumber{" + writer.encode(told.text) + "}{" + source + "}")
+    raise nodes.SkipNode
+
+
+def runs_of_page(app: Sphinx, doctree: nodes.document) -> None:
+    """Below a chapter that took numbers: the runs that they come from."""
+    told = {number["certificate"].run_id: number["certificate"] for number in doctree.findall(Number)}
+    if not told:
+        return
+    box = nodes.container(classes=["db-certificates"])
+    lines = [f"{run_id} (raw.jsonl: SHA-256 {one.raw_sha256})" for run_id, one in sorted(told.items())]
+    box += nodes.paragraph(text="The numbers of this page come from " + "; ".join(lines) + ".")
+    sections = [node for node in doctree.children if isinstance(node, nodes.section)]
+    (sections[-1] if sections else doctree).append(box)
+
+
+class Sheet(SphinxDirective):
+    """A table that is made of what is published: {headlines}, {runs-index}, {machines}, {schema}, {example-record}."""
+
+    made_by: ClassVar = {
+        "headlines": sheets.headlines, "runs-index": sheets.runs_index, "machines": sheets.machines,
+        "schema": sheets.schema, "example-record": sheets.example,
+    }  # fmt: skip
+
+    def run(self) -> list[nodes.Node]:
+        """What the Markdown of the sheet is parsed to."""
+        for file in paths.published_root().glob("*/*/raw.jsonl"):
+            self.env.note_dependency(str(file))
+        for page in publish.pages():
+            self.env.note_dependency(str(page))
+        self.env.note_dependency(str(paths.repo_root() / "params" / "studies.yml"))
+        made = nodes.container()
+        text = self.made_by[self.name]()
+        self.state.nested_parse(StringList(text.splitlines(), source=self.name), self.content_offset, made)
+        return made.children
+
+
 def _row(values: Iterable[str]) -> nodes.row:
     return nodes.row("", *(nodes.entry("", nodes.paragraph(text=value)) for value in values))
 
@@ -110,14 +196,6 @@ def _asks_other_hosts(script: Any) -> bool:
     )
 
 
-def pages_with_taken_numbers(app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
-    """Chapters are read again when a notebook changes that they may take numbers from (MyST-NB does not note it)."""
-    published = {f"studies/{page.parent.name}/{page.stem}" for page in publish.pages()}
-    if not published & (added | changed):
-        return []
-    return [page for page in env.found_docs if "{glue:" in Path(env.doc2path(page)).read_text(encoding="utf-8")]
-
-
 def remove_a_page_that_is_no_longer_there(app: Sphinx, exception: Exception | None) -> None:
     """What an earlier build showed of one's own run does not stay beside committed content."""
     if app.builder.format == "html" and "your-run" not in app.env.found_docs:
@@ -127,10 +205,14 @@ def remove_a_page_that_is_no_longer_there(app: Sphinx, exception: Exception | No
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers everything with Sphinx."""
     app.add_role("quoted", Quoted())
+    app.add_role_to_domain("glue", "text", Taken(), override=True)
+    app.add_node(Number, html=(number_in_html, end_span), latex=(number_in_tex, None))
     app.add_directive("calibration", Calibration)
+    for name in Sheet.made_by:
+        app.add_directive(name, Sheet)
+    app.connect("doctree-read", runs_of_page)
     app.connect("builder-inited", refuse_unbacked_pages)
     app.connect("builder-inited", add_static_files)
-    app.connect("env-get-outdated", pages_with_taken_numbers)
     app.connect("build-finished", remove_a_page_that_is_no_longer_there)
     app.connect("html-page-context", scripts_of_page, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

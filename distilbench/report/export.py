@@ -45,8 +45,8 @@ def _escaped(text: str) -> str:
     return text
 
 
-def csv(run: Run) -> str:
-    """One row per cell, numbers unrounded; what was not measured is empty."""
+def frame(run: Run) -> pd.DataFrame:
+    """One row per cell, numbers unrounded, with ranges, intervals and n; what was not measured is empty."""
     rows = []
     for cell in load.table([run]).to_dict("records"):
         row = {name: cell[name] for name in IDENTITY} | {name: cell.get(name) for name in SAID}
@@ -61,7 +61,12 @@ def csv(run: Run) -> str:
         low, high = interval if isinstance(interval, list) else (None, None)
         row |= {"accuracy": cell.get("accuracy"), "accuracy_n": cell.get("accuracy_n")}
         rows.append(row | {"accuracy_wilson_95_low": low, "accuracy_wilson_95_high": high})
-    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").rstrip()
+    return pd.DataFrame(rows)
+
+
+def csv(run: Run) -> str:
+    """As `frame`."""
+    return frame(run).to_csv(index=False, lineterminator="\n").rstrip()
 
 
 FORMATS: dict[str, Callable[[Run], str]] = {"md": markdown, "latex": latex, "csv": csv}

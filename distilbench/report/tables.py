@@ -156,9 +156,14 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def escaped(text: str) -> str:
+    """Text as a cell of a pipe table."""
+    return text.replace("|", r"\|")
+
+
 def _escaped(row: Any) -> list[str]:
-    escaped = [value.replace("|", r"\|") for value in row]
-    return [re.sub(r"^(\([\d.,]+\))$", r'<span class="db-grey">\1</span>', value) for value in escaped]
+    cells_ = [escaped(value) for value in row]
+    return [re.sub(r"^(\([\d.,]+\))$", r'<span class="db-grey">\1</span>', value) for value in cells_]
 
 
 def _length(policy: str) -> str:

@@ -1,0 +1,64 @@
+"""Tables that the book makes of what is published."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+from distilbench import paths, records
+from distilbench.report import certificates, publish, sheets
+
+
+def test_every_study_has_a_headline_whose_numbers_are_taken():
+    said = sheets.headlines()
+    for study, told in sheets.studies().items():
+        assert told["question"] in said
+        for page in (publish.pages_root() / study).glob("*.ipynb"):
+            assert f"</studies/{study}/{page.stem}>" in said
+    taken = re.findall(r"\{glue:text\}`/([^:]+)::([\w.-]+):([^`]*)`", said)
+    assert len(taken) > 15
+    for page, field, form in taken:
+        assert certificates.certify(page, field, form).text
+    assert "cpu-embedded.ipynb::sdpa-fixed-32-b1-latency_ms_low:.1f` to " in said, "with its interval"
+
+
+def test_a_study_without_a_published_run_says_so(tmp_path, monkeypatch):
+    (tmp_path / "params").mkdir()
+    told = {"other": {"question": "What else?", "notebooks": ["01_ingest"], "headline": [{"what": "x", "value": "y"}]}}
+    (tmp_path / "params" / "studies.yml").write_text(yaml.safe_dump(told))
+    monkeypatch.setenv("DISTILBENCH_ROOT", str(tmp_path))
+    assert sheets.headlines().strip() == "**What else?** (`other`) No run of it is published yet."
+
+
+def test_a_number_that_a_page_lacks_is_a_dash():
+    row = next(line for line in sheets.headlines().splitlines() if line.startswith("| Energy"))
+    assert set(row.split("|")[2:-1]) == {" – "}
+
+
+def test_the_index_names_every_published_run():
+    said = sheets.runs_index()
+    for file in paths.published_root().glob("*/*/status.json"):
+        assert f"`{file.parent.name}`" in said
+        assert paths.sha256_file(file.parent / "raw.jsonl")[:16] in said
+
+
+def test_machines_are_told_once_each():
+    said = sheets.machines()
+    assert said.count("Machine A") == 1
+    for file in paths.published_root().glob("*/*/status.json"):
+        assert said.count(f"`{file.parent.name[-8:]}`") == 1
+
+
+def test_every_field_of_a_record_is_explained_or_a_reason():
+    said = sheets.schema()
+    for name, field in records.json_schema()["properties"].items():
+        assert f"| `{name}` |" in said
+        assert field.get("description", "") in said.replace(r"\|", "|")
+
+
+def test_the_example_is_a_real_record():
+    said = sheets.example()
+    assert '"latency_ms"' in said or '"peak_rss_MiB"' in said
+    assert '"schema_version": 1' in said
+    assert "null" not in said.partition("```json")[2]
