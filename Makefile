@@ -26,8 +26,9 @@ export PATH := $(BIN):$(PATH)
 RUN  := $(call installed,run)
 TEST := $(call installed,test)
 BOOK := $(call installed,book)
+LINT := $(call installed,lint)
 
-.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book report release notebooks pages embedded-classifier clean
+.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book nightly report release notebooks pages embedded-classifier clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
@@ -36,7 +37,7 @@ help:  ## list the targets
 # stays, and what it depends on comes from the ordinary registry, where the pinned versions are.
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(if $(filter-out book lab,$*),test -d $(VENV)/lib/python*/site-packages/torch || \
+	@$(if $(filter-out book lab lint,$*),test -d $(VENV)/lib/python*/site-packages/torch || \
 	  $(BIN)/python scripts/announce_torch.py $(BIN)/python $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)))
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps torch --index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
@@ -68,10 +69,11 @@ test-slurm: $(TEST)  ## the tests on a real SLURM cluster, which is installed (D
 test-long: $(TEST)  ## also the tests that take many minutes (and those on a GPU, where there is one)
 	python -m pytest -m "slow or gpu"
 
-lint: $(TEST)  ## ruff on code and notebooks, and the floors
+lint: $(LINT)  ## ruff on code and notebooks, the floors, and the workflows against GitHub's schema (offline)
 	ruff check .
 	ruff format --check .
 	lint-imports
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 lab: $(RUN) $(call installed,lab)  ## JupyterLab on the notebooks
 	jupyter labextension disable "@jupyterlab/apputils-extension:announcements"
@@ -89,6 +91,9 @@ release: report  ## the report, and what it needs to be checked, into dist/ with
 	distilbench release
 	distilbench verify book
 	distilbench verify release
+
+nightly: $(RUN) $(BOOK)  ## texts, a smoke run of every study, the published runs, the book and its links (CHECK_EXTERNAL=1: all)
+	python scripts/nightly.py
 
 notebooks: $(TEST)  ## execute the notebooks in the ci profile and keep their outputs (what the regression tests compare)
 	scripts/refresh_notebooks.sh

@@ -33,7 +33,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All findings, in reading order."""
-    return [_cpu(), _memory(), _torch(), _gpus(), *_rapl(), _slurm(), _hub(), _embedded(), _places()]
+    return [_cpu(), _memory(), _torch(), _gpus(), *_rapl(), _slurm(), model_hub(), _embedded(), _places()]
 
 
 def _cpu() -> Finding:
@@ -104,7 +104,8 @@ def _slurm() -> Finding:
     return Finding("SLURM", "missing", "no sbatch on the PATH: runs are local")
 
 
-def _hub() -> Finding:
+def model_hub() -> Finding:
+    """Whether the model hub can be reached from here."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if hub.offline():
         return Finding("model hub", "limited", "HF_HUB_OFFLINE=1: only what is in its cache can be used")

@@ -228,9 +228,17 @@ def study_model(study: Any) -> type[StudyParams]:
 
 
 def chain(study: str) -> list[str]:
-    """The study's notebooks in order, from params/studies.yml."""
+    """The study's notebooks in order, from params/studies.yml.
+
+    Raises:
+        ParameterError: there is no such study, or the file does not tell its notebooks.
+    """
     study_model(study)
-    return read_yaml(paths.repo_root() / "params" / "studies.yml")[study]["notebooks"]
+    file = paths.repo_root() / "params" / "studies.yml"
+    told = read_yaml(file).get(study)
+    if not isinstance(told, dict) or not told.get("notebooks"):
+        raise ParameterError(f"{file} does not tell the notebooks of study {study!r}: give it a `notebooks:` list")
+    return told["notebooks"]
 
 
 def read_yaml(path) -> dict[str, Any]:

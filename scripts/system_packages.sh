@@ -4,7 +4,7 @@
 set -euo pipefail
 packages=()
 want() { local program=$1; shift; PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || packages+=("$@"); }
-[ "${1:-all}" = slurm ] || want chromium chromium fonts-dejavu-core
+[ "${1:-all}" = slurm ] || command -v google-chrome >/dev/null || want chromium chromium fonts-dejavu-core
 want slurmctld munge slurm-client slurmctld slurmd
 want slurmdbd slurmdbd
 want mariadbd mariadb-server-core mariadb-client-core

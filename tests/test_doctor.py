@@ -149,8 +149,8 @@ def test_a_hub_that_answers_is_ok(monkeypatch, online):
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        assert only(doctor._hub()) == ("ok", f"{endpoint} answers")
-    state, text = only(doctor._hub())
+        assert only(doctor.model_hub()) == ("ok", f"{endpoint} answers")
+    state, text = only(doctor.model_hub())
     assert state == "missing"
     assert f"{endpoint} cannot be reached (" in text
     assert "source=embedded" in text
@@ -167,7 +167,7 @@ def test_a_hub_whose_address_is_none_is_missing(monkeypatch, online, endpoint):
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    state, text = only(doctor._hub())
+    state, text = only(doctor.model_hub())
     assert state == "missing"
     assert f"HF_ENDPOINT is {endpoint!r}, which is no address such as https://huggingface.co" in text
 
@@ -181,13 +181,13 @@ def test_the_public_hub_is_asked_where_nothing_is_set(monkeypatch, online):
 
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     monkeypatch.setattr(socket, "create_connection", connect)
-    assert only(doctor._hub())[0] == "missing"
+    assert only(doctor.model_hub())[0] == "missing"
     assert asked == [(("huggingface.co", 443), 3)]
 
 
 def test_a_hub_that_one_is_told_to_leave_alone_is_limited(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    state, text = only(doctor._hub())
+    state, text = only(doctor.model_hub())
     assert state == "limited"
     assert "HF_HUB_OFFLINE=1" in text
 

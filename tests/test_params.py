@@ -87,6 +87,13 @@ def test_the_notebooks_of_a_study_come_from_studies_yml(tmp_path, monkeypatch):
     assert params.chain("distilbert") == ["a", "b"]
 
 
+@pytest.mark.parametrize("told", ["other: {notebooks: [a]}", "distilbert: {question: why}", "distilbert: []"])
+def test_a_study_whose_notebooks_are_not_told_is_refused(tmp_path, monkeypatch, told):
+    checkout(tmp_path, monkeypatch, studies=told)
+    with pytest.raises(ParameterError, match=r"studies\.yml does not tell the notebooks of study 'distilbert'"):
+        params.chain("distilbert")
+
+
 # ------------------------------------------------------------------ what counts
 
 

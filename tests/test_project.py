@@ -1,4 +1,4 @@
-"""The project's own files: pins, environment.yml, Makefile, README."""
+"""The project's own files: pins, environment.yml, Makefile, README, decisions."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import sys
 import tomllib
 from importlib import metadata
 
+import numpy as np
 import pytest
+import scipy.stats
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from distilbench import paths
+from distilbench.traces import processes
 
 ROOT = paths.repo_root()
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, CONTRACTS = PYPROJECT["project"], PYPROJECT["tool"]["importlinter"]["contracts"]
 LOCK = {
     canonicalize_name(line.partition("==")[0]): line.partition("==")[2]
     for line in (ROOT / "constraints.txt").read_text().splitlines()
@@ -70,7 +74,7 @@ def test_a_batch_node_need_not_install_the_book():
 
 def test_make_alone_lists_the_targets():
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("env", "smoke", "benchmark", "analyse", "test", "test-long", "lint", "lab", "book", "clean"):
+    for target in ("env", "smoke", "benchmark", "analyse", "test", "test-long", "lint", "book", "nightly", "clean"):
         assert re.search(rf"^{target}\s", listed, re.MULTILINE), target
 
 
@@ -102,6 +106,86 @@ def test_readme_names_only_what_is_there():
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
     for path in re.findall(r"`((?:notebooks|params|distilbench|tests|book|scripts)/[\w./-]+)`", README):
         assert (ROOT / path).exists(), path
+
+
+# ------------------------------------------------------------------ the map of the house
+
+
+HOUSE = README.partition("## The house\n")[2].partition("\n## ")[0]
+
+
+def floors() -> dict[int, set[str]]:
+    """Modules and sub-packages (with a slash) by floor, as the README's table has them."""
+    rows = re.findall(r"^\| floor (\d)[^|]*\| `([^`]+)` \|$", HOUSE, re.MULTILINE)
+    return {int(number): set(names.split()) for number, names in rows}
+
+
+def test_the_map_names_every_module_of_the_package_and_no_other():
+    package = ROOT / "distilbench"
+    modules = {file.stem for file in package.glob("*.py")} - {"__init__"}
+    modules |= {f"{file.parent.name}/" for file in package.glob("*/__init__.py")}
+    named = [name for names in floors().values() for name in names]
+    assert sorted(named) == sorted(modules)
+
+
+def test_the_floors_of_the_map_are_those_that_imports_are_held_to():
+    """From the top of the linter's layers downwards, the floor never rises, and every module has one."""
+    by_module = {name.rstrip("/"): floor for floor, names in floors().items() for name in names}
+    layers, without_torch = CONTRACTS
+    listed = [[name.strip() for name in layer.split(":")] for layer in layers["layers"]]
+    assert sorted(by_module) == sorted(name for layer in listed for name in layer)
+    order = [{by_module[name] for name in layer} for layer in listed]
+    assert all(len(floor) == 1 for floor in order), "a layer lies within one floor"
+    heights = [floor.pop() for floor in order]
+    assert heights == sorted(heights, reverse=True)
+    light = {name.removeprefix("distilbench.") for name in without_torch["source_modules"]}
+    assert light == {name for name, floor in by_module.items() if floor in (0, 3)}
+
+
+def test_the_map_names_every_room_and_no_other():
+    rooms = set(re.findall(r"^\| `([\w.]+)/[\w./]*` \|", HOUSE, re.MULTILINE))
+    rooms |= {"slurm_logs"} if "`slurm_logs/`" in HOUSE else set()  # named beside what writes them
+    built = {".git", ".venv", ".ci", "dist", "checkpoints"}
+    there = {folder.name for folder in ROOT.iterdir() if folder.is_dir()} - built
+    there -= {name for name in there if name.endswith(("_cache", ".egg-info", "__pycache__", ".ipynb_checkpoints"))}
+    assert {name for name in there if not name.startswith(".venv")} == rooms
+
+
+def test_decisions_are_numbered_and_whole():
+    files = sorted((ROOT / "decisions").glob("*.md"))
+    assert [int(file.name[:4]) for file in files] == list(range(1, len(files) + 1))
+    for file in files:
+        text = file.read_text()
+        assert text.startswith(f"# {int(file.name[:4])}. ")
+        wanted = ["Context", "Decision", "Consequences", "What would change our mind"]
+        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == wanted
+        for path in re.findall(r"`((?:notebooks|params|distilbench|tests|book|scripts)/[\w./-]+)`", text):
+            assert (ROOT / path).exists(), f"{file.name}: {path}"
+
+
+def coverages(kind: str, n: int, trials: int = 2000) -> tuple[float, float]:
+    """How often (percentile bootstrap, Student's t) intervals of n repetitions hold the truth; both claim 0.95."""
+    generator = np.random.default_rng(20261125)
+    truth = processes(kind, generator, 4000, 10).mean()
+    values = processes(kind, generator, trials, n)
+    means = (generator.choice(of_one, (1000, n)).mean(axis=1) for of_one in values)
+    ends = np.array([np.percentile(drawn, [2.5, 97.5]) for drawn in means])
+    half = scipy.stats.t.ppf(0.975, n - 1) * values.std(axis=1, ddof=1) / n**0.5
+    return np.mean((ends[:, 0] <= truth) & (truth <= ends[:, 1])), np.mean(np.abs(values.mean(axis=1) - truth) <= half)
+
+
+def test_the_coverage_that_the_third_decision_tells_is_what_simulation_gives():
+    text = (ROOT / "decisions" / "0003-interval-of-repetitions.md").read_text()
+    numbers, bootstrap, t = (
+        [float(cell) for cell in re.search(rf"^\| {name} \|(.+)\|$", text, re.MULTILINE)[1].split("|")]
+        for name in ("repetitions", "percentile bootstrap", "Student's t")
+    )
+    found = [coverages("smooth", int(n)) for n in numbers]
+    assert bootstrap == pytest.approx([of_bootstrap for of_bootstrap, _ in found], abs=0.03)
+    assert t == pytest.approx([of_t for _, of_t in found], abs=0.02)
+    told = re.search(r"t covers ([\d.]+) at five repetitions and ([\d.]+) at ten", text)
+    assert float(told[1]) == pytest.approx(coverages("two-mode", 5)[1], abs=0.03)
+    assert float(told[2]) == pytest.approx(coverages("two-mode", 10)[1], abs=0.03)
 
 
 def test_versions_agree():

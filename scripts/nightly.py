@@ -1,0 +1,302 @@
+"""What automation asks each night: is the text the same, does every study still run, do the published numbers hold?
+
+python scripts/nightly.py [STUDY ...]
+
+Per study of params/studies.yml: its text against the hash of the first time, a smoke run, that run computed again, and
+compared with the published runs that were made under the same conditions. Then every published run computed again, the
+book built, its numbers computed again, its links followed. A step that fails keeps none of the others from being tried.
+The table at the end has what was done, what was not, and why; exit code 1 when something failed.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import check_links
+
+from distilbench import chain, data, doctor, logs, params, paths, runs, verify
+from distilbench.bench import calibrate
+from distilbench.errors import DistilbenchError, HubError, RunError
+from distilbench.report import audit, sheets
+from distilbench.report import book as building
+from distilbench.report import compare as comparing
+from distilbench.runs import Run
+
+State = Literal["ok", "not done", "FAILED"]
+
+
+class NotDone(Exception):
+    """A step that cannot be done here and now, which is no failure; it is said with its reason."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        step: what was to be done.
+        of: with what.
+        state: ok, not done, or FAILED.
+        said: what was found, or why it was not done.
+    """
+
+    step: str
+    of: str
+    state: State
+    said: str
+
+
+def attempt(step: str, of: str, work: Callable[[], str]) -> Row:
+    """One step; whatever goes wrong in it becomes its row. `work` returns what it found."""
+    print(f"--- {step}: {of}", flush=True)
+    row = Row(step, of, *_outcome(work))
+    print(f"{row.state}: {row.said}", flush=True)  # a log that ends here, since a job was killed, tells it too
+    return row
+
+
+def _outcome(work: Callable[[], str]) -> tuple[State, str]:
+    try:
+        return "ok", work()
+    except NotDone as why:
+        return "not done", str(why)
+    except Exception as error:
+        if not isinstance(error, DistilbenchError):
+            traceback.print_exc()
+        return "FAILED", str(error) or type(error).__name__
+
+
+# ------------------------------------------------------------------ a study
+
+
+def of_study(study: str) -> Iterator[Row]:
+    """Everything that concerns one study."""
+    for profile in ("smoke", "full"):
+        yield attempt("text unchanged", f"{study}, {profile}", partial(text_unchanged, study, profile))
+    smoke = attempt("smoke run", study, partial(smoke_run, study))
+    yield smoke
+    if smoke.state != "ok":
+        yield Row("compare", study, "not done", "there is no run of tonight")
+        return
+    newest = newest_of_each_profile(study)
+    yield attempt("computed again", newest[0].run_id, partial(computed_again, newest[0]))
+    published = [run for run in runs.published_runs() if run.config["study"] == study]
+    for own in newest:
+        for run in published:
+            yield attempt("compare", f"{own.run_id} with published {run.run_id}", partial(compared, run, own))
+    if not published:
+        yield Row("compare", study, "not done", "no run of this study is published")
+
+
+def text_unchanged(study: str, profile: str) -> str:
+    """The profile's text, loaded and compared with the lock; where no hub is, text that is on it cannot be.
+
+    Raises:
+        DataError: it is another one now.
+        HubError: the hub answers, and does not give it.
+        NotDone: the hub cannot be reached; or the text was never seen before, and there is nothing to compare with.
+    """
+    try:
+        texts = data.load_texts(params.resolve(study, {"profile": profile}).params)
+    except HubError as error:
+        if doctor.model_hub().state == "ok":  # it answers, so the text is gone from it, or damaged
+            raise
+        raise NotDone(str(error)) from None
+    said = f"{texts.about['name']}: {len(texts.texts)} sentences, SHA-256 {texts.content_sha256()}"
+    if texts.first_seen:
+        raise NotDone(f"{said}: seen for the first time and recorded, compared with nothing (commit revisions.lock)")
+    return said
+
+
+def smoke_run(study: str) -> str:
+    """A new run in the smoke profile.
+
+    Raises:
+        DistilbenchError: what a notebook complains of, or what was not measured.
+    """
+    run = chain.run_study(study, {"profile": "smoke"}, new=True)
+    run.require_ok()
+    return f"run {run.run_id}, {len(run.measured())} repetitions"
+
+
+def newest_of_each_profile(study: str) -> list[Run]:
+    """The newest run of this machine that ended well, of the smoke profile first, then of the full one."""
+    own = [run for run in runs.all_runs(paths.results_root() / study) if run.status["state"] == "ok"]
+    newest = {run.config["parameters"]["profile"]: run for run in own}  # oldest first, so the last one stays
+    return [newest[profile] for profile in ("smoke", "full") if profile in newest]
+
+
+def compared(base: Run, own: Run) -> str:
+    """How a run compares with a published one that was made under the same conditions.
+
+    Raises:
+        NotDone: the conditions differ, no cell is in both, or there are too few repetitions for any verdict.
+        DistilbenchError: a cell is slower.
+    """
+    if differing := comparing.differences(base, own):
+        names = ", ".join(dict.fromkeys(line.partition(":")[0] for line in differing))
+        raise NotDone(f"not comparable: they differ in {names} (distilbench compare {base.run_id} {own.run_id})")
+    try:
+        cells = comparing.compare(base, own)
+    except RunError as error:
+        raise NotDone(str(error)) from None
+    if slower := [cell.cell for cell in cells if cell.verdict == "SLOWER"]:
+        raise DistilbenchError(f"{len(slower)} of {len(cells)} cells SLOWER: {', '.join(slower)}")
+    said = ", ".join(f"{n} {verdict}" for verdict, n in Counter(cell.verdict for cell in cells).items())
+    said += "".join(f"; {note}" for note in dict.fromkeys(cell.note for cell in cells) if note)
+    if all(cell.low is None for cell in cells):
+        raise NotDone(f"no cell can be judged: {said}")
+    return said
+
+
+# ------------------------------------------------------------------ what is published
+
+
+def of_published() -> Iterator[Row]:
+    """Every published run and calibration."""
+    for run in runs.published_runs():
+        yield attempt("computed again", f"published {run.run_id}", partial(computed_again, run))
+    for folder in calibrate.all_published():
+        yield attempt("computed again", f"calibration {folder.name}", partial(calibration_again, folder))
+
+
+def computed_again(run: Run) -> str:
+    """What `distilbench verify run` does.
+
+    Raises:
+        DistilbenchError: a file says something else than its raw files give.
+    """
+    _refuse(verify.problems(run.folder))
+    return f"{len(run.measured())} repetitions, no difference"
+
+
+def calibration_again(folder: Path) -> str:
+    """The same of a calibration."""
+    _refuse(calibrate.problems(folder))
+    return "every check follows from its readings"
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise DistilbenchError(f"{len(problems)} difference(s): " + "; ".join(problems[:3]))
+
+
+# ------------------------------------------------------------------ the book
+
+
+def of_book() -> Iterator[Row]:
+    """The book of committed content, and its links."""
+    built = attempt("book", "committed content", build)
+    yield built
+    if built.state != "ok":
+        yield Row("numbers, links", "of the book", "not done", "the book could not be built")
+        return
+    yield attempt("numbers", "of the book", numbers_again)
+    yield attempt("links", "within the book", links_within)
+    yield attempt("links", "to other hosts", links_to_others)
+
+
+def build() -> str:
+    """Builds it, warnings being errors.
+
+    Raises:
+        DistilbenchError: what the builder complains of.
+    """
+    with building.alone(wait=True):
+        return str(building.build())
+
+
+def _html() -> Path:
+    return paths.repo_root() / "book" / "_build" / "html"
+
+
+def numbers_again() -> str:
+    """What `distilbench verify book` does, for the pages.
+
+    Raises:
+        DistilbenchError: one is not what raw files give, or was typed.
+    """
+    problems, count = audit.problems(_html())
+    _refuse(problems)
+    return f"{count} numbers computed again from raw files, no difference"
+
+
+def links_within() -> str:
+    """Follows the links between pages.
+
+    Raises:
+        DistilbenchError: some lead nowhere.
+    """
+    found = check_links.check(_html())
+    if found.broken:
+        raise DistilbenchError(f"{len(found.broken)} broken: " + "; ".join(found.broken))
+    return f"{found.links} links of {found.pages} pages lead somewhere"
+
+
+def links_to_others() -> str:
+    """Follows the links to other hosts, when CHECK_EXTERNAL=1 asks for it.
+
+    Raises:
+        NotDone: it does not, or no host gave a clear answer.
+        DistilbenchError: pages are gone.
+    """
+    addresses = check_links.check(_html()).external
+    if not check_links.asked_for_external():
+        raise NotDone(f"{len(addresses)} links; CHECK_EXTERNAL=1 follows them")
+    answers = check_links.ask(addresses)
+    if gone := [f"{address} ({said})" for address, said in answers.items() if said in check_links.GONE]:
+        raise DistilbenchError(f"{len(gone)} of {len(addresses)} gone: {'; '.join(gone)}")
+    untold = "".join(f"; cannot tell of {address}: {said}" for address, said in answers.items())
+    if addresses and len(answers) == len(addresses):
+        raise NotDone(f"none of {len(addresses)} gave a clear answer{untold}")
+    return f"{len(addresses) - len(answers)} of {len(addresses)} answer{untold}"
+
+
+# ------------------------------------------------------------------ all of it
+
+
+def night(studies: list[str]) -> Iterator[Row]:
+    """All rows, in the order in which the steps are done."""
+    for study in studies:
+        yield from of_study(study)
+    yield from of_published()
+    yield from of_book()
+
+
+def print_rows(rows: list[Row]) -> None:
+    """The table, as wide as a log bears."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("step", "of", "state", "said"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(row.step, row.of, row.state, row.said)
+    Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False).print(table)
+
+
+def main() -> int:
+    """Does everything; 1 when something failed."""
+    logs.setup("text")
+    known = list(sheets.studies())
+    studies = sys.argv[1:] or known
+    if unknown := [study for study in studies if study not in known]:
+        print(f"error: unknown study {', '.join(unknown)}. Studies: {', '.join(known)}.", file=sys.stderr)
+        return 1
+    rows = list(night(studies))
+    print()
+    print_rows(rows)
+    counts = Counter(row.state for row in rows)
+    print(f"\n{counts['ok']} ok, {counts['not done']} not done, {counts['FAILED']} failed")
+    return 1 if counts["FAILED"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""CONTRIBUTING.md is followed to the letter: its example of a new study is made in a copy of the checkout, and runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+from test_prose import typed_results
+from test_studies import lacking
+
+from distilbench import paths, runs, verify
+
+ROOT = paths.repo_root()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+ADD_A_STUDY = CONTRIBUTING.partition("## Add a study\n")[2].partition("\n## ")[0]
+BLOCK = re.compile(r"^   ```(\w+)\n(.*?)^   ```$", re.MULTILINE | re.DOTALL)
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv*", "_build", "__pycache__", ".*_cache", ".coverage*", "dist", "slurm_logs", "*.egg-info"
+)
+
+
+def blocks(language: str) -> list[str]:
+    """The blocks of one language in the steps, in order."""
+    return [textwrap.dedent(text) for told, text in BLOCK.findall(ADD_A_STUDY) if told == language]
+
+
+def copy_of_checkout(folder: Path) -> Path:
+    """All that is needed to work on the project, without what was built and measured here."""
+    shutil.copytree(ROOT, folder, symlinks=True, ignore=_left_out)
+    return folder
+
+
+def _left_out(where: str, names: list[str]) -> set[str]:
+    return set(names) - {"published"} if Path(where) == ROOT / "results" else LEFT_OUT(where, names)
+
+
+def call(checkout: Path, command: str, **variables: str) -> subprocess.CompletedProcess:
+    """A command line in the copy, with the copy's package."""
+    env = {name: value for name, value in os.environ.items() if name not in ("DISTILBENCH_ROOT", "CI")}
+    env |= {"PYTHONPATH": str(checkout), "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"} | variables
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command], cwd=checkout, env=env, capture_output=True, text=True, check=False
+    )
+
+
+# ------------------------------------------------------------------ the steps, one by one
+
+
+def add_the_model(checkout: Path) -> None:
+    (code,) = blocks("python")
+    file = checkout / "distilbench" / "params.py"
+    name, study = re.search(r"^class (\w+)", code)[1], re.search(r'study: .* = "(\w+)"', code)[1]
+    before, entries, after = file.read_text().partition("STUDIES: dict[str, type[StudyParams]] = {")
+    assert entries, "that is where it must go"
+    file.write_text(f'{before}{code}\n\n{entries}"{study}": {name}, {after}')
+
+
+def add_the_profiles(checkout: Path) -> None:
+    done = call(checkout, blocks("bash")[0])
+    assert done.returncode == 0, done.stderr
+
+
+def add_the_entry(checkout: Path) -> None:
+    with (checkout / "params" / "studies.yml").open("a") as file:
+        file.write(blocks("yaml")[0])
+
+
+def add_the_chapter(checkout: Path) -> None:
+    (text,) = blocks("markdown")
+    file = checkout / "book" / "studies" / "half" / "index.md"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+
+
+def add_to_the_contents(checkout: Path) -> None:
+    toc = yaml.safe_load((checkout / "_toc.yml").read_text())
+    chapters = next(part["chapters"] for part in toc["parts"] if part["caption"] == "Results")
+    chapters += yaml.safe_load(blocks("yaml")[1])
+    (checkout / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
+
+
+STEPS = [add_the_model, add_the_profiles, add_the_entry, add_the_chapter, add_to_the_contents]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout with the new study."""
+    folder = copy_of_checkout(tmp_path_factory.mktemp("contributing") / "checkout")
+    for step in STEPS:
+        step(folder)
+    return folder
+
+
+# ------------------------------------------------------------------ what comes of them
+
+
+def test_the_last_step_finds_nothing_missing_and_the_chain_runs(checkout, tmp_path):
+    """All commands of the last step, as they are written there; and the run says what the model says."""
+    done = call(checkout, blocks("bash")[1], DISTILBENCH_RESULTS=str(tmp_path / "results"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\b\d+ passed", done.stdout)
+    (run,) = runs.all_runs(tmp_path / "results" / "half")
+    assert run.status["state"] == "ok"
+    assert run.config["study"] == "half"
+    assert run.config["origins"]["dtype"] == "default", "the default of its own model"
+    assert run.config["origins"]["source"] == "params/half/ci.yml"
+    assert {cell["dtype"] for cell in run.config["cells"]} == {"bfloat16"}
+    assert {record.proof["matmul_dtype"] for record in run.measured()} == {"bfloat16"}
+    executed = {file.stem for file in (run.folder / "notebooks").iterdir()}
+    assert executed == {"01_ingest", "02_benchmark", "03_analyse"}
+    assert verify.problems(run.folder) == []
+
+
+@pytest.mark.parametrize("forgotten", STEPS[1:], ids=lambda step: step.__name__)
+def test_a_forgotten_step_is_said(tmp_path, forgotten):
+    folder = copy_of_checkout(tmp_path / "checkout")
+    for step in STEPS[1:]:  # `lacking` reads files only
+        if step is not forgotten:
+            step(folder)
+    said = "; ".join(lacking(folder, "half"))
+    assert {
+        "add_the_profiles": "there is no params/half/ci.yml",
+        "add_the_entry": "params/studies.yml has no entry 'half'",
+        "add_the_chapter": "there is no book/studies/half/index.md",
+        "add_to_the_contents": "_toc.yml does not list studies/half/index",
+    }[forgotten.__name__] in said
+
+
+def test_a_study_without_a_model_is_said(tmp_path):
+    """The first step forgotten: the package does not know the study."""
+    folder = copy_of_checkout(tmp_path / "checkout")
+    for step in STEPS[1:]:
+        step(folder)
+    done = call(folder, "distilbench run half --profile ci")
+    assert done.returncode == 1
+    assert "unknown study 'half'. Studies: distilbert." in done.stderr
+    done = call(folder, "python -m pytest -q -p no:cacheprovider tests/test_studies.py")
+    assert done.returncode == 1
+    assert "test_parameters_and_entries_are_of_the_same_studies" in done.stdout
+
+
+def test_its_chapter_types_no_result():
+    assert typed_results(blocks("markdown")[0]) == []
+
+
+@pytest.mark.slow
+def test_the_book_has_its_chapter_and_its_place_in_the_headline_table(checkout):
+    """Built in the copy, warnings being errors, from the steps alone: no code of the book knows the study."""
+    done = call(checkout, "distilbench book --no-own")
+    assert done.returncode == 0, done.stdout + done.stderr
+    html = checkout / "book" / "_build" / "html"
+    assert "What do weights of half the size gain?" in (html / "studies" / "half" / "index.html").read_text()
+    first = (html / "intro.html").read_text()
+    assert 'href="studies/half/index.html"' in first
+    text = " ".join(re.sub(r"<[^>]+>", "", first.partition('role="main"')[2]).split())
+    assert "What do weights of half the size gain? (half) No run of it is published yet." in text
+
+
+# ------------------------------------------------------------------ the rest of the page
+
+
+def test_only_what_is_there_is_named():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"(?:`|^)make ([a-z-]+)", CONTRIBUTING, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for path in re.findall(r"`((?:notebooks|params|distilbench|tests|book|scripts|\.github)/[\w./-]+)`", CONTRIBUTING):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\(([^)#:]+)\)", CONTRIBUTING):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("heading", ["Add a study", "Add a variant", "Add a collector"])
+def test_it_takes_a_few_steps(heading):
+    section = CONTRIBUTING.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    numbers = [int(number) for number in re.findall(r"^(\d+)\. ", section, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert 3 <= len(numbers) <= 7
+
+
+def test_names_of_the_package_in_the_steps_are_there():
+    """What `Add a variant` and `Add a collector` tell to extend."""
+    from distilbench import data, params, records, summary  # noqa: F401
+    from distilbench.bench import variants
+    from distilbench.collectors import energy, telemetry
+
+    steps = CONTRIBUTING.partition("## Add a variant\n")[2].partition("\n## Notebooks")[0]
+    homes = {
+        "VARIANTS": variants, "watch": variants, "_check": variants, "load_model": variants, "sources": energy,
+        "Source": energy, "Telemetry": telemetry, "block": telemetry.Telemetry, "ITERATIONS": records,
+        "Repetition": records, "TELEMETRY": summary, "SUMMARY_VERSION": summary, "DistilbertParams": params,
+    }  # fmt: skip
+    for name, home in homes.items():
+        assert re.search(rf"`(?:\w+\.)*{name}(?:\.\w+)?`", steps), f"{name} is not told"
+        assert hasattr(home, name), name
