@@ -27,7 +27,7 @@ RUN  := $(call installed,run)
 TEST := $(call installed,test)
 BOOK := $(call installed,book)
 
-.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book notebooks pages embedded-classifier clean
+.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book slides notebooks pages embedded-classifier clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
@@ -36,7 +36,7 @@ help:  ## list the targets
 # stays, and what it depends on comes from the ordinary registry, where the pinned versions are.
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(if $(filter-out book lab,$*),test -d $(VENV)/lib/python*/site-packages/torch || \
+	@$(if $(filter-out book lab slides,$*),test -d $(VENV)/lib/python*/site-packages/torch || \
 	  $(BIN)/python scripts/announce_torch.py $(BIN)/python $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)))
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps torch --index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
@@ -79,6 +79,9 @@ lab: $(RUN) $(call installed,lab)  ## JupyterLab on the notebooks
 
 book: $(BOOK)  ## build the report into book/_build/html, with a page for the newest run of this machine
 	distilbench book
+
+slides: $(call installed,slides)  ## twelve slides of the published runs, as PowerPoint, into book/_build/slides
+	distilbench slides
 
 notebooks: $(TEST)  ## execute the notebooks in the ci profile and keep their outputs (what the regression tests compare)
 	scripts/refresh_notebooks.sh

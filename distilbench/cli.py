@@ -281,6 +281,14 @@ def book(
 
 
 @app.command()
+def slides() -> None:
+    """Make twelve slides of the published runs, as PowerPoint, in book/_build/slides."""
+    from distilbench.report import slides as making
+
+    print(f"{'slides':>12}  {making.build()}")
+
+
+@app.command()
 def analyse(
     study: StudyName = "distilbert",
     run_ids: Annotated[list[str] | None, typer.Argument(help="Runs to overlay; none: the newest finished one.")] = None,
