@@ -28,7 +28,8 @@ TEST := $(call installed,test)
 BOOK := $(call installed,book)
 LINT := $(call installed,lint)
 
-.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book nightly report release notebooks pages embedded-classifier clean
+.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book slides report release nightly notebooks pages \
+	embedded-classifier clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
@@ -37,7 +38,7 @@ help:  ## list the targets
 # stays, and what it depends on comes from the ordinary registry, where the pinned versions are.
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(if $(filter-out book lab lint,$*),test -d $(VENV)/lib/python*/site-packages/torch || \
+	@$(if $(filter-out book lab lint slides,$*),test -d $(VENV)/lib/python*/site-packages/torch || \
 	  $(BIN)/python scripts/announce_torch.py $(BIN)/python $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)))
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps torch --index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
@@ -94,6 +95,10 @@ release: report  ## the report, and what it needs to be checked, into dist/ with
 
 nightly: $(RUN) $(BOOK)  ## texts, a smoke run of every study, the published runs, the book and its links (CHECK_EXTERNAL=1: all)
 	python scripts/nightly.py
+
+
+slides: $(call installed,slides)  ## twelve slides of the published runs, as PowerPoint, into book/_build/slides
+	distilbench slides
 
 notebooks: $(TEST)  ## execute the notebooks in the ci profile and keep their outputs (what the regression tests compare)
 	scripts/refresh_notebooks.sh

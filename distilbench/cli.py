@@ -307,6 +307,14 @@ def book(
 
 
 @app.command()
+def slides() -> None:
+    """Make twelve slides of the published runs, as PowerPoint, in book/_build/slides."""
+    from distilbench.report import slides as making
+
+    print(f"{'slides':>12}  {making.build()}")
+
+
+@app.command()
 def release(
     target: Annotated[Path, typer.Argument(help="Folder to make anew.")] = Path("dist"),
     draft: Annotated[bool, typer.Option("--draft", help="Also of uncommitted code; the notes say so.")] = False,

@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# What the tests need of a Debian system beyond Python: a browser with fonts, and a SLURM cluster. Installs what is
-# missing; as another user than root it says what that is. `scripts/system_packages.sh slurm`: the cluster's only.
+# What the tests need of a Debian system beyond Python: a browser with fonts, LibreOffice to open the slides, and a SLURM
+# cluster. Installs what is missing; as another user than root it says what that is. `scripts/system_packages.sh slurm`:
+# the cluster's only.
 set -euo pipefail
 packages=()
 want() { local program=$1; shift; PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || packages+=("$@"); }
-[ "${1:-all}" = slurm ] || command -v google-chrome >/dev/null || want chromium chromium fonts-dejavu-core
+if [ "${1:-all}" != slurm ]; then
+  command -v google-chrome >/dev/null || want chromium chromium fonts-dejavu-core
+  want soffice libreoffice-impress
+  want pdftoppm poppler-utils
+fi
 want slurmctld munge slurm-client slurmctld slurmd
 want slurmdbd slurmdbd
 want mariadbd mariadb-server-core mariadb-client-core
