@@ -232,7 +232,7 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
     """What is missing is submitted again; every cell is measured once, and nothing is lost."""
     if not cluster.kills_by_kernel:
         pytest.skip("this kernel's control groups are of version 2: SLURM 22.05 kills for memory by polling there")
-    sizes = ",".join(str(size) for size in [*range(8, 19), 97])  # attention over 97 whole rows takes some 600 MiB
+    sizes = "3,5,6,7,9,11,12,13,14,17,18,97"  # attention over 97 whole rows takes some 600 MiB
     run = submit(
         "-p", "batch_sizes", f"[{sizes}]", "-p", "variants", "eager", "-p", "length_policies", "fixed-512",
         "-p", "samples_per_cycle", "776", "-p", "repetitions", "1", "-p", "warmup_cycles", "1", "-p", "min_cycles", "1",
@@ -292,9 +292,11 @@ def test_a_real_time_limit_leaves_a_run_that_goes_on(cluster, site):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_hundred_tasks(cluster, site):
-    sizes = ",".join(str(size) for size in range(1, 201))
-    run = submit("-p", "batch_sizes", f"[{sizes}]", "-p", "samples_per_cycle", "1600", "-p", "repetitions", "1", "-p",
-                 "warmup_cycles", "1", "-p", "min_cycles", "1", "--split", "cells")  # fmt: skip
+    sizes, lengths = [*range(1, 50, 2)], [f"fixed-{length}" for length in range(16, 24)]
+    run = submit(
+        "-p", "batch_sizes", str(sizes), "-p", "length_policies", f"[{', '.join(lengths)}]", "-p", "samples_per_cycle",
+        "400", "-p", "repetitions", "1", "-p", "warmup_cycles", "1", "-p", "min_cycles", "1", "--split", "cells",
+    )  # fmt: skip
     assert len(parts.of(run, chain.resolve_again(run))) == 200
     cluster.wait_until_gone(*slurm.job_ids(run), seconds=1500)
     finish(cluster, site, run)
