@@ -300,7 +300,7 @@ def test_the_words_say_what_the_runs_say(told):
     assert {name for one in told.values() for name in one.run.config["parameters"]["variants"]} == {"sdpa"}
     for one in (small, large):
         best = one[f"{one.curve('longest')}best-throughput_batch_size"]
-        assert best < one["batch_size_last"], "padded to the longest, the best batch is small"
+        assert best < one["batch_size_last"], "padded to the longest, the best batch is not the largest"
         states = [c["state"] for c in paths.read_json(one.run.folder / "summary.json")["cells"]]
         assert "unstable" in states, "some cells were measured before they had settled"
         assert one[f"{one.cell('fixed-32', 'last')}roofline_fraction"] > 0.5, "most of what the machine can do"
@@ -313,7 +313,7 @@ def test_the_words_say_what_the_runs_say(told):
 def test_where_scaling_stops_is_said_as_the_run_has_it(told, rendered):
     small, large, _ = told.values()
     markdown = rendered(told)
-    assert f"Batch size {small[small.curve('fixed-32') + 'best-saturated_batch_size']} gives" in markdown
+    assert f"Batch size {small[small.curve('fixed-32') + 'best-saturated_batch_size']} is the first" in markdown
     assert f"It still grows at batch size {large['batch_size_last']}, the largest measured" in markdown
 
 
@@ -456,10 +456,14 @@ def words_of(pdf: Path) -> list[tuple[float, float, list[tuple[str, float, float
 def test_libreoffice_opens_it_and_shows_twelve_pages(pdf, deck):
     pages = words_of(pdf)
     assert len(pages) == 12
-    for (width, height, words), slide in zip(pages, deck.slides, strict=True):
+    for slide_number, ((width, height, words), slide) in enumerate(zip(pages, deck.slides, strict=True), 1):
         assert width * 9 == pytest.approx(height * 16, rel=0.001)
         shown = " ".join(text for text, *_ in words)
         assert slide.shapes.title.text.split()[0] in shown
+        captions = [shape for shape in slide.shapes if shape.has_text_frame and not shape.is_placeholder]
+        if not captions:  # then nothing but the slide's number stands below the content
+            foot = (powerpoint.BODY.top + powerpoint.BODY.height + 0.15) * 72
+            assert {text for text, _, _, _, bottom in words if bottom * 405 / height > foot} <= {str(slide_number)}
 
 
 def test_no_text_is_cut_off_or_covers_other_text(pdf):

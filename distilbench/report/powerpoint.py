@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import re
 import subprocess
 import zipfile
@@ -39,7 +38,7 @@ def write(source: Path, target: Path, moment: datetime) -> Path:
     paths.write_atomic(template, reference(moment))
     options = ["--from=markdown", "--slide-level=1", "--fail-if-warnings", f"--reference-doc={template.resolve()}"]
     try:
-        _pandoc([*options, f"--output={raw.resolve()}", source.name], source.parent, moment)
+        _pandoc([*options, f"--output={raw.resolve()}", source.name], source.parent)
         made = _changed(raw.read_bytes(), arrange, moment)
     finally:
         raw.unlink(missing_ok=True)
@@ -49,19 +48,18 @@ def write(source: Path, target: Path, moment: datetime) -> Path:
 
 def reference(moment: datetime) -> bytes:
     """Pandoc's own reference document, restyled."""
-    given = _pandoc(["--print-default-data-file", "reference.pptx"], Path.cwd(), moment)
+    given = _pandoc(["--print-default-data-file", "reference.pptx"], Path.cwd())
     return _changed(_repacked(given, moment, slide_master.theme), slide_master.restyle, moment)
 
 
-def _pandoc(arguments: list[str], folder: Path, moment: datetime) -> bytes:
+def _pandoc(arguments: list[str], folder: Path) -> bytes:
     import pypandoc
 
     try:
         command = [pypandoc.get_pandoc_path(), *arguments]
     except OSError:
         raise DistilbenchError("there is no pandoc: pip install pypandoc-binary brings one") from None
-    env = os.environ | {"SOURCE_DATE_EPOCH": str(int(moment.timestamp()))}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
     if done.returncode:
         raise DistilbenchError(f"pandoc could not make the slides: {done.stderr.decode().strip()}")
     return done.stdout
