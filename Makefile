@@ -27,7 +27,8 @@ RUN  := $(call installed,run)
 TEST := $(call installed,test)
 BOOK := $(call installed,book)
 
-.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book notebooks pages embedded-classifier clean
+.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book pdf pdf-deps notebooks pages
+.PHONY: embedded-classifier clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
@@ -79,6 +80,12 @@ lab: $(RUN) $(call installed,lab)  ## JupyterLab on the notebooks
 
 book: $(BOOK)  ## build the report into book/_build/html, with a page for the newest run of this machine
 	distilbench book
+
+pdf: $(BOOK)  ## build the report as book/_build/pdf/report.pdf (typeset by xelatex, see pdf-deps; else printed by Chromium)
+	distilbench pdf
+
+pdf-deps:  ## install TeX and what the tests of the PDF need (Debian, root)
+	scripts/system_packages.sh pdf
 
 notebooks: $(TEST)  ## execute the notebooks in the ci profile and keep their outputs (what the regression tests compare)
 	scripts/refresh_notebooks.sh

@@ -281,6 +281,19 @@ def book(
 
 
 @app.command()
+def pdf() -> None:
+    """Build the report as book/_build/pdf/report.pdf: typeset by xelatex; without TeX, printed by Chromium."""
+    from distilbench.report import book as building
+    from distilbench.report import pdf as printing
+
+    with building.alone():
+        file, note = printing.build()
+    print(f"{'report':>12}  {file}")
+    if note:
+        print(note, file=sys.stderr)
+
+
+@app.command()
 def analyse(
     study: StudyName = "distilbert",
     run_ids: Annotated[list[str] | None, typer.Argument(help="Runs to overlay; none: the newest finished one.")] = None,
