@@ -28,8 +28,8 @@ TEST := $(call installed,test)
 BOOK := $(call installed,book)
 LINT := $(call installed,lint)
 
-.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book slides report release nightly notebooks pages \
-	embedded-classifier clean
+.PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book pdf pdf-deps slides report release nightly
+.PHONY: notebooks pages embedded-classifier clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
@@ -83,7 +83,13 @@ lab: $(RUN) $(call installed,lab)  ## JupyterLab on the notebooks
 book: $(BOOK)  ## build the report into book/_build/html, with a page for the newest run of this machine
 	distilbench book
 
-report: $(call installed,all)  ## the whole report: pages, PDF and slides of the published runs
+pdf: $(BOOK)  ## build the report as book/_build/pdf/report.pdf (typeset by xelatex, see pdf-deps; else printed by Chromium)
+	distilbench pdf
+
+pdf-deps:  ## install TeX and what the tests of the PDF need (Debian, root)
+	scripts/system_packages.sh pdf
+
+report: $(BOOK) $(call installed,slides)  ## the whole report: pages, PDF and slides of the published runs
 	distilbench book --no-own
 	distilbench pdf
 	distilbench slides
@@ -95,7 +101,6 @@ release: report  ## the report, and what it needs to be checked, into dist/ with
 
 nightly: $(RUN) $(BOOK)  ## texts, a smoke run of every study, the published runs, the book and its links (CHECK_EXTERNAL=1: all)
 	python scripts/nightly.py
-
 
 slides: $(call installed,slides)  ## twelve slides of the published runs, as PowerPoint, into book/_build/slides
 	distilbench slides

@@ -307,6 +307,19 @@ def book(
 
 
 @app.command()
+def pdf() -> None:
+    """Build the report as book/_build/pdf/report.pdf: typeset by xelatex; without TeX, printed by Chromium."""
+    from distilbench.report import book as building
+    from distilbench.report import pdf as printing
+
+    with building.alone():
+        file, note = printing.build()
+    print(f"{'report':>12}  {file}")
+    if note:
+        print(note, file=sys.stderr)
+
+
+@app.command()
 def slides() -> None:
     """Make twelve slides of the published runs, as PowerPoint, in book/_build/slides."""
     from distilbench.report import slides as making

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,17 +48,32 @@ def build(yours: Run | None = None) -> Path:
         DistilbenchError: jupyter-book is not installed, a page and its run disagree, or the build failed; the message
             holds what was complained of.
     """
-    if importlib.util.find_spec("jupyter_book") is None:
-        raise DistilbenchError("the book needs jupyter-book: make env EXTRAS=book, or pip install 'distilbench[book]'")
-    if found := [problem for page in publish.pages() for problem in publish.problems(page)]:
-        raise DistilbenchError("published pages and runs disagree:\n" + "\n".join(f"- {problem}" for problem in found))
     book = paths.repo_root() / "book"
-    toc = _with_your_run(book, yours) if yours else paths.repo_root() / "_toc.yml"
-    _call([sys.executable, "-c", RUN, "build", str(book), "--toc", str(toc), "-W", "-n", "--keep-going"])
+    call_builder(toc=_with_your_run(book, yours) if yours else None)
     page = book / "_build" / "html" / (f"{YOURS}.html" if yours else "index.html")
     if not page.is_file():
         raise DistilbenchError(f"jupyter-book ended well, but there is no {page}")
     return page
+
+
+def call_builder(*options: str, toc: Path | None = None, env: dict[str, str] | None = None) -> None:
+    """Calls jupyter-book on the book; a warning is an error.
+
+    Args:
+        options: of `jupyter-book build`, such as `--builder`.
+        toc: another table of contents than the committed one.
+        env: environment variables to add.
+
+    Raises:
+        DistilbenchError: as `build`.
+    """
+    if importlib.util.find_spec("jupyter_book") is None:
+        raise DistilbenchError("the book needs jupyter-book: make env EXTRAS=book, or pip install 'distilbench[book]'")
+    if found := [problem for page in publish.pages() for problem in publish.problems(page)]:
+        raise DistilbenchError("published pages and runs disagree:\n" + "\n".join(f"- {problem}" for problem in found))
+    root = paths.repo_root()
+    which = ["--toc", str(toc or root / "_toc.yml"), "-W", "-n", "--keep-going"]
+    _call([sys.executable, "-c", RUN, "build", str(root / "book"), *which, *options], env)
 
 
 def _with_your_run(book: Path, run: Run) -> Path:
@@ -70,9 +87,10 @@ def _with_your_run(book: Path, run: Run) -> Path:
     return file
 
 
-def _call(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _call(command: list[str], env: dict[str, str] | None = None) -> None:
+    inputs = {"stdin": subprocess.DEVNULL, "env": os.environ | (env or {})}  # TeX would wait for an answer
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, **inputs)
     if done.returncode:
         told = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        complaints = [line for line in told if "WARNING" in line or "ERROR" in line] or told[-15:]
+        complaints = [line for line in told if re.search("WARNING|ERROR|^! ", line)] or told[-15:]
         raise DistilbenchError("jupyter-book could not build the book:\n" + "\n".join(complaints))

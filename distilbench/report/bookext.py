@@ -169,20 +169,29 @@ def refuse_unbacked_pages(app: Sphinx) -> None:
 
 def add_static_files(app: Sphinx) -> None:
     """The scripts and styles of the charts, made from the installed renderer, so that they fit its version."""
+    if app.builder.format != "html":
+        return
     folder = Path(app.doctreedir) / "distilbench"
     folder.mkdir(parents=True, exist_ok=True)
     for file in STATIC.iterdir():
         shutil.copyfile(file, folder / file.name)
-    bundle = vl_convert.javascript_bundle(vl_version=charts.VEGA_LITE)
-    (folder / BUNDLE).write_text(f"(()=>{{{bundle}}})();", encoding="utf-8")  # wrapped: its names stay its own
     app.config.html_static_path.append(str(folder))
     app.add_css_file("distilbench.css")
+    if app.builder.name == "singlehtml":  # for print: the charts stay pictures
+        app.add_css_file("print.css")
+        return
+    bundle = vl_convert.javascript_bundle(vl_version=charts.VEGA_LITE)
+    (folder / BUNDLE).write_text(f"(()=>{{{bundle}}})();", encoding="utf-8")  # wrapped: its names stay its own
 
 
 def scripts_of_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """The charts' scripts where there are charts, and none that asks other hosts for anything."""
     context["script_files"][:] = [script for script in context["script_files"] if not _asks_other_hosts(script)]
     body = context.get("body", "")
+    if app.builder.name == "singlehtml":
+        issue = f"distilbench {app.config.release}. {app.config.today}."
+        context["body"] = body.replace("</h1>", f'</h1>\n<p class="db-issue">{issue}</p>', 1)
+        return
     if 'class="db-chart"' in body:
         app.add_js_file(BUNDLE, loading_method="defer")
     app.add_js_file("distilbench.js", loading_method="defer")

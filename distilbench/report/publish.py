@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,12 @@ def _problems(page: Path) -> list[str]:
     if "".join(notebook["cells"][0]["source"]) != header(run, told["slug"]):
         found.append(f"{where}: its header is not what run {run.run_id} says")
     return found + verify.differences(glue.read(notebook), glue.values(run), f"{where}: glued")
+
+
+def newest() -> datetime | None:
+    """When the newest published run, or calibration, was begun; None: nothing is published."""
+    begun = [paths.read_json(file)["created"] for file in paths.published_root().glob("*/*/config.json")]
+    return datetime.fromisoformat(max(begun)) if begun else None
 
 
 def newest_ok(results_root: str = "") -> Run | None:

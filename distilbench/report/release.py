@@ -9,7 +9,6 @@ import re
 import shutil
 import tarfile
 import tempfile
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -74,8 +73,8 @@ def epoch() -> int:
     """
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(given)
-    newest = max((run.config["created"] for run in published_runs()), default="1980-01-01T00:00:00Z")
-    return int(datetime.strptime(newest, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
+    newest = publish.newest()
+    return int(newest.timestamp()) if newest else 0
 
 
 def release(target: Path, pdf: Path, slides: Path, html: Path, draft: bool = False) -> list[Path]:
