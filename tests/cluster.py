@@ -275,6 +275,11 @@ class Cluster:
         lines = self.run("squeue", "-h", "-r", *named, "-o", "%i|%T|%N", check=False).splitlines()
         return [line.split("|") for line in lines]
 
+    def raw_queue(self) -> list[list[str]]:
+        """As `queue`, of all jobs; an array's task under its own id."""
+        lines = self.run("squeue", "-h", "-r", "-o", "%A|%T|%N", check=False).splitlines()
+        return [line.split("|") for line in lines]
+
     def wait_until_gone(self, *jobs: str, seconds: float = 240) -> None:
         """Waits until jobs have left the queue; those that were requeued need not wait for their two minutes."""
 

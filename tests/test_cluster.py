@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -198,6 +199,31 @@ def test_a_failed_ingest_ends_the_chain(cluster, site):
 # ------------------------------------------------------------------ what clusters do
 
 
+def measuring_on(cluster: Cluster, run: runs.Run, node: str) -> str | None:
+    """A job on that node whose worker is at its work."""
+    busy = {told["slurm"]["job_id"] for a in parts.attempts(run) if (told := parts.about(a))["state"] == "running"}
+    here = [job for job, state, at in cluster.raw_queue() if (state, at) == ("RUNNING", node) and job in busy]
+    at_work = [job for job in here if any(a.folder.joinpath("work/job.json").is_file() for a in parts.attempts(run))]
+    return at_work[0] if at_work else None
+
+
+@contextlib.contextmanager
+def memory_hog(job: str) -> Iterator[None]:
+    """Another process in the job's control group takes most of its memory, and the kernel may not end that one."""
+    code = (
+        "import os, sys, time\nopen('/proc/self/oom_score_adj', 'w').write('-1000')\n"
+        "open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\nheld = bytearray(820 << 20)\n"
+        "held[::4096] = b'x' * len(held[::4096])\ntime.sleep(100)"
+    )
+    (group,) = Path("/sys/fs/cgroup/memory").glob(f"slurm_*/uid_0/job_{job}/step_batch")
+    process = subprocess.Popen([sys.executable, "-c", code, str(group)])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_usr1_stops_after_the_repetition_and_the_job_goes_on(cluster, site):
     """By hand, in one job; the run equals an undisturbed one in cells, repetitions and design."""
     variables = {"PROFILE": "ci", "DISTILBENCH_RESULTS": str(paths.results_root())}
@@ -232,32 +258,31 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
     """What is missing is submitted again; every cell is measured once, and nothing is lost."""
     if not cluster.kills_by_kernel:
         pytest.skip("this kernel's control groups are of version 2: SLURM 22.05 kills for memory by polling there")
-    sizes = "3,5,6,7,9,11,12,13,14,17,18,97"  # attention over 97 whole rows takes some 600 MiB
+    sizes = "3,5,6,7,9,11,12,13,14,17,18,19"
     run = submit(
-        "-p", "batch_sizes", f"[{sizes}]", "-p", "variants", "eager", "-p", "length_policies", "fixed-512",
-        "-p", "samples_per_cycle", "776", "-p", "repetitions", "1", "-p", "warmup_cycles", "1", "-p", "min_cycles", "1",
-        "--split", "cells",
+        "-p", "batch_sizes", f"[{sizes}]", "-p", "samples_per_cycle", "152", "-p", "repetitions", "1", "-p", "max_seconds",
+        "2.0", "-p", "min_seconds", "2.0", "--split", "cells",
     )  # fmt: skip
     assert len(parts.of(run, chain.resolve_again(run))) == 12
     measure = ids(run, "measure")
-    wait_for(lambda: any(node == "n2" for _, state, node in cluster.queue(measure) if state == "RUNNING"), 90)
-    wait_for(first_record(run), 120, "a first repetition")
+    wait_for(lambda: any(attempt.raw.is_file() for attempt in parts.attempts(run)), 120, "a first repetition")
+    job = wait_for(lambda: measuring_on(cluster, run, "n1"), 60, "a task that measures on n1")
+    with memory_hog(job):
+        wait_for(lambda: job not in [row[0] for row in cluster.raw_queue()], 60, "the task that lacks memory ended")
+    wait_for(lambda: any(node == "n2" for _, state, node in cluster.queue(measure) if state == "RUNNING"), 60)
     cluster.lose("n2")
     cluster.power_on("n2")
     cluster.wait_until_gone(*slurm.job_ids(run))
-    assert run.status["state"] == "ok", logs(site)
     cells = run.status["cells"]
-    assert [name for name, state in cells.items() if state == "oom"] == ["eager-float32-fixed-512-b097"]
+    assert set(cells.values()) == {"ok", "oom"}, f"{cells}\n{logs(site)}"
+    assert list(cells.values()).count("oom") == 1
     assert "NODE_FAIL" in cluster.states(measure)
     assert "OUT_OF_MEMORY" in cluster.states(measure)
-    lost = [parts.about(attempt) for attempt in parts.attempts(run)]
-    assert "failed" in {told["state"] for told in lost if told["node"] == "n2"}, "the lost attempt is on record"
-    measured = {record.key for record in run.measured()}
-    assert len(measured) == 11
+    told = [parts.about(attempt) for attempt in parts.attempts(run)]
+    assert "failed" in {one["state"] for one in told if one["node"] == "n2"}, "the lost attempt is on record"
+    assert len({record.key for record in run.measured()}) == 11
     before = run.raw.read_text()
 
-    said = distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
-    assert "1 cells ended for want of memory: --retry-oom" in said
     again = ["--mem", "2500M", "--cpus-per-task", "1", "--step-flags", STEPS, "--no-book"]
     distilbench("submit", "distilbert", "--resume", run.run_id, "--retry-oom", *again)
     assert len(slurm.submissions(run)[-1]["parts"]) == 1, "only what is missing"

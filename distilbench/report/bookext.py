@@ -125,8 +125,13 @@ def runs_of_page(app: Sphinx, doctree: nodes.document) -> None:
     if not told:
         return
     box = nodes.container(classes=["db-certificates"])
-    lines = [f"{run_id} (raw.jsonl: SHA-256 {one.raw_sha256})" for run_id, one in sorted(told.items())]
-    box += nodes.paragraph(text="The numbers of this page come from " + "; ".join(lines) + ".")
+    box += nodes.paragraph(
+        text="The numbers of this page come from these runs; in brackets, how the SHA-256 of raw.jsonl begins:"
+    )
+    runs = nodes.bullet_list()
+    box += runs
+    for run_id, one in sorted(told.items()):
+        runs += nodes.list_item("", nodes.paragraph(text=f"{run_id} ({one.raw_sha256[:16]})"))
     sections = [node for node in doctree.children if isinstance(node, nodes.section)]
     (sections[-1] if sections else doctree).append(box)
 

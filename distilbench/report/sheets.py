@@ -51,7 +51,7 @@ def _headline(page: Path, row: dict[str, Any]) -> str:
 
 
 def runs_index() -> str:
-    """Every run that the book cites, with the page that shows it and the hash of its raw file."""
+    """Every run that the book cites, with the page that shows it and how the SHA-256 of its raw file begins."""
     shown: dict[str, list[str]] = {}
     for page in publish.pages():
         link = f"{{doc}}`{page.stem} </studies/{page.parent.name}/{page.stem}>`"
@@ -59,13 +59,19 @@ def runs_index() -> str:
     rows = []
     for run in _published():
         env, config = paths.read_json(run.folder / "env.json"), run.config
-        code = (env["git"]["sha"] or "none")[:12]
+        code = (env["git"]["sha"] or "none")[:8]
         rows.append(
             [f"`{run.run_id}`", ", ".join(shown.get(run.run_id, ["–"])), config["created"][:10], f"`{code}`",
-             f"`{paths.sha256_file(run.raw)[:16]}`"]
+             f"`{paths.sha256_file(run.raw)[:12]}`"]
         )  # fmt: skip
-    titles = ["Run", "Page", "Measured", "Code", "raw.jsonl (SHA-256 begins)"]
-    return _table("The runs that this book cites", "tab-runs-index", titles, rows, "db-prose")
+    titles = ["Run", "Page", "Measured", "Code", "raw.jsonl"]
+    return _table(
+        "The runs that this book cites, and how the SHA-256 of each raw.jsonl begins",
+        "tab-runs-index",
+        titles,
+        rows,
+        "db-prose",
+    )
 
 
 def _published() -> list[Run]:
