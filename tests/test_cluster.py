@@ -260,7 +260,8 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
         pytest.skip("this kernel's control groups are of version 2: SLURM 22.05 kills for memory by polling there")
     sizes = "3,5,6,7,9,11,12,13,14,17,18,19"
     run = submit(
-        "-p", "batch_sizes", f"[{sizes}]", "-p", "samples_per_cycle", "152", "-p", "repetitions", "1", "-p", "max_seconds",
+        "-p", "batch_sizes", f"[{sizes}]", "-p", "samples_per_cycle", "152", "-p", "repetitions", "1", "-p",
+        "max_seconds",
         "2.0", "-p", "min_seconds", "2.0", "--split", "cells",
     )  # fmt: skip
     assert len(parts.of(run, chain.resolve_again(run))) == 12
@@ -269,7 +270,7 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
     job = wait_for(lambda: measuring_on(cluster, run, "n1"), 60, "a task that measures on n1")
     with memory_hog(job):
         wait_for(lambda: job not in [row[0] for row in cluster.raw_queue()], 60, "the task that lacks memory ended")
-    wait_for(lambda: any(node == "n2" for _, state, node in cluster.queue(measure) if state == "RUNNING"), 60)
+    wait_for(lambda: measuring_on(cluster, run, "n2"), 60, "a task that measures on n2")
     cluster.lose("n2")
     cluster.power_on("n2")
     cluster.wait_until_gone(*slurm.job_ids(run))

@@ -14,7 +14,14 @@ from distilbench.report.prose import typed_results
 
 #: In the TeX of the PDF: \dbnumber{text}{page::field::form}; % and _ cannot stand in it as they are.
 IN_TEX = re.compile(r"\\dbnumber\{(?P<text>(?:[^{}]|\{[^{}]*\})*)\}\{(?P<source>[^{}]*)\}")
-TEX = {"{}": "", "\\%": "%", "\\_": "_", "\\&": "&", "\\#": "#", "\\$": "$", "\\textasciitilde": "~"}
+TEX = {"\\sphinxhyphen{}": "-", "{}": ""} | {
+    "\\%": "%",
+    "\\_": "_",
+    "\\&": "&",
+    "\\#": "#",
+    "\\$": "$",
+    "\\textasciitilde": "~",
+}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from distilbench import paths
+from distilbench import environment, paths
 from distilbench.bench import calibrate
 from distilbench.errors import RunError
 from distilbench.report import certificates, charts, publish, sheets
@@ -132,8 +132,9 @@ def runs_of_page(app: Sphinx, doctree: nodes.document) -> None:
     box += runs
     for run_id, one in sorted(told.items()):
         runs += nodes.list_item("", nodes.paragraph(text=f"{run_id} ({one.raw_sha256[:16]})"))
-    sections = [node for node in doctree.children if isinstance(node, nodes.section)]
-    (sections[-1] if sections else doctree).append(box)
+    page = next((node for node in doctree.children if isinstance(node, nodes.section)), doctree)
+    others = (i for i, child in enumerate(page) if "toctree-wrapper" in child.get("classes", []))
+    page.insert(next(others, len(page)), box)  # pages below this one come after it in print
 
 
 class Sheet(SphinxDirective):
@@ -216,8 +217,8 @@ def remove_a_page_that_is_no_longer_there(app: Sphinx, exception: Exception | No
         (Path(app.outdir) / "your-run.html").unlink(missing_ok=True)
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
-    """Registers everything with Sphinx."""
+def setup(app: Sphinx) -> dict[str, bool | int]:
+    """Registers everything with Sphinx; what other code of this package read is read again."""
     app.add_role("quoted", Quoted())
     app.add_role_to_domain("glue", "text", Taken(), override=True)
     app.add_node(Number, html=(number_in_html, end_span), latex=(number_in_tex, None))
@@ -229,4 +230,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", add_static_files)
     app.connect("build-finished", remove_a_page_that_is_no_longer_there)
     app.connect("html-page-context", scripts_of_page, priority=900)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    code = int(environment.code_sha256()[:12], 16)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": code}
