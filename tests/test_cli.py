@@ -26,7 +26,7 @@ from measuring import (
     wait_for,
 )
 
-from distilbench import chain, cli, embedded, logs, params, paths, revisions, runs, verify
+from distilbench import chain, cli, embedded, logs, options, params, paths, revisions, runs, verify
 from distilbench.errors import DistilbenchError
 from distilbench.report import book, export
 from distilbench.report import compare as comparing
@@ -594,13 +594,13 @@ def test_files_of_parameters_count_and_options_count_more(tmp_path):
     first, second = tmp_path / "first.yml", tmp_path / "second.yml"
     first.write_text("seed: 1\nrepetitions: 5\ndevice: cuda:0\n")
     second.write_text("repetitions: 6\n")
-    given = cli._given("ci", ["seed=3"], [first, second], device="cpu", dtype=None)
+    given = options.given_of("ci", ["seed=3"], [first, second], device="cpu", dtype=None)
     assert given == {"profile": "ci", "seed": 3, "repetitions": 6, "device": "cpu"}
 
 
 def test_a_file_of_parameters_that_is_not_there_is_named():
     with pytest.raises(DistilbenchError, match=r"nowhere\.yml"):
-        cli._given(None, None, [Path("nowhere.yml")])
+        options.given_of(None, None, [Path("nowhere.yml")])
 
 
 # ------------------------------------------------------------------ the report
