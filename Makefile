@@ -83,7 +83,7 @@ lab: $(RUN) $(call installed,lab)  ## JupyterLab on the notebooks
 book: $(BOOK)  ## build the report into book/_build/html, with a page for the newest run of this machine
 	distilbench book
 
-pdf: $(BOOK)  ## build the report as book/_build/pdf/report.pdf (typeset by xelatex, see pdf-deps; else printed by Chromium)
+pdf: $(BOOK)  ## build the report as book/_build/pdf/report.pdf: typeset by TeX (pdf-deps), else printed by Chromium
 	distilbench pdf
 
 pdf-deps:  ## install TeX and what the tests of the PDF need (Debian, root)
