@@ -112,7 +112,8 @@ def _counting(records: list[Repetition]) -> dict[str, list[Repetition]]:
     last: dict[tuple[str, str, int], Repetition] = {}
     for record in records:
         before = last.get(record.key)
-        if before and before.status in FINAL - {"oom"}:
+        again = before and before.status == "oom" and record.attempt > before.attempt
+        if before and before.status in FINAL and not again:
             raise RunError(f"repetition {record.key} is in raw.jsonl twice")
         last[record.key] = record
     by_cell: dict[str, list[Repetition]] = {}
