@@ -280,7 +280,7 @@ class Cluster:
         lines = self.run("squeue", "-h", "-r", "-o", "%A|%T|%N", check=False).splitlines()
         return [line.split("|") for line in lines]
 
-    def wait_until_gone(self, *jobs: str, seconds: float = 240) -> None:
+    def wait_until_gone(self, *jobs: str, seconds: float = 480) -> None:
         """Waits until jobs have left the queue; those that were requeued need not wait for their two minutes."""
 
         def gone() -> bool:

@@ -20,7 +20,7 @@ from distilbench import chain, paths, runs, slurm, verify
 from distilbench.bench import design, parts, sweep
 from distilbench.records import FINAL, read_parquet
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 BIN = Path(sys.executable).parent
 #: Two cells, timing only: what each repetition costs is the start of its process.
 SMALL = ["--profile", "ci", "-p", "passes", "timing", "-p", "length_policies", "fixed-16"]
@@ -161,7 +161,7 @@ def test_status_shows_jobs_and_cells(cluster, site):
 
 def test_a_cancelled_run_goes_on(cluster, site):
     run = submit()
-    wait_for(first_record(run), 90, "a first repetition")
+    wait_for(first_record(run), 240, "a first repetition")
     distilbench("cancel", run.run_id)
     cluster.wait_until_gone(*slurm.job_ids(run))
     recorded = {parts.about(attempt)["state"] for attempt in parts.attempts(run)}
@@ -201,10 +201,12 @@ def test_a_failed_ingest_ends_the_chain(cluster, site):
 
 def measuring_on(cluster: Cluster, run: runs.Run, node: str) -> str | None:
     """A job on that node whose worker is at its work."""
-    busy = {told["slurm"]["job_id"] for a in parts.attempts(run) if (told := parts.about(a))["state"] == "running"}
-    here = [job for job, state, at in cluster.raw_queue() if (state, at) == ("RUNNING", node) and job in busy]
-    at_work = [job for job in here if any(a.folder.joinpath("work/job.json").is_file() for a in parts.attempts(run))]
-    return at_work[0] if at_work else None
+    here = [job for job, state, at in cluster.raw_queue() if (state, at) == ("RUNNING", node)]
+    for attempt in parts.attempts(run):
+        told, job = parts.about(attempt), attempt.folder / "work" / "job.json"
+        if told["state"] == "running" and told["slurm"]["job_id"] in here and job.is_file():
+            return told["slurm"]["job_id"]
+    return None
 
 
 @contextlib.contextmanager
@@ -232,7 +234,7 @@ def test_usr1_stops_after_the_repetition_and_the_job_goes_on(cluster, site):
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=True)
     job = done.stdout.strip()
     folder = paths.results_root() / "distilbert" / f"slurm-{job}-cpu"
-    wait_for(lambda: (folder / "raw.jsonl").is_file(), 90, "a first repetition")
+    wait_for(lambda: (folder / "raw.jsonl").is_file(), 240, "a first repetition")
     cluster.run("scancel", "--batch", "--signal=USR1", job)
     run = runs.Run(folder)
     wait_for(lambda: run.status["state"] == "preempted", 30, "the run says that it was stopped")
@@ -266,11 +268,11 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
     )  # fmt: skip
     assert len(parts.of(run, chain.resolve_again(run))) == 12
     measure = ids(run, "measure")
-    wait_for(lambda: any(attempt.raw.is_file() for attempt in parts.attempts(run)), 120, "a first repetition")
-    job = wait_for(lambda: measuring_on(cluster, run, "n1"), 60, "a task that measures on n1")
+    wait_for(lambda: any(attempt.raw.is_file() for attempt in parts.attempts(run)), 240, "a first repetition")
+    job = wait_for(lambda: measuring_on(cluster, run, "n1"), 120, "a task that measures on n1")
     with memory_hog(job):
         wait_for(lambda: job not in [row[0] for row in cluster.raw_queue()], 60, "the task that lacks memory ended")
-    wait_for(lambda: measuring_on(cluster, run, "n2"), 60, "a task that measures on n2")
+    wait_for(lambda: measuring_on(cluster, run, "n2"), 120, "a task that measures on n2")
     cluster.lose("n2")
     cluster.power_on("n2")
     cluster.wait_until_gone(*slurm.job_ids(run))
@@ -292,9 +294,10 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
     assert set(run.status["cells"].values()) == {"ok"}
 
 
+@pytest.mark.slow
 def test_a_preempted_job_goes_on(cluster, site):
     run = submit("--partition", "low", "--flags=--nodelist=n1", "--tasks", "1")
-    wait_for(first_record(run), 90, "a first repetition")
+    wait_for(first_record(run), 240, "a first repetition")
     urgent = cluster.run("sbatch", "--parsable", "-w", "n1", "-p", "main", "--exclusive", "--wrap", "sleep 1").strip()
     wait_for(lambda: not cluster.queue(urgent), 60, "the urgent job done")
     finish(cluster, site, run)
