@@ -200,11 +200,12 @@ def test_a_failed_ingest_ends_the_chain(cluster, site):
 
 
 def measuring_on(cluster: Cluster, run: runs.Run, node: str) -> str | None:
-    """A job on that node whose worker is at its work."""
+    """A job on that node whose first worker is at its work, and has not committed anything."""
     here = [job for job, state, at in cluster.raw_queue() if (state, at) == ("RUNNING", node)]
     for attempt in parts.attempts(run):
         told, job = parts.about(attempt), attempt.folder / "work" / "job.json"
-        if told["state"] == "running" and told["slurm"]["job_id"] in here and job.is_file():
+        at_work = told["state"] == "running" and job.is_file() and not attempt.raw.is_file()
+        if at_work and told["slurm"]["job_id"] in here:
             return told["slurm"]["job_id"]
     return None
 
@@ -268,8 +269,7 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
     )  # fmt: skip
     assert len(parts.of(run, chain.resolve_again(run))) == 12
     measure = ids(run, "measure")
-    wait_for(lambda: any(attempt.raw.is_file() for attempt in parts.attempts(run)), 240, "a first repetition")
-    job = wait_for(lambda: measuring_on(cluster, run, "n1"), 120, "a task that measures on n1")
+    job = wait_for(lambda: measuring_on(cluster, run, "n1"), 240, "a task that measures on n1")
     with memory_hog(job):
         wait_for(lambda: job not in [row[0] for row in cluster.raw_queue()], 60, "the task that lacks memory ended")
     wait_for(lambda: measuring_on(cluster, run, "n2"), 120, "a task that measures on n2")
