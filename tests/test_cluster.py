@@ -212,13 +212,15 @@ def measuring_on(cluster: Cluster, run: runs.Run, node: str) -> str | None:
 
 @contextlib.contextmanager
 def memory_hog(job: str) -> Iterator[None]:
-    """Another process in the job's control group takes most of its memory, and the kernel may not end that one."""
-    code = (
-        "import os, sys, time\nopen('/proc/self/oom_score_adj', 'w').write('-1000')\n"
-        "open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\nheld = bytearray(820 << 20)\n"
-        "held[::4096] = b'x' * len(held[::4096])\ntime.sleep(100)"
-    )
+    """Another process in the job's control group takes most of its memory, and the kernel is told to end the worker."""
     (group,) = Path("/sys/fs/cgroup/memory").glob(f"slurm_*/uid_0/job_{job}/step_batch")
+    for pid in (group / "cgroup.procs").read_text().split():
+        if b"distilbench.bench" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+    code = (
+        "import os, sys, time\nopen(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
+        "held = bytearray(820 << 20)\nheld[::4096] = b'x' * len(held[::4096])\ntime.sleep(100)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, str(group)])
     try:
         yield
