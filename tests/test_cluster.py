@@ -30,7 +30,7 @@ STEPS = "--mem=900M --cpus-per-task=1"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes of two cores each, for all tests of this session."""
+    """Two nodes of two cores each, for all tests here."""
     if why := missing():
         assert not IN_CI, f"no SLURM cluster in CI: {why}"
         pytest.skip(f"no SLURM cluster here: {why}")
