@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 READERS = ("pdftotext", "pdfinfo", "pdfimages", "qpdf")
 MARGIN_pt = 50.0  # 18 mm; the text keeps 25 mm
-SHORT = 400  # characters; less than that is a page that something went wrong on
+SHORT = 150  # characters, head and foot among them; less than that is a page with nothing on it
 IN_CHARTS = "Batch size (sentences per forward pass)"  # the title of an axis, and nowhere else in the book
 
 
@@ -213,7 +213,7 @@ def test_the_first_page_of_the_book_is_its_first_chapter(pages):
     assert re.search(r"1\s+What transformer inference costs[ .]+1\n", contents)
     assert re.search(r"2\s+Results at a glance", contents)
     first = next(page for page in pages[2:] if "What transformer inference costs" in page)
-    assert re.search(r"1\.1\s+How to read it", first)
+    assert re.search(r"1\.1\s+Headline results", first)
 
 
 def test_what_was_not_measured_is_said_in_words_not_in_code(typeset):
@@ -227,7 +227,7 @@ def test_what_was_not_measured_is_said_in_words_not_in_code(typeset):
 
 def test_works_are_listed_once_under_the_heading_of_their_chapter(pages):
     last = pages[-1]
-    assert re.search(r"^\s*9\s+Bibliography\s+Andy Georges", last), "no second heading, no label"
+    assert re.search(r"^\s*\d+\s+Bibliography\s+Andy Georges", last), "no second heading, no label"
     assert "[Sanh et al., 2019]" in " ".join(" ".join(pages).split())
     assert "References" not in last
 
