@@ -17,6 +17,7 @@ from conftest import IN_CI
 from test_prose import typed_results
 
 from distilbench import cli, paths, runs
+from distilbench.bench import calibrate
 from distilbench.errors import DistilbenchError, ParameterError, RunError
 from distilbench.report import charts, findings, powerpoint, publish, slide_pictures, slides
 
@@ -205,7 +206,7 @@ def test_notes_name_every_run_that_a_slide_has_a_number_of(told, rendered):
 
 def test_notes_name_the_calibration(deck):
     (slide,) = (slide for slide in deck.slides if "ruler" in slide.shapes.title.text)
-    (folder,) = (paths.published_root() / "calibration").iterdir()
+    folder = calibrate.published("full")
     assert folder.name in notes_of(slide)
     assert paths.sha256_file(folder / "checks.jsonl") in notes_of(slide)
 
@@ -266,7 +267,7 @@ def test_pictures_show_the_runs(told, drawn):
 
 
 def test_the_table_of_the_ruler_has_every_check(deck):
-    (folder,) = (paths.published_root() / "calibration").iterdir()
+    folder = calibrate.published("full")
     shown = slide_with(deck, "ruler")
     for check in paths.read_json(folder / "summary.json")["checks"]:
         assert check["measured"].split()[0].rstrip("%") in shown, check
