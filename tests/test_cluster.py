@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from cluster import Cluster, missing, wait_for
 from conftest import IN_CI
@@ -210,23 +211,27 @@ def measuring_on(cluster: Cluster, run: runs.Run, node: str) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def memory_hog(job: str) -> Iterator[None]:
-    """Another process in the job's control group takes most of its memory, and the kernel is told to end the worker."""
+def worker_of(job: str) -> psutil.Process | None:
+    """The measuring process of that job, by its control group."""
+    for listed in Path("/sys/fs/cgroup/memory").glob(f"slurm_*/uid_0/job_{job}/step_batch/cgroup.procs"):
+        for pid in map(int, listed.read_text().split()):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                if "distilbench.bench" in process.cmdline():
+                    return process
+    return None
+
+
+def kill_for_memory(job: str, worker: psutil.Process) -> None:
+    """Another process in the job's control group takes memory until the kernel ends the worker, which it is told to."""
+    worker.suspend()  # so that it cannot finish before
+    Path(f"/proc/{worker.pid}/oom_score_adj").write_text("1000")
     (group,) = Path("/sys/fs/cgroup/memory").glob(f"slurm_*/uid_0/job_{job}/step_batch")
-    for pid in (group / "cgroup.procs").read_text().split():
-        if b"distilbench.bench" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
     code = (
-        "import os, sys, time\nopen(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
-        "held = bytearray(820 << 20)\nheld[::4096] = b'x' * len(held[::4096])\ntime.sleep(100)"
+        "import os, sys, time\nopen(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\nheld = []\n"
+        "while os.path.exists('/proc/' + sys.argv[2] + '/exe'):\n    held.append(b'x' * (8 << 20))\n    time.sleep(0.01)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(group)])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    subprocess.run([sys.executable, "-c", code, str(group), str(worker.pid)], timeout=60, check=True)
 
 
 def test_usr1_stops_after_the_repetition_and_the_job_goes_on(cluster, site):
@@ -271,9 +276,12 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
     )  # fmt: skip
     assert len(parts.of(run, chain.resolve_again(run))) == 12
     measure = ids(run, "measure")
-    job = wait_for(lambda: measuring_on(cluster, run, "n1"), 240, "a task that measures on n1")
-    with memory_hog(job):
-        wait_for(lambda: job not in [row[0] for row in cluster.raw_queue()], 60, "the task that lacks memory ended")
+    job, worker = wait_for(
+        lambda: (job := measuring_on(cluster, run, "n1")) and (worker := worker_of(job)) and (job, worker), 240,
+        "a task that measures on n1",
+    )  # fmt: skip
+    kill_for_memory(job, worker)
+    wait_for(lambda: job not in [row[0] for row in cluster.raw_queue()], 60, "the task that lacks memory ended")
     wait_for(lambda: measuring_on(cluster, run, "n2"), 120, "a task that measures on n2")
     cluster.lose("n2")
     cluster.power_on("n2")
