@@ -20,7 +20,7 @@ from pages import Complaints, browser, served
 from distilbench import environment, paths, runs
 from distilbench.errors import DistilbenchError
 from distilbench.report import book as building
-from distilbench.report import glue, publish
+from distilbench.report import certificates, glue, publish
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -204,6 +204,16 @@ def test_a_number_says_under_the_pointer_where_it_comes_from(html):
     assert len(titles) > 20
     assert all(re.fullmatch(r"\S+ of run \S+; raw\.jsonl has SHA-256 [0-9a-f]{64}", title) for title in titles)
     assert "The numbers of this page come from" in text
+
+
+def test_captions_of_published_pages_name_their_run(html):
+    for page in publish.pages():
+        run_id = publish.told_by(page)["run_id"]
+        text = (html / page.relative_to(certificates.book_root()).with_suffix(".html")).read_text()
+        captions = re.findall(r'<span class="caption-text">(.*?)<a class="headerlink"', text, re.DOTALL)
+        assert len(captions) > 5
+        for caption in captions:
+            assert re.search(rf'\. From <span class="db-source"[^>]*>run {run_id} \(raw', caption), caption
 
 
 def test_an_unknown_number_stops_the_build(tmp_path):

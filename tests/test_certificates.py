@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -92,9 +93,23 @@ def test_a_number_that_the_raw_files_do_not_give_is_named(tmp_path, changed, sai
     (folder / "index.html").write_text(text.replace(old[name], f">{value}<" if name == "text" else value))
     problems, _ = audit.problems(folder)
     assert len(problems) == 1
-    import re
-
     assert re.search(said, problems[0])
+
+
+def test_the_source_in_a_caption_is_held_to_the_run(tmp_path):
+    folder = built(tmp_path)
+    told = certificates.certify_picture(PAGE, "fig-latency")
+    assert told.source == f"run {told.run_id} (raw.jsonl {told.raw_sha256[:16]})"
+    named = f'data-page="{PAGE}" data-field="fig-latency" data-raw="{told.raw_sha256}"'
+    page = folder / "page.html"
+    page.write_text(f'<p>A plot. From <span class="db-source" {named}>{told.source}</span>.</p>')
+    assert audit.problems(folder) == ([], 1), "a source is no number"
+    for changed in (told.run_id, told.raw_sha256):
+        page.write_text(page.read_text().replace(changed, "x" + changed[1:]))
+        problems, _ = audit.problems(folder)
+        assert len(problems) == 1
+        assert re.search(rf"page\.html: .*fig-latency of .*: it was made of run {told.run_id}", problems[0])
+        page.write_text(page.read_text().replace("x" + changed[1:], changed))
 
 
 def test_a_changed_raw_value_is_found_and_the_number_named(tmp_path, checkout):

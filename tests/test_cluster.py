@@ -213,7 +213,7 @@ def measuring_on(cluster: Cluster, run: runs.Run, node: str) -> str | None:
 
 def worker_of(job: str) -> psutil.Process | None:
     """The measuring process of that job, by its control group."""
-    for listed in Path("/sys/fs/cgroup/memory").glob(f"slurm_*/uid_0/job_{job}/step_batch/cgroup.procs"):
+    for listed in Path("/sys/fs/cgroup/memory").glob(f"slurm_*/uid_0/job_{job}/step_batch/**/cgroup.procs"):
         for pid in map(int, listed.read_text().split()):
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
@@ -229,7 +229,8 @@ def kill_for_memory(job: str, worker: psutil.Process) -> None:
     (group,) = Path("/sys/fs/cgroup/memory").glob(f"slurm_*/uid_0/job_{job}/step_batch")
     code = (
         "import os, sys, time\nopen(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\nheld = []\n"
-        "while os.path.exists('/proc/' + sys.argv[2] + '/exe'):\n    held.append(b'x' * (8 << 20))\n    time.sleep(0.01)"
+        "while os.path.exists('/proc/' + sys.argv[2] + '/exe'):\n"
+        "    held.append(b'x' * (8 << 20))\n    time.sleep(0.01)"
     )
     subprocess.run([sys.executable, "-c", code, str(group), str(worker.pid)], timeout=60, check=True)
 

@@ -137,6 +137,34 @@ def runs_of_page(app: Sphinx, doctree: nodes.document) -> None:
     page.insert(next(others, len(page)), box)  # pages below this one come after it in print
 
 
+class Source(nodes.inline):
+    """What a figure or a table of a published page was made of."""
+
+
+def runs_of_captions(app: Sphinx, doctree: nodes.document) -> None:
+    """Captions of a published page end with its run and the beginning of its raw file's hash."""
+    page = f"{app.env.docname}.ipynb"
+    if certificates.book_root() / page not in publish.pages():
+        return
+    for caption in list(doctree.findall(lambda node: isinstance(node, nodes.caption | nodes.title))):
+        if isinstance(caption.parent, nodes.figure | nodes.table):
+            names = caption.parent["names"] or caption.parent["ids"]
+            told = certificates.certify_picture(page, names[0] if names else "")
+            end = "" if caption.astext().rstrip().endswith(".") else "."
+            caption += [nodes.Text(f"{end} From "), Source("", told.source, certificate=told), nodes.Text(".")]
+
+
+def source_in_html(writer: Any, node: Source) -> None:
+    """The source in a span that carries the whole hash."""
+    told = node["certificate"]
+    named = {"data-page": told.page, "data-field": told.field, "data-raw": told.raw_sha256}
+    writer.body.append(writer.starttag(node, "span", "", CLASS="db-source", title=str(told), **named))
+
+
+def plain(writer: Any, node: nodes.Node) -> None:
+    """Nothing beside the text."""
+
+
 class Sheet(SphinxDirective):
     """A table that is made of what is published: {headlines}, {runs-index}, {machines}, {schema}, {example-record}."""
 
@@ -222,10 +250,12 @@ def setup(app: Sphinx) -> dict[str, bool | int]:
     app.add_role("quoted", Quoted())
     app.add_role_to_domain("glue", "text", Taken(), override=True)
     app.add_node(Number, html=(number_in_html, end_span), latex=(number_in_tex, None))
+    app.add_node(Source, html=(source_in_html, end_span), latex=(plain, plain))
     app.add_directive("calibration", Calibration)
     for name in Sheet.made_by:
         app.add_directive(name, Sheet)
     app.connect("doctree-read", runs_of_page)
+    app.connect("doctree-read", runs_of_captions)
     app.connect("builder-inited", refuse_unbacked_pages)
     app.connect("builder-inited", add_static_files)
     app.connect("build-finished", remove_a_page_that_is_no_longer_there)

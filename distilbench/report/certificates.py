@@ -34,6 +34,11 @@ class Certificate:
     raw_sha256: str
     text: str
 
+    @property
+    def source(self) -> str:
+        """What a caption says."""
+        return f"run {self.run_id} (raw.jsonl {self.raw_sha256[:16]})"
+
     def __str__(self) -> str:
         return f"{self.field} of run {self.run_id}; raw.jsonl has SHA-256 {self.raw_sha256}"
 
@@ -63,8 +68,18 @@ def certify(page: str, field: str, form: str = "") -> Certificate:
     if field not in values:
         raise RunError(f"page {page} carries no number {field!r}")
     run = run_of(page)
-    raw = _sha256(run.raw, run.raw.stat().st_mtime_ns)
-    return Certificate(page, field, form, run.run_id, raw, written(values[field], form))
+    return Certificate(page, field, form, run.run_id, _raw_of(run), written(values[field], form))
+
+
+def certify_picture(page: str, label: str) -> Certificate:
+    """A figure or a table of a published page, with where it comes from.
+
+    Args:
+        page: as of `Certificate`.
+        label: of the figure or table, such as fig-distilbert-cpu-random-latency.
+    """
+    run = run_of(page)
+    return Certificate(page, label, "", run.run_id, _raw_of(run), "")
 
 
 def carried(page: str) -> dict[str, glue.Value]:
@@ -88,6 +103,10 @@ def written(value: glue.Value, form: str) -> str:
 @lru_cache(maxsize=64)
 def _carried(page: Path, changed: int) -> dict[str, glue.Value]:
     return glue.read(paths.read_json(page))
+
+
+def _raw_of(run: Run) -> str:
+    return _sha256(run.raw, run.raw.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
