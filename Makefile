@@ -61,7 +61,7 @@ analyse: $(RUN)  ## plots and findings of the newest finished run (RUN_IDS="a b"
 test: $(TEST)  ## set up, then lint and the tests that fit into minutes (as root also what `make test-slurm` needs)
 	@[ $$(id -u) -ne 0 ] || scripts/system_packages.sh slurm || echo "no cluster can be installed: its tests are skipped"
 	$(MAKE) --no-print-directory lint
-	python -m pytest -m "not slow and not gpu" --cov --cov-report=term
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" --cov --cov-report=term
 
 test-slurm: $(TEST)  ## the tests on a real SLURM cluster, which is installed (Debian, root) and started on this machine
 	scripts/system_packages.sh slurm

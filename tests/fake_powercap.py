@@ -15,11 +15,15 @@ class FakeRapl:
         power_W: by zone, such as {"0": 40.0, "0:0": 3.0}.
         names: by zone, such as {"0": "package-0", "0:0": "dram"}.
         range_uJ: where counters start again; small ones do so often.
+
+    Attributes:
+        largest_gap_s: the longest time between two writes: how old a reading may have been.
     """
 
     def __init__(self, root: Path, power_W: dict[str, float], names: dict[str, str], range_uJ: int = 10**12) -> None:
         self.root, self.power_W, self.range_uJ = root, power_W, range_uJ
         self.start, self.stopped = time.monotonic(), threading.Event()
+        self.written, self.largest_gap_s = self.start, 0.0
         for zone, name in names.items():
             folder = root / f"intel-rapl:{zone}"
             folder.mkdir(parents=True)
@@ -34,6 +38,8 @@ class FakeRapl:
             new = file.with_name("new")
             new.write_text(f"{int(spent * power * 1e6) % self.range_uJ}\n")
             new.replace(file)
+        now = time.monotonic()
+        self.written, self.largest_gap_s = now, max(self.largest_gap_s, now - self.written)
 
     def _count(self) -> None:
         while not self.stopped.wait(0.02):

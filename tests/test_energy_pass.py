@@ -258,15 +258,18 @@ def test_known_power_is_found_again_by_the_real_reader(tmp_path, monkeypatch):
     monkeypatch.setattr(energy_pass, "WARM_UP_S", 0.2)
     names = {"0": "package-0", "0:0": "dram"}
     loaded = SimpleNamespace(forward=lambda ids, mask: time.sleep(0.001))
-    with FakeRapl(root, {"0": 40.0, "0:0": 3.0}, names, range_uJ=40_000_000):
+    with FakeRapl(root, {"0": 40.0, "0:0": 3.0}, names, range_uJ=40_000_000) as fake:
         found = measure(protocol(windows=2, window_s=1.5, idle_s=0.5), loaded, tensors(), CPU, [Rapl()])
     assert found["counters"] == {"rapl": ["package-0", "package-0/dram"]}
+    stale_J = 43 * fake.largest_gap_s  # at either end of a window; more than a few milliseconds on a busy machine only
     for window in found["windows"]:
         assert window["seconds"] >= max(1.5, TICKS * found["tick_ms"] / 1e3)
-        assert window["joules"]["rapl"] == pytest.approx(43 * window["seconds"], rel=0.05)
+        spent_J = 43 * window["seconds"]
+        assert window["joules"]["rapl"] == pytest.approx(spent_J, abs=0.02 * spent_J + 2 * stale_J)
         assert window["samples"] % sum(BATCHES) == 0
     for idle in ("idle_before_W", "idle_after_W"):
-        assert found[idle]["rapl"] == pytest.approx(43, rel=0.15)
+        assert found[idle]["rapl"] == pytest.approx(43, abs=0.05 * 43 + 2 * stale_J / 0.5)
     Energy.model_validate(found)
     fields = energy_fields(found, "rapl")
-    assert abs(fields["energy_net_per_sample_J"]) < 0.15 * fields["energy_per_sample_J"], "it drew as much when idle"
+    idle_share = abs(fields["energy_net_per_sample_J"]) / fields["energy_per_sample_J"]
+    assert idle_share < 0.15 + 4 * fake.largest_gap_s / 0.5, "it drew as much when idle"
