@@ -217,16 +217,11 @@ def measure(
     results_root: ResultsRoot = "",
 ) -> None:
     """Measure one part of a run in parts."""
-    from distilbench import chain, runs, submission
+    from distilbench import chain, runs
+    from distilbench.bench import repetitions
 
     run = runs.find(reference, results_root)
-    resolved = chain.resolve_again(run)
-    if submission.is_done(run, resolved, part, retry_oom):  # without loading torch
-        print(f"part {part} of run {run.run_id} is done already")
-        return
-    from distilbench.bench import sweep
-
-    sweep.measure_part(run, resolved, part, retry_oom)
+    repetitions.measure_part(run, chain.resolve_again(run), part, retry_oom)
 
 
 @job_app.command()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import os
 from typing import Any
 
 import torch
 
-from distilbench import environment
 from distilbench.errors import DeviceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -74,17 +71,6 @@ def software() -> dict[str, Any]:
         "tf32_in_cudnn": torch.backends.cudnn.allow_tf32,
         "build": [line.strip(" -") for line in built if "Build settings" not in line],
     }
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use: its affinity, and no more than it was given.
-
-    That is what its cgroup's quota (a container's --cpus) and its SLURM task (--cpus-per-task) say; a cluster that does
-    not bind tasks to cores shows all of the node's to each.
-    """
-    cores, (quota, _, period) = len(os.sched_getaffinity(0)), (environment.cgroup()["cpu.max"] or "max").partition(" ")
-    cores = min(cores, int(os.environ.get("SLURM_CPUS_PER_TASK") or cores))
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
 
 
 def synchronize(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -168,6 +169,17 @@ def _proc_cpuinfo() -> dict[str, str]:
 def cgroup(root: Path = cgroups.ROOT) -> dict[str, str | None]:
     """CPU and memory limits of this process's control groups, the tightest of them."""
     return cgroups.limits(root)
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: its affinity, and no more than it was given.
+
+    That is what its cgroup's quota (a container's --cpus) and its SLURM task (--cpus-per-task) say; a cluster that does
+    not bind tasks to cores shows all of the node's to each.
+    """
+    cores, (quota, _, period) = len(os.sched_getaffinity(0)), (cgroup()["cpu.max"] or "max").partition(" ")
+    cores = min(cores, int(os.environ.get("SLURM_CPUS_PER_TASK") or cores))
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
 
 
 def container() -> str | None:

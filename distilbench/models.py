@@ -133,15 +133,6 @@ def load_model(
     return LoadedModel(module, _forward(module, where, autocast, compile), info)
 
 
-def arguments(params: DistilbertParams, vocab_size: int) -> dict[str, Any]:
-    """Arguments of `load_model` as a study's parameters say, but for the variant's."""
-    return {
-        "device": params.device, "source": params.model_source, "path": params.model_path, "name": params.model_name,
-        "revision": params.model_revision, "dtype": params.dtype, "size": params.model_size, "vocab_size": vocab_size,
-        "seed": params.seed,
-    }  # fmt: skip
-
-
 def _locate(source: str, path: str | Path, name: str, revision: str, size: str) -> tuple[Path | None, str, str | None]:
     """The checkpoint's folder, what to call it, and its commit."""
     if source == "random":

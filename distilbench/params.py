@@ -202,6 +202,18 @@ class DistilbertParams(StudyParams):
                 )
         return self
 
+    def model_arguments(self, vocab_size: int) -> dict[str, Any]:
+        """Arguments of `models.load_model`, but for the variant's.
+
+        Args:
+            vocab_size: of the tokenizer; random weights get an embedding table of that size.
+        """
+        return {
+            "device": self.device, "source": self.model_source, "path": self.model_path, "name": self.model_name,
+            "revision": self.model_revision, "dtype": self.dtype, "size": self.model_size, "vocab_size": vocab_size,
+            "seed": self.seed,
+        }  # fmt: skip
+
 
 STUDIES: dict[str, type[StudyParams]] = {"distilbert": DistilbertParams}
 

@@ -107,18 +107,6 @@ def dry(
     return slurm.script_of(slurm.chain(run, numbers, _with_book(options), ingest, retry_oom))
 
 
-def is_done(run: Run, resolved: Resolved, part: int, retry_oom: bool = False) -> bool:
-    """Whether a part lacks nothing.
-
-    Raises:
-        RunError: the run has no such part.
-    """
-    shares = parts.of(run, resolved)
-    if not 0 <= part < len(shares):
-        raise RunError(f"run {run.run_id} has parts 0 to {len(shares) - 1}, and no part {part}")
-    return not parts.lacking(shares[part], parts.repetitions(run, part), retry_oom)
-
-
 def cells(run: Run) -> list[dict[str, Any]]:
     """Per cell of a run its state, and how many of its repetitions are done, in the run or in its parts."""
     resolved, states = chain.resolve_again(run), run.status["cells"]

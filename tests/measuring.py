@@ -20,9 +20,7 @@ import yaml
 from distilbench import params, paths, runs
 from distilbench.batches import save_inputs
 from distilbench.bench import design
-from distilbench.bench.sweep import PROTOCOL, Prepared, cores
-from distilbench.bench.worker import Job
-from distilbench.models import arguments
+from distilbench.bench.repetitions import PROTOCOL, Job, Prepared, cores
 from distilbench.records import MEASURED
 
 STAND_IN = (sys.executable, str(Path(__file__).parent / "standin_worker.py"))
@@ -69,7 +67,7 @@ def job(folder: Path, where: str = "timing", variant: str = "sdpa", **changed: A
         run=str(folder),
         inputs=str(made_up_inputs(folder / "work" / "inputs.npz")),
         identity=cell.model_dump() | {"study": "distilbert", "pass": where, "repetition": 0, "attempt": 1},
-        model=arguments(resolved.params, VOCABULARY),
+        model=resolved.params.model_arguments(VOCABULARY),
         protocol={name: getattr(resolved.params, name) for name in PROTOCOL} | cores(resolved.params),
         label_names=LABELS,
     )

@@ -13,9 +13,8 @@ import pytest
 from measuring import made_up_inputs, small_design
 
 from distilbench import neighbours
-from distilbench.bench import design, sweep
-from distilbench.bench.sweep import KEPT_HEAP, Prepared
-from distilbench.models import arguments
+from distilbench.bench import design, repetitions
+from distilbench.bench.repetitions import KEPT_HEAP, Prepared
 from distilbench.stats import t_interval
 
 LENGTH, BATCH, PAIRS, VOCABULARY = 128, 8, 16, 200
@@ -45,7 +44,7 @@ def test_isolated_and_plain_agree(tmp_path):
     inputs = made_up_inputs(run.folder / "work" / "inputs.npz", sentences=64)
     prepared = Prepared(inputs, {"name": "made up", "rows": 64}, {"name": "random"}, ["a", "b"], VOCABULARY)
     work = {"batch": BATCH, "policy": f"fixed-{LENGTH}", "samples": 64, "seed": resolved.params.seed}
-    work |= {"inputs": str(inputs), "model": arguments(resolved.params, VOCABULARY)}
+    work |= {"inputs": str(inputs), "model": resolved.params.model_arguments(VOCABULARY)}
     job_file, attempts = tmp_path / "plain.json", []
     job_file.write_text(json.dumps(work))
     for attempt in range(3):
@@ -57,8 +56,8 @@ def test_isolated_and_plain_agree(tmp_path):
                 if kind == "B":
                     by_hand.append(plain_ms(job_file))
                     continue
-                job = sweep._job(run, resolved, prepared, cell, "timing", number, attempt + 1)
-                isolated.append(sweep._run_worker(run, job, 600).latency_ms)
+                job = repetitions._job(run, resolved, prepared, cell, "timing", number, attempt + 1)
+                isolated.append(repetitions._run_worker(run, job, 600).latency_ms)
                 number += 1
             ratios.append(np.log(np.mean(isolated) / np.mean(by_hand)))
             print(f"isolated {isolated} ms, plain {by_hand} ms")

@@ -141,7 +141,7 @@ def test_the_whole_chain(cluster, site, tmp_path, monkeypatch):
     distilbench("job", "gather", run.run_id)
     assert run.raw.read_bytes() == before, "gathered twice, there once"
     said = distilbench("job", "measure", run.run_id, "--part", "0")
-    assert "is done already" in said
+    assert "repetitions are done" in said
     assert run.raw.read_bytes() == before
     assert "COMPLETED" in distilbench("status", run.run_id)
     assert "nothing is missing" in distilbench("submit", "distilbert", "--resume", run.run_id, code=1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
@@ -60,20 +58,6 @@ def test_only_cuda_is_waited_for(monkeypatch):
     assert waited == []
     device.synchronize(torch.device("cuda:1"))
     assert waited == [torch.device("cuda:1")]
-
-
-def test_cores_are_those_that_this_process_may_use(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7})
-    assert device.usable_cores() == 3
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"), [("max 100000", None), ("150000 100000", 2), ("50000 100000", 1), (None, None)]
-)
-def test_a_containers_quota_bounds_the_usable_cores(monkeypatch, quota, cores):
-    monkeypatch.setattr(device.environment, "cgroup", lambda: {"cpu.max": quota})
-    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _pid: set(range(64)))
-    assert device.usable_cores() == (cores or 64)
 
 
 def test_the_device_is_made_current_before_anything_is_measured_on_it(monkeypatch):

@@ -337,3 +337,17 @@ def test_a_container_may_say_its_name_or_leave_a_sign(monkeypatch):
     assert environment.container() == "apptainer"
     monkeypatch.setattr(Path, "exists", lambda self: False)
     assert environment.container() is None
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7})
+    assert environment.usable_cores() == 3
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", None), ("150000 100000", 2), ("50000 100000", 1), (None, None)]
+)
+def test_a_containers_quota_bounds_the_usable_cores(monkeypatch, quota, cores):
+    monkeypatch.setattr(environment, "cgroup", lambda: {"cpu.max": quota})
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _pid: set(range(64)))
+    assert environment.usable_cores() == (cores or 64)

@@ -14,7 +14,7 @@ from transformers import DistilBertForSequenceClassification, DistilBertTokenize
 
 from distilbench import embedded, hub, models, params, paths
 from distilbench.errors import DeviceError, DistilbenchError, ModelError
-from distilbench.models import HUB_MODEL, arguments, load_model, load_tokenizer, match_labels
+from distilbench.models import HUB_MODEL, load_model, load_tokenizer, match_labels
 
 TINY = {"source": "random", "size": "tiny", "vocab_size": 200}
 TOKENIZER = paths.repo_root() / "tests" / "data" / "tiny_tokenizer"
@@ -129,7 +129,7 @@ def test_a_device_that_is_not_there_is_refused_and_those_that_are_there_are_list
 
 def test_the_arguments_come_from_the_parameters():
     given = {"profile": "ci", "device": "cuda:1", "dtype": "bfloat16", "seed": 3}
-    got = arguments(params.resolve("distilbert", given).params, vocab_size=191)
+    got = params.resolve("distilbert", given).params.model_arguments(vocab_size=191)
     assert got == {
         "device": "cuda:1", "source": "random", "path": "", "name": HUB_MODEL, "revision": "714eb0f",
         "dtype": "bfloat16", "size": "tiny", "vocab_size": 191, "seed": 3,

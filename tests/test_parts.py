@@ -10,7 +10,7 @@ import pytest
 from measuring import STAND_IN, finished_once, prepared_by_hand, small_design
 
 from distilbench import environment, params, paths, runs, verify
-from distilbench.bench import design, parts, sweep
+from distilbench.bench import design, parts, repetitions, sweep
 from distilbench.errors import ParameterError, RunError, Stopped
 from distilbench.records import Repetition
 
@@ -26,7 +26,7 @@ def resolved(tmp_path: Path) -> params.Resolved:
 @pytest.fixture
 def run(resolved, monkeypatch, this_machine) -> runs.Run:
     """A run split by rounds, prepared; repetitions are stand-ins."""
-    monkeypatch.setattr(sweep, "WORKER", STAND_IN)
+    monkeypatch.setattr(repetitions, "WORKER", STAND_IN)
     made = runs.create(resolved, design.cells_of(resolved.params))
     parts.divide(made, resolved, "rounds")
     prepared_by_hand(made).save(made)
@@ -85,7 +85,7 @@ def test_more_tasks_than_units_are_refused(resolved, tasks):
 
 def test_parts_gathered_are_a_run(run, resolved):
     for number in (2, 0, 1):
-        sweep.measure_part(run, resolved, number)
+        repetitions.measure_part(run, resolved, number)
     derived = gathered(run, resolved)
     assert finished_once(run, resolved)
     assert verify.problems(run.folder) == []
@@ -99,7 +99,7 @@ def test_parts_gathered_are_a_run(run, resolved):
 
 
 def test_gathering_twice_changes_nothing(run, resolved):
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     assert parts.gather(run) == 3
     before = run.raw.read_bytes(), (run.folder / "predictions.parquet").read_bytes()
     assert parts.gather(run) == 0
@@ -107,41 +107,41 @@ def test_gathering_twice_changes_nothing(run, resolved):
 
 
 def test_what_is_missing_is_said_and_measured_alone(run, resolved):
-    sweep.measure_part(run, resolved, 1)
+    repetitions.measure_part(run, resolved, 1)
     gathered(run, resolved)
     assert run.status["state"] == "failed"
     assert parts.unfinished(run, resolved) == [0, 2]
     with pytest.raises(RunError, match=f"distilbench submit distilbert --resume {run.run_id}"):
         run.require_ok()
     for number in parts.unfinished(run, resolved):
-        sweep.measure_part(run, resolved, number)
+        repetitions.measure_part(run, resolved, number)
     gathered(run, resolved)
     assert finished_once(run, resolved)
 
 
 def test_a_part_that_is_done_is_left_alone(run, resolved, capsys):
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     assert len(parts.attempts(run, 0)) == 1
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     assert len(parts.attempts(run, 0)) == 1
     assert "all of its 3 repetitions are done" in capsys.readouterr().out
 
 
 def test_there_is_no_such_part(run, resolved):
     with pytest.raises(RunError, match="parts 0 to 2, and no part 3"):
-        sweep.measure_part(run, resolved, 3)
+        repetitions.measure_part(run, resolved, 3)
 
 
 def test_a_failed_repetition_fails_its_part_only(run, resolved, monkeypatch):
     monkeypatch.setenv("STAND_IN_ENDS", f"{CELL}2-timing-0=crash")
     with pytest.raises(RunError, match="1 of 3 repetitions failed; the first: ValueError: a crash was asked for"):
-        sweep.measure_part(run, resolved, 0)
+        repetitions.measure_part(run, resolved, 0)
     (attempt,) = parts.attempts(run, 0)
     assert parts.about(attempt)["state"] == "failed"
     assert parts.unfinished(run, resolved) == [0, 1, 2]
     monkeypatch.setenv("STAND_IN_ENDS", "")
     for number in range(3):
-        sweep.measure_part(run, resolved, number)
+        repetitions.measure_part(run, resolved, number)
     gathered(run, resolved)
     assert finished_once(run, resolved)
     assert sorted(record.attempt for record in run.measured()) == [1] * 8 + [2]
@@ -150,11 +150,11 @@ def test_a_failed_repetition_fails_its_part_only(run, resolved, monkeypatch):
 
 def test_a_torn_line_is_no_repetition(run, resolved):
     """A power loss in the middle of a commit; the next start measures it, under another folder."""
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     (attempt,) = parts.attempts(run, 0)
     attempt.raw.write_bytes(attempt.raw.read_bytes()[:-40])
     assert parts.unfinished(run, resolved) == [0, 1, 2]
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     assert len(parts.attempts(run, 0)) == 2
     assert sorted(committed(run, 0)) == sorted(
         (cell.cell, where, number) for cell, where, number in parts.of(run, resolved)[0]
@@ -163,11 +163,11 @@ def test_a_torn_line_is_no_repetition(run, resolved):
 
 def test_of_two_attempts_that_both_finished_the_first_counts(run, resolved):
     """A node was believed lost, and lived on."""
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     (attempt,) = parts.attempts(run, 0)
     hidden = attempt.folder.with_name("hidden")
     attempt.folder.rename(run.folder / "hidden")
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     (second,) = parts.attempts(run, 0)
     (run.folder / "hidden").rename(hidden.with_name(attempt.folder.name))
     assert [a.folder for a in parts.attempts(run, 0)] == [attempt.folder, second.folder]
@@ -178,7 +178,7 @@ def test_of_two_attempts_that_both_finished_the_first_counts(run, resolved):
 
 
 def test_an_altered_file_is_not_gathered(run, resolved):
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     (attempt,) = parts.attempts(run, 0)
     file = next((attempt.folder / "iterations").iterdir())
     file.write_bytes(file.read_bytes() + b"x")
@@ -190,7 +190,7 @@ def test_files_are_copied_where_no_link_can_be_made(run, resolved, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError("Invalid cross-device link")
 
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     assert parts.gather(run) == 3
     assert {file.stat().st_nlink for file in (run.folder / "iterations").iterdir()} == {1}
@@ -202,14 +202,14 @@ def test_files_are_copied_where_no_link_can_be_made(run, resolved, monkeypatch):
 def test_what_lacked_memory_is_tried_again_only_when_asked(run, resolved, monkeypatch):
     monkeypatch.setenv("STAND_IN_ENDS", f"{CELL}4-timing-0=oom")
     for number in range(3):
-        sweep.measure_part(run, resolved, number)
+        repetitions.measure_part(run, resolved, number)
     gathered(run, resolved)
     assert run.status["cells"][f"{CELL}4"] == "oom"
     assert parts.unfinished(run, resolved) == []
     assert parts.unfinished(run, resolved, retry_oom=True) == [0]
     prepared_by_hand(run).save(run)  # the scratch files of a finished run are gone
     monkeypatch.setenv("STAND_IN_ENDS", "")
-    sweep.measure_part(run, resolved, 0, retry_oom=True)
+    repetitions.measure_part(run, resolved, 0, retry_oom=True)
     gathered(run, resolved)
     assert set(run.status["cells"].values()) == {"ok"}
     assert verify.problems(run.folder) == []
@@ -232,21 +232,21 @@ def test_a_cell_without_memory_lacks_nothing_else(run, resolved):
 
 
 def test_a_node_of_another_kind_is_refused(run, resolved, this_machine):
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     this_machine["cpu"]["model"] = "Some other CPU"
     with pytest.raises(RunError, match=r"is of another kind than .*cpu: .* there, 'Some other CPU' here.*--constraint"):
-        sweep.measure_part(run, resolved, 1)
+        repetitions.measure_part(run, resolved, 1)
     (attempt,) = parts.attempts(run, 1)
     assert parts.about(attempt)["state"] == "failed"
     assert parts.ends(run, resolved)[f"{CELL}1"] == "failed"
 
 
 def test_another_node_of_the_same_kind_may_measure(run, resolved, this_machine, monkeypatch):
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     this_machine["host"]["name"] = "n2"
     monkeypatch.setenv("SLURMD_NODENAME", "n2")
     for number in (1, 2):
-        sweep.measure_part(run, resolved, number)
+        repetitions.measure_part(run, resolved, number)
     derived = gathered(run, resolved)
     assert derived["nodes"]["repetitions"] == {environment.node(): 3} | {
         record.node: 3 for record in run.measured() if record.repetition == 0 and record.pass_ == "timing"
@@ -257,7 +257,7 @@ def test_another_node_of_the_same_kind_may_measure(run, resolved, this_machine, 
 def test_the_machine_that_submits_is_not_the_one_that_measures(run, resolved, this_machine):
     this_machine["cpu"]["model"] = "A compute node's CPU"
     design.start(params.Resolved(resolved.params.model_copy(update={"run_id": run.run_id}), resolved.origins))
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     parts.gather(run)
     assert paths.read_json(run.folder / "env.json")["cpu"]["model"] == "A compute node's CPU"
 
@@ -274,22 +274,22 @@ def stop_file(tmp_path, monkeypatch) -> Path:
 def test_asked_to_stop_it_finishes_the_repetition(run, resolved, stop_file):
     stop_file.touch()
     with pytest.raises(Stopped, match="asked to stop with 2 repetitions left"):
-        sweep.measure_part(run, resolved, 0)
+        repetitions.measure_part(run, resolved, 0)
     (attempt,) = parts.attempts(run, 0)
     assert parts.about(attempt)["state"] == "preempted"
     assert len(committed(run, 0)) == 1
     stop_file.unlink()
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     assert len(committed(run, 0)) == 3
 
 
 def test_asked_to_stop_with_nothing_left_it_is_done(run, resolved, stop_file):
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     attempt = parts.attempts(run, 0)[0]
     lines = attempt.raw.read_text().splitlines(keepends=True)
     attempt.raw.write_text("".join(lines[:-1]))
     stop_file.touch()
-    sweep.measure_part(run, resolved, 0)
+    repetitions.measure_part(run, resolved, 0)
     assert parts.lacking(parts.of(run, resolved)[0], parts.repetitions(run, 0)) == set()
 
 
@@ -297,11 +297,11 @@ def test_a_limit_too_short_for_one_repetition_is_no_reason_to_start_again(run, r
     monkeypatch.setenv("STAND_IN_ENDS", "silence")
     stop_file.touch()
     with pytest.raises(RunError, match=r"no repetition was finished before the time was over, 2 are left: .*--time"):
-        sweep.measure_part(run, resolved, 0)
+        repetitions.measure_part(run, resolved, 0)
 
 
 def test_an_ordinary_run_stops_as_well(resolved, monkeypatch, this_machine, stop_file):
-    monkeypatch.setattr(sweep, "WORKER", STAND_IN)
+    monkeypatch.setattr(repetitions, "WORKER", STAND_IN)
     ordinary = design.start(resolved)
     stop_file.touch()
     with pytest.raises(Stopped):
@@ -317,9 +317,9 @@ def test_a_told_end_is_on_record_and_a_kill_is_not(run, resolved, monkeypatch):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "_measure", interrupt)
+    monkeypatch.setattr(repetitions, "measure_steps", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        sweep.measure_part(run, resolved, 0)
+        repetitions.measure_part(run, resolved, 0)
     (attempt,) = parts.attempts(run, 0)
     assert parts.about(attempt)["state"] == "cancelled"
     parts.end(attempt, "running", "")  # as a kill leaves it
@@ -332,16 +332,16 @@ def test_a_told_end_is_on_record_and_a_kill_is_not(run, resolved, monkeypatch):
 def test_without_preparation_there_is_nothing_to_measure(run, resolved):
     shutil.rmtree(run.folder / "work")
     with pytest.raises(RunError, match=r"prepared\.json is missing"):
-        sweep.measure_part(run, resolved, 0)
+        repetitions.measure_part(run, resolved, 0)
     assert parts.attempts(run, 0) == []
 
 
 def test_ceilings_are_those_of_the_first_part(run, resolved, monkeypatch):
     monkeypatch.setattr(
-        sweep, "_measure_ceilings", lambda at, _: paths.write_json(at.folder / "ceilings.json", {"a": 1})
+        repetitions, "measure_ceilings", lambda at, _: paths.write_json(at.folder / "ceilings.json", {"a": 1})
     )
     for number in range(2):
-        sweep.measure_part(run, resolved, number)
+        repetitions.measure_part(run, resolved, number)
     assert len(list((run.folder / "parts").glob("*/*/ceilings.json"))) == 1
     parts.gather(run)
     assert paths.read_json(run.folder / "ceilings.json") == {"a": 1}

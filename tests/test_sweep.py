@@ -35,7 +35,7 @@ from measuring import (
 
 from distilbench import params, paths, records, runs, verify
 from distilbench.batches import load_inputs, sample_order
-from distilbench.bench import design, sweep
+from distilbench.bench import design, repetitions, sweep
 from distilbench.errors import ModelError, RunError, StorageError
 from distilbench.models import load_model
 
@@ -47,7 +47,7 @@ CELL = "sdpa-float32-fixed-16-b002"
 @pytest.fixture
 def stand_in(monkeypatch, this_machine):
     """Repetitions take a third of a second and no torch; the environment is captured once."""
-    monkeypatch.setattr(sweep, "WORKER", STAND_IN)
+    monkeypatch.setattr(repetitions, "WORKER", STAND_IN)
 
 
 def start(results: Path, **given) -> tuple[runs.Run, params.Resolved]:
@@ -175,7 +175,7 @@ def test_the_parent_sleeps_and_the_neighbours_are_recorded(real):
 def test_a_finished_run_is_not_measured_again(real, monkeypatch):
     run, resolved, derived = real
     before = run.raw.read_bytes()
-    monkeypatch.setattr(sweep, "_spawn", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(repetitions, "_spawn", lambda *_: pytest.fail("measured again"))
     assert measure(run, resolved) == derived
     assert run.raw.read_bytes() == before
     healthy(run, resolved)
@@ -184,7 +184,7 @@ def test_a_finished_run_is_not_measured_again(real, monkeypatch):
 @pytest.mark.parametrize(("heap", "trim"), [("system", "None"), ("keep", str(2**40))])
 def test_a_worker_keeps_its_heap_where_that_is_asked(heap, trim):
     code = "import os, sys; print(os.environ.get('MALLOC_TRIM_THRESHOLD_'), file=sys.stderr)"
-    assert sweep._spawn((sys.executable, "-c", code), 60, 1, heap) == (0, f"{trim}\n")
+    assert repetitions._spawn((sys.executable, "-c", code), 60, 1, heap) == (0, f"{trim}\n")
 
 
 # ------------------------------------------------------------------ preparing
@@ -270,8 +270,8 @@ from pathlib import Path
 group, results = map(Path, sys.argv[1:])
 (group / "cgroup.procs").write_text(str(os.getpid()))
 from measuring import STAND_IN, prepared_by_hand, small_design
-from distilbench.bench import design, sweep
-sweep.WORKER = STAND_IN
+from distilbench.bench import design, repetitions, sweep
+repetitions.WORKER = STAND_IN
 resolved = small_design(results, passes=["timing"], repetitions=2)
 run = design.start(resolved)
 sweep.sweep(run, resolved, prepared_by_hand(run))
@@ -626,4 +626,4 @@ def test_a_disk_that_fills_up_damages_nothing(stand_in, small_results, monkeypat
 
 def test_the_worker_is_given_as_a_command_that_python_runs():
     """The seam that the tests above use is the real one."""
-    assert (sys.executable, "-m", "distilbench.bench") == sweep.WORKER
+    assert (sys.executable, "-m", "distilbench.bench") == repetitions.WORKER

@@ -23,10 +23,10 @@ from transformers import DistilBertTokenizerFast
 from distilbench import derive, paths, records
 from distilbench.batches import batches_sha256, load_inputs, make_batches, save_inputs
 from distilbench.bench import __main__ as entry
-from distilbench.bench import variants, worker
+from distilbench.bench import repetitions, variants, worker
 from distilbench.collectors import latency
 from distilbench.data import tokenise
-from distilbench.device import usable_cores
+from distilbench.environment import usable_cores
 from distilbench.errors import DeviceError, ModelError, StorageError
 from distilbench.records import Repetition
 
@@ -34,12 +34,12 @@ CYCLE = 8  # batches: 16 sentences, 2 at a time
 WARM = 2 * CYCLE  # iterations before the timed ones
 
 
-def measured(work: worker.Job) -> dict:
+def measured(work: repetitions.Job) -> dict:
     """The fields of a record, measured in this process."""
     return worker.measure(work)
 
 
-def as_record(work: worker.Job, fields: dict) -> Repetition:
+def as_record(work: repetitions.Job, fields: dict) -> Repetition:
     return Repetition(**work.identity, **{"status": "ok"} | fields, started="now", seconds=1.0)
 
 
@@ -122,7 +122,7 @@ def test_two_variants_see_the_same_inputs_and_weights(real):
 
 def test_predictions_are_left_for_the_parent(real):
     result = real["timing"]
-    file = worker.predictions_file(Path(result.job.run), result.record.cell)
+    file = repetitions.predictions_file(Path(result.job.run), result.record.cell)
     rows = records.read_parquet(file)
     _, samples, labels = load_inputs(Path(result.job.inputs))
     known = dict(zip(samples, labels, strict=True))
@@ -262,7 +262,7 @@ def test_a_given_power_is_called_modelled(tmp_path, monkeypatch):
 def test_a_sentence_that_stands_twice_in_the_cycle_counts_once(tmp_path):
     work = job(tmp_path, samples_per_cycle=60)  # of 40 sentences
     measured(work)
-    rows = records.read_parquet(worker.predictions_file(tmp_path, work.identity["cell"]))
+    rows = records.read_parquet(repetitions.predictions_file(tmp_path, work.identity["cell"]))
     assert len(rows) == len({row["sample"] for row in rows}) == 40
 
 
@@ -312,7 +312,7 @@ def test_accuracy_matches_labels_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(variants, "load_model", load)
     work = job(tmp_path)
     fields = measured(work)
-    rows = records.read_parquet(worker.predictions_file(tmp_path, work.identity["cell"]))
+    rows = records.read_parquet(repetitions.predictions_file(tmp_path, work.identity["cell"]))
     assert {row["predicted"] for row in rows} == {LABELS.index("positive")}
     assert fields["accuracy"] == sum(row["label"] for row in rows) / 16
     assert fields["accuracy_reason"] is None
@@ -448,4 +448,4 @@ def test_a_worker_whose_parent_went_before_it_could_ask_ends(monkeypatch):
 def test_a_job_survives_its_file(tmp_path):
     work = job(tmp_path)
     work.save(tmp_path / "job.json")
-    assert worker.Job(**json.loads((tmp_path / "job.json").read_text())) == work
+    assert repetitions.Job(**json.loads((tmp_path / "job.json").read_text())) == work

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 from distilbench import paths
 from distilbench.batches import batches_sha256, load_inputs, make_batches, padding_share
 from distilbench.bench import energy_pass
+from distilbench.bench.repetitions import Job, predictions_file
 from distilbench.bench.roofline import cycle_cost
 from distilbench.bench.timing import Timing
 from distilbench.bench.variants import VARIANTS, watch
@@ -41,35 +42,6 @@ OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate", "CUBLAS
 
 class Unavailable(DistilbenchError):
     """What was asked for cannot be measured here."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the parent asks for; all paths absolute.
-
-    Attributes:
-        run: the run folder.
-        inputs: .npz with token ids, sample ids and labels.
-        identity: the fields of the record that say which repetition this is.
-        model: arguments of `load_model`.
-        protocol: of the design: bounds of warm-up, timing and energy windows, seed, threads; and affinity: the cores.
-        label_names: of the data set.
-        texts: .json with the sentences, in the order of the inputs; "": no requests are timed.
-        tokenizer: its folder.
-    """
-
-    run: str
-    inputs: str
-    identity: dict[str, Any]
-    model: dict[str, Any]
-    protocol: dict[str, Any]
-    label_names: list[str]
-    texts: str = ""
-    tokenizer: str = ""
-
-    def save(self, file: Path) -> None:
-        """Writes the job for the worker."""
-        paths.write_json(file, asdict(self))
 
 
 def main(job_file: Path) -> int:
@@ -276,8 +248,3 @@ def _classification(job: Job, loaded: LoadedModel, work: Workload, logits: torch
     ]
     write_parquet(predictions_file(Path(job.run), job.identity["cell"]), rows, PREDICTIONS)
     return classification_fields(rows, random_weights)
-
-
-def predictions_file(run: Path, cell: str) -> Path:
-    """Where a worker leaves a cell's predictions until the parent commits them."""
-    return run / "work" / f"{cell}.predictions.parquet"
