@@ -112,11 +112,11 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0, what: str =
 
 
 class Cluster:
-    """Nodes n1, n2, ...; `env` is what clients need."""
+    """Nodes whose `names` end in n1, n2, ...; `env` is what clients need."""
 
     def __init__(self, root: Path, nodes: int = 2, cpus: int = 2, memory_MiB: int = 3000) -> None:
-        self.root, self.names = root, [f"n{i + 1}" for i in range(nodes)]
-        self.tag = f"db{secrets.token_hex(2)}"  # of network devices: short, and several clusters may be up
+        self.tag = f"db{secrets.token_hex(2)}"  # of nodes and network devices: several clusters may be up
+        self.root, self.names = root, [f"{self.tag}n{i + 1}" for i in range(nodes)]
         self.address = f"10.214.{secrets.randbelow(250) + 1}"
         ctl, dbd, self.sql, port = _free_ports(4)
         two = not (CONTROLLERS / "memory/cgroup.procs").exists()
