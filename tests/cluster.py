@@ -145,7 +145,7 @@ class Cluster:
         (root / "slurmdbd.conf").chmod(0o600)
         (root / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainSwapSpace=no\n")
         os.mknod(root / "gpu0", 0o666 | 0o020000, os.makedev(1, 3))  # a device file like /dev/null stands for a GPU
-        (root / "gres.conf").write_text(f"AutoDetect=off\nNodeName=n[1-{nodes}] Name=gpu File={root}/gpu0\n")
+        (root / "gres.conf").write_text(f"AutoDetect=off\nNodeName={self.tag}n[1-{nodes}] Name=gpu File={root}/gpu0\n")
         (root / "init.sh").write_text(INIT.format(root=root))
         hosts = [f"{self.address}.{i + 1} {name}" for i, name in enumerate(self.names)]
         (root / "hosts").write_text("\n".join(["127.0.0.1 localhost", f"{self.address}.254 {host}", *hosts]) + "\n")
