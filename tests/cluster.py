@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 NEEDED = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "sacct", "ip", "unshare", "rsync")
 SBIN = "/usr/sbin:/sbin"
 CONTROLLERS = Path("/sys/fs/cgroup")
@@ -212,8 +214,11 @@ class Cluster:
     def power_off(self, name: str) -> None:
         """Power loss: the node, its slurmd and all that runs on it are gone at once."""
         if process := self._running.pop(name, None):
+            on_it = psutil.Process(process.pid).children(recursive=True)
             process.kill()
             process.wait(10)
+            _, alive = psutil.wait_procs(on_it, 10)  # else slurmctld could still tell them that their node is lost
+            assert not alive, f"{name} is off, but {alive} still run"
 
     def power_on(self, name: str) -> None:
         """Boots a node and waits until it can take jobs."""
