@@ -36,7 +36,8 @@ STATES = {
     "BOOT_FAIL": ("failed", "the node did not boot"),
 }
 UNTOLD = ("running", "cancelled")  # of an attempt: killed without a word, or told to end (SIGTERM) but not why
-TERMINATED = ("preempted", "timeout")  # what else than a cancelled job that can mean
+#: What else than a cancelled job SIGTERM can mean; also a node that was believed lost and lives on is told to end.
+TERMINATED = [STATES[name] for name in ("PREEMPTED", "REQUEUED", "TIMEOUT", "DEADLINE", "NODE_FAIL")]
 ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "STOPPED", "SIGNALING", "STAGE_OUT")
 FIELDS = (
     "JobID", "JobName", "Partition", "State", "ExitCode", "Start", "End", "ElapsedRaw", "NodeList", "AllocCPUS",
@@ -318,7 +319,7 @@ def settle(run: Run) -> list[str]:
         told = parts.about(attempt)
         if told["state"] not in UNTOLD or not told["slurm"]["job_id"]:
             continue
-        if (ended := _end_of(told)) and (told["state"] == "running" or ended[0] in TERMINATED):
+        if (ended := _end_of(told)) and (told["state"] == "running" or ended in TERMINATED):
             parts.end(attempt, *ended)
             said.append(f"part {told['part']} on {told['node']}: {ended[0]}: {ended[1]}")
     return said

@@ -361,6 +361,7 @@ def test_how_a_silent_attempt_ended(run, silent, programs, now, accounts, state)
     [
         ("34|PREEMPTED|2026-11-25T12:00:01|2026-11-25T12:00:31\n", "preempted"),
         ("34|TIMEOUT|2026-11-25T12:00:01|2026-11-25T12:10:01\n", "timeout"),
+        ("34|NODE_FAIL|2026-11-25T12:00:01|2026-11-25T12:10:01\n", "failed"),  # believed lost, and lived on
         ("34|CANCELLED by 0|2026-11-25T12:00:01|2026-11-25T12:10:01\n", "cancelled"),
         ("34|FAILED|2026-11-25T12:00:01|2026-11-25T12:10:01\n", "cancelled"),
     ],
