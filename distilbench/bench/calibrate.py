@@ -340,7 +340,7 @@ def caption(folder: Path) -> str:
     config, env = paths.read_json(folder / "config.json"), paths.read_json(folder / "env.json")
     cores = len(env["cpu"]["affinity"])
     return (
-        f"A {config['depth']} calibration on {env['cpu']['model']}, {cores} cores, {config['created'][:10]}; "
+        f"A {config['depth']} calibration on {env['cpu']['model']}, {cores} core{'s' if cores > 1 else ''}, {config['created'][:10]}; "
         f"pool of {config['rounds']} rounds"
     )
 
