@@ -100,6 +100,7 @@ def machines() -> str:
 def _machine(env: dict[str, Any]) -> dict[str, str]:
     cpu, tuning, torch = env["cpu"], env.get("tuning", {}), env.get("torch", {})
     quota, memory = (env["cgroup"].get(name) or "max" for name in ("cpu.max", "memory.max"))
+    libraries = [name for name, key in (("MKL", "mkl"), ("oneDNN", "onednn")) if torch.get(key)]
     told = {
         "CPU": f"{cpu['model']} ({cpu['architecture']})",
         "Cores": f"{len(cpu['affinity'])} usable, {cpu['physical_cores']} physical, {cpu['logical_cores']} logical",
@@ -113,7 +114,7 @@ def _machine(env: dict[str, Any]) -> dict[str, str]:
         "System": env["host"]["os"],
         "Software": f"Python {env['python']['version']}, torch {env['packages']['torch']}, "
         f"transformers {env['packages']['transformers']}",
-        "Arithmetic": f"{torch.get('cpu_capability', '?')}, MKL {torch.get('mkl')}, oneDNN {torch.get('onednn')}",
+        "Arithmetic": ", ".join([torch.get("cpu_capability", "?"), *libraries]),
     }
     return {name: escaped(value) for name, value in told.items()}
 
