@@ -338,9 +338,9 @@ def all_published() -> list[Path]:
 def caption(folder: Path) -> str:
     """What a table of a calibration is of."""
     config, env = paths.read_json(folder / "config.json"), paths.read_json(folder / "env.json")
-    cores = len(env["cpu"]["affinity"])
+    cores = f"{(count := len(env['cpu']['affinity']))} core{'s' if count > 1 else ''}"
     return (
-        f"A {config['depth']} calibration on {env['cpu']['model']}, {cores} core{'s' if cores > 1 else ''}, {config['created'][:10]}; "
+        f"A {config['depth']} calibration on {env['cpu']['model']}, {cores}, {config['created'][:10]}; "
         f"pool of {config['rounds']} rounds"
     )
 
