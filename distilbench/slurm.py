@@ -124,7 +124,7 @@ def chain(run: Run, numbers: list[int], options: Options, ingest: bool, retry_oo
 
     Args:
         run: the run; its folder is fixed before any job starts, so that a requeued one goes on in it.
-        numbers: the parts to measure.
+        numbers: the parts to measure; none: what was measured is gathered.
         options: what the user asks for.
         ingest: whether text and model must be prepared first.
         retry_oom: measure again what ended for want of memory.
@@ -143,8 +143,8 @@ def chain(run: Run, numbers: list[int], options: Options, ingest: bool, retry_oo
         where | ({"RETRY_OOM": "1"} if retry_oom else {}),
         ("ingest", "afterok") if ingest else None,
     )
-    jobs = [*([step("ingest", None)] if ingest else []), measure]
-    jobs += [step("gather", ("measure", "afterany")), step("analyse", ("gather", "afterok"))]
+    jobs = [*([step("ingest", None)] if ingest else []), *([measure] if numbers else [])]
+    jobs += [step("gather", ("measure", "afterany") if numbers else None), step("analyse", ("gather", "afterok"))]
     jobs += [step("book", ("analyse", "afterok"))] if options.book else []
     return [*jobs, step("account", (jobs[-1].name, "afterany"))]
 
@@ -207,7 +207,7 @@ def _require_room(numbers: list[int]) -> None:
     """An array's indexes must be below MaxArraySize."""
     said = _said(["scontrol", "show", "config"]).stdout.splitlines()
     known = [line.partition("=")[2].strip() for line in said if line.startswith("MaxArraySize")]
-    if known and known[0].isdigit() and max(numbers) >= int(known[0]):
+    if known and known[0].isdigit() and max(numbers, default=0) >= int(known[0]):
         raise ParameterError(
             f"{max(numbers) + 1} tasks are more than this cluster's arrays hold (MaxArraySize is {known[0]}): deal the "
             f"work over fewer with --tasks {int(known[0])} or less"

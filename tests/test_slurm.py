@@ -108,6 +108,14 @@ def test_what_is_asked_for_reaches_the_right_jobs(run):
     assert {job.variables["RUN"] for job in jobs.values()} == {str(run.folder)}
 
 
+def test_where_all_is_measured_the_chain_begins_with_gathering(run):
+    jobs = slurm.chain(run, [], slurm.Options(book=False), ingest=False)
+    assert [(job.name, job.after) for job in jobs] == [
+        ("gather", None), ("analyse", ("gather", "afterok")), ("account", ("analyse", "afterany")),
+    ]  # fmt: skip
+    slurm._require_room([])
+
+
 @pytest.mark.parametrize(
     ("numbers", "said"), [([0], "0"), ([3, 1, 2], "1-3"), ([0, 2, 3, 9], "0,2-3,9"), ([5, 7], "5,7")]
 )
