@@ -210,7 +210,8 @@ def test_captions_of_published_pages_name_their_run(html):
     for page in publish.pages():
         run_id = publish.told_by(page)["run_id"]
         text = (html / page.relative_to(certificates.book_root()).with_suffix(".html")).read_text()
-        captions = re.findall(r'<span class="caption-text">(.*?)<a class="headerlink"', text, re.DOTALL)
+        numbered = r'<span class="caption-number">[^<]+</span><span class="caption-text">(.*?)<a class="headerlink"'
+        captions = re.findall(numbered, text, re.DOTALL)
         assert len(captions) > 5
         for caption in captions:
             assert re.search(rf'\. From <span class="db-source"[^>]*>run {run_id} \(raw', caption), caption

@@ -205,6 +205,7 @@ def test_what_lacked_memory_is_tried_again_only_when_asked(run, resolved, monkey
         repetitions.measure_part(run, resolved, number)
     gathered(run, resolved)
     assert run.status["cells"][f"{CELL}4"] == "oom"
+    assert parts.gather(run) == 0, "an outcome without numbers is committed once, too"
     assert parts.unfinished(run, resolved) == []
     assert parts.unfinished(run, resolved, retry_oom=True) == [0]
     prepared_by_hand(run).save(run)  # the scratch files of a finished run are gone
