@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distilbench import cgroups, environment, neighbours, paths, runs
 from distilbench.bench import parts
+from distilbench.bench.job import Job, predictions_file
 from distilbench.collectors import energy
 from distilbench.errors import RunError, Stopped, StorageError
 from distilbench.params import DistilbertParams, Resolved
@@ -33,35 +34,6 @@ PROTOCOL = (
 #: Keeps all freed memory in the process (mallopt(3)): none is given back from the heap's end, none is mapped for one
 #: block alone.
 KEPT_HEAP = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_MAX_": "0"}
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the parent asks for; all paths absolute.
-
-    Attributes:
-        run: the run folder.
-        inputs: .npz with token ids, sample ids and labels.
-        identity: the fields of the record that say which repetition this is.
-        model: arguments of `load_model`.
-        protocol: of the design: bounds of warm-up, timing and energy windows, seed, threads; and affinity: the cores.
-        label_names: of the data set.
-        texts: .json with the sentences, in the order of the inputs; "": no requests are timed.
-        tokenizer: its folder.
-    """
-
-    run: str
-    inputs: str
-    identity: dict[str, Any]
-    model: dict[str, Any]
-    protocol: dict[str, Any]
-    label_names: list[str]
-    texts: str = ""
-    tokenizer: str = ""
-
-    def save(self, file: Path) -> None:
-        """Writes the job for the worker."""
-        paths.write_json(file, asdict(self))
 
 
 @dataclass(frozen=True)
@@ -333,8 +305,3 @@ def _outcome(code: int | None, failure_file: Path, log: str, timeout_s: float) -
         return "failed", f"killed by {signal.Signals(-code).name}"
     lines = [line for line in log.splitlines() if line.strip()]
     return "failed", lines[-1] if lines else f"the worker ended with code {code} and said nothing"
-
-
-def predictions_file(run: Path, cell: str) -> Path:
-    """Where a worker leaves a cell's predictions until the parent commits them."""
-    return run / "work" / f"{cell}.predictions.parquet"

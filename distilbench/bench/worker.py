@@ -24,7 +24,7 @@ import torch
 from distilbench import paths
 from distilbench.batches import batches_sha256, load_inputs, make_batches, padding_share
 from distilbench.bench import energy_pass
-from distilbench.bench.repetitions import Job, predictions_file
+from distilbench.bench.job import Job, predictions_file
 from distilbench.bench.roofline import cycle_cost
 from distilbench.bench.timing import Timing
 from distilbench.bench.variants import VARIANTS, watch
