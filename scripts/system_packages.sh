@@ -29,6 +29,7 @@ if [ "$what" != pdf ]; then
   want mariadbd mariadb-server-core mariadb-client-core
   want ip iproute2
   want rsync rsync
+  want sshd openssh-server
 fi
 [ ${#packages[@]} -gt 0 ] || exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

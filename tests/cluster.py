@@ -120,7 +120,7 @@ class Cluster:
         self.tag = f"db{secrets.token_hex(2)}"  # of nodes and network devices: several clusters may be up
         self.root, self.names = root, [f"{self.tag}n{i + 1}" for i in range(nodes)]
         self.address = f"10.214.{secrets.randbelow(250) + 1}"
-        ctl, dbd, self.sql, port = _free_ports(4)
+        ctl, dbd, self.sql, port = free_ports(4)
         two = not (CONTROLLERS / "memory/cgroup.procs").exists()
         host = socket.gethostname()
         self.env = os.environ | {
@@ -309,7 +309,8 @@ class Cluster:
         return [line.split(" ")[0] for line in said if line]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on just now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

@@ -1,10 +1,15 @@
-"""Runs copied elsewhere by a real rsync; a daemon is in test_cluster.py."""
+"""Runs copied elsewhere by a real rsync, also over a real ssh; a daemon is in test_cluster.py."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cluster import SBIN, free_ports, wait_for
 from conftest import IN_CI
 
 from distilbench import artefacts
@@ -56,8 +61,6 @@ def test_a_file_that_differs_there_is_found(finished_run, tmp_path, monkeypatch)
     there = archive / "distilbert" / finished_run.run_id / "raw.jsonl"
     here = finished_run.raw
     there.write_bytes(bytes([there.read_bytes()[0] ^ 1]) + there.read_bytes()[1:])
-    import os
-
     os.utime(there, ns=(here.stat().st_atime_ns, here.stat().st_mtime_ns))
     with pytest.raises(StorageError, match=r"1 files in .* are not those of run .*raw\.jsonl"):
         artefacts.push(finished_run, str(archive))
@@ -82,3 +85,45 @@ def test_no_rsync(finished_run, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(DistilbenchError, match="rsync is not on the PATH"):
         artefacts.push(finished_run, "/somewhere")
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch) -> Iterator[Path]:
+    """127.0.0.1 with an sshd of its own, and this user's key to it."""
+    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:{SBIN}")
+    if not sshd:
+        assert not IN_CI, "no sshd in CI"
+        pytest.skip("sshd is not installed (scripts/system_packages.sh)")
+    if not os.geteuid():
+        Path("/run/sshd").mkdir(exist_ok=True)  # where it gives up root's rights
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
+    (port,) = free_ports(1)
+    options = [
+        f"HostKey={tmp_path}/host", f"AuthorizedKeysFile={tmp_path}/user.pub", f"Port={port}", "StrictModes=no",
+        "ListenAddress=127.0.0.1", "UsePAM=no", f"PidFile={tmp_path}/sshd.pid",
+    ]  # fmt: skip
+    words = [word for option in options for word in ("-o", option)]
+    process = subprocess.Popen([sshd, "-D", "-f", "/dev/null", *words], stderr=subprocess.PIPE, text=True)
+    (tmp_path / "known").write_text(f"[127.0.0.1]:{port} {(tmp_path / 'host.pub').read_text()}")
+    ssh = f"ssh -p {port} -i {tmp_path}/user -o UserKnownHostsFile={tmp_path}/known -o BatchMode=yes -F /dev/null"
+    monkeypatch.setenv("RSYNC_RSH", ssh)
+    try:
+        wait_for(lambda: subprocess.run([*ssh.split(), "127.0.0.1", "true"], check=False).returncode == 0, 20, "sshd")
+        yield tmp_path / "there"
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_a_run_goes_to_a_host_over_ssh(finished_run, host):
+    count, place = artefacts.push(finished_run, f"127.0.0.1:{host}")
+    copied = files(host / "distilbert" / finished_run.run_id)
+    assert place == f"127.0.0.1:{host}/distilbert/{finished_run.run_id}"
+    assert len(copied) == count > 5
+    assert copied[Path("raw.jsonl")] == finished_run.raw.read_bytes()
+    spoilt = host / "distilbert" / finished_run.run_id / "raw.jsonl"
+    spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"x")
+    os.utime(spoilt, ns=(finished_run.raw.stat().st_atime_ns, finished_run.raw.stat().st_mtime_ns))
+    with pytest.raises(StorageError, match=r"1 files in .* are not those of run"):
+        artefacts.push(finished_run, f"127.0.0.1:{host}")
