@@ -23,6 +23,7 @@ def main(job: dict) -> None:
     token_ids, _, _ = load_inputs(Path(job["inputs"]))
     batches = make_batches(token_ids, job["batch"], job["policy"], job["samples"], job["seed"])
     pairs = [(torch.from_numpy(b.input_ids), torch.from_numpy(b.attention_mask)) for b in batches]
+    torch.set_num_threads(job["threads"])
     model = load_model(**job["model"])
     for pair in pairs * 2:  # as long a warm-up as the isolated one
         model.forward(*pair)
