@@ -326,7 +326,7 @@ def test_a_preempted_job_goes_on(cluster, site):
 @pytest.mark.slow
 def test_a_real_time_limit_leaves_a_run_that_goes_on(cluster, site):
     """Without the signal: the task is killed at its limit, which is on record."""
-    run = submit("--tasks", "1", "--flags=--signal=B:USR2@10", "--time", "1", "-p", "min_seconds", "40.0", "-p",
+    run = submit("--tasks", "1", "--flags=--signal=B:URG@10", "--time", "1", "-p", "min_seconds", "40.0", "-p",
                  "max_seconds", "40.0")  # fmt: skip
     cluster.wait_until_gone(*slurm.job_ids(run))
     assert run.status["state"] == "failed"
