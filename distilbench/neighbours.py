@@ -18,23 +18,26 @@ USER, NICE, SYSTEM, _IDLE, _IOWAIT, IRQ, SOFTIRQ, STEAL = range(8)  # the column
 
 @dataclass(frozen=True)
 class Look:
-    """Seconds so far: the clock, use and steal of the usable cores, use of this process and of its ended children."""
+    """Seconds so far: the clock, use and steal of the usable `cores`, use of this process and of its ended children."""
 
     clock_s: float
     used_s: float | None
     stolen_s: float | None
     own_s: float
     children_s: float
+    cores: frozenset[int] = frozenset()
 
 
 def look() -> Look:
     """The counters now; what the system does not show is None."""
-    used_s, stolen_s = _cores(STAT.read_text(), os.sched_getaffinity(0)) if STAT.is_file() else (None, None)
+    cores = frozenset(os.sched_getaffinity(0))
+    used_s, stolen_s = _cores(STAT.read_text(), cores) if STAT.is_file() else (None, None)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Look(time.monotonic(), used_s, stolen_s, time.process_time(), children.ru_utime + children.ru_stime)
+    ended_s = children.ru_utime + children.ru_stime
+    return Look(time.monotonic(), used_s, stolen_s, time.process_time(), ended_s, cores)
 
 
-def _cores(stat: str, usable: set[int]) -> tuple[float, float]:
+def _cores(stat: str, usable: frozenset[int]) -> tuple[float, float]:
     """Seconds that the usable cores were used, and stolen."""
     tick = os.sysconf("SC_CLK_TCK")
     used = stolen = 0
@@ -52,12 +55,15 @@ def between(before: Look, after: Look) -> dict[str, float | None]:
 
     Returns:
         `parent_cores`: use by this process, which should sleep. `foreign_cores`: use by others than this process and
-        the children that ended in between. `stolen_cores`: what a hypervisor gave to other machines.
+        the children that ended in between. `stolen_cores`: what a hypervisor gave to other machines. These two are
+        None where they were not counted: not by this system, not of the same cores (the affinity was changed
+        meanwhile), or a counter went back, as they do where a virtual machine is moved.
     """
     seconds = max(after.clock_s - before.clock_s, 1e-9)
     own = after.own_s - before.own_s
     result = {"parent_cores": own / seconds, "foreign_cores": None, "stolen_cores": None}
-    if before.used_s is not None and after.used_s is not None:
+    known = before.used_s is not None and after.used_s is not None and before.cores == after.cores
+    if known and after.used_s >= before.used_s and after.stolen_s >= before.stolen_s:
         foreign = after.used_s - before.used_s - own - (after.children_s - before.children_s)
         result["foreign_cores"] = max(0.0, foreign) / seconds
         result["stolen_cores"] = (after.stolen_s - before.stolen_s) / seconds

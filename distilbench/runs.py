@@ -171,10 +171,16 @@ class Run:
         return [record for record in self.finished().values() if record.status in MEASURED]
 
     def commit(self, record: Repetition, predictions: list[dict[str, Any]] | None = None) -> None:
-        """Makes a repetition count: predictions first, its line last (the line is the commit)."""
+        """Makes a repetition count: predictions first, its line last (the line is the commit).
+
+        Raises:
+            ValidationError: the record breaks its own schema; a line that no reader takes would end the run for good.
+        """
+        line = record.to_line()
+        Repetition.model_validate_json(line)
         if predictions is not None:
             self.replace_predictions({record.cell}, predictions)
-        paths.append_line(self.raw, record.to_line())
+        paths.append_line(self.raw, line)
 
     def replace_predictions(self, cells: set[str], rows: list[dict[str, Any]]) -> None:
         """Writes the predictions of cells in the place of what was there of them."""

@@ -43,6 +43,25 @@ def test_ticks_that_round_down_are_not_negative_use():
     assert between(before, after)["foreign_cores"] == 0
 
 
+@pytest.mark.parametrize(
+    "after",
+    [
+        Look(110, 65, 6, 2, 20, cores=frozenset({1})),
+        Look(110, 65, 4.99, 2, 20, cores=frozenset({0, 1})),
+        Look(110, 49.99, 6, 2, 20, cores=frozenset({0, 1})),
+    ],
+    ids=["other cores", "steal went back", "use went back"],
+)
+def test_what_was_not_counted_of_the_same_cores_is_absent(after):
+    meanwhile = between(Look(100, 50, 5, 2, 10, cores=frozenset({0, 1})), after)
+    assert meanwhile == {"parent_cores": 0, "foreign_cores": None, "stolen_cores": None}
+
+
+def test_a_look_says_of_which_cores_it_is(monkeypatch):
+    monkeypatch.setattr(neighbours.os, "sched_getaffinity", lambda pid: {0})
+    assert neighbours.look().cores == {0}
+
+
 def test_what_the_system_does_not_show_is_absent(monkeypatch, tmp_path):
     monkeypatch.setattr(neighbours, "STAT", tmp_path / "stat")
     before = neighbours.look()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import synthetic
+from pydantic import ValidationError
 
 from distilbench import environment, params, paths, records, runs
 from distilbench.bench import design
@@ -151,6 +152,16 @@ def test_a_commit_on_a_full_disk_leaves_the_run_as_it_was(small_disk):
     assert run.recover() == [f"{record.iterations_file} belongs to no committed repetition; moved to orphans/"]
     run.commit(record, synthetic.predictions(cell.cell))
     assert len(run.finished()) == 2
+
+
+def test_what_no_reader_would_take_is_not_committed():
+    """Such a line would make the whole run unreadable."""
+    run = synthetic.started_run()
+    cell = design.cells_of(synthetic.resolved().params)[0]
+    with pytest.raises(ValidationError, match="stolen_cores"):
+        run.commit(synthetic.memory(cell).model_copy(update={"stolen_cores": -0.1}), synthetic.predictions(cell.cell))
+    assert not run.raw.exists()
+    assert not (run.folder / "predictions.parquet").exists()
 
 
 # ------------------------------------------------------------------ going on
