@@ -38,7 +38,7 @@ def test_a_run_is_copied_whole_and_stays_here(finished_run, tmp_path, monkeypatc
     copied = files(tmp_path / "archive" / "distilbert" / finished_run.run_id)
     assert place.endswith(f"archive/distilbert/{finished_run.run_id}")
     assert files(finished_run.folder) == before
-    assert {file.name for file in before.keys() - copied.keys()} <= {".lock", "scratch"}
+    assert {file.name for file in before.keys() - copied.keys()} - {".lock"} == {"scratch"}
     assert all(before[file] == content for file, content in copied.items())
     assert count == len(copied)
 
@@ -69,6 +69,15 @@ def test_a_file_that_differs_there_is_found(finished_run, tmp_path, monkeypatch)
 def test_a_place_that_cannot_be_reached(finished_run):
     with pytest.raises(StorageError, match=r"could not be copied to rsync://127\.0\.0\.1:1/no.*, tried 2 times"):
         artefacts.push(finished_run, "rsync://127.0.0.1:1/no", tries=2)
+
+
+@pytest.mark.parametrize(("code", "times"), [(1, 1), (12, 3)])
+def test_what_no_second_try_can_help_is_tried_once(finished_run, tmp_path, monkeypatch, code, times):
+    (tmp_path / "rsync").write_text(f"#!/bin/sh\necho broken >&2\nexit {code}\n")
+    (tmp_path / "rsync").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(StorageError, match=f"tried {times} times: broken"):
+        artefacts.push(finished_run, str(tmp_path / "there"))
 
 
 def test_a_place_that_cannot_be_compared(finished_run):

@@ -116,6 +116,13 @@ def test_where_all_is_measured_the_chain_begins_with_gathering(run):
     slurm._require_room([])
 
 
+def test_an_arrays_indexes_stay_below_the_clusters_limit(run, programs):
+    programs.say("scontrol", "MaxArraySize            = 10")
+    slurm._require_room([8, 9])
+    with pytest.raises(ParameterError, match=r"11 tasks are more than this cluster's arrays hold .*--tasks 10 or less"):
+        slurm._require_room([10])
+
+
 @pytest.mark.parametrize(
     ("numbers", "said"), [([0], "0"), ([3, 1, 2], "1-3"), ([0, 2, 3, 9], "0,2-3,9"), ([5, 7], "5,7")]
 )
@@ -350,6 +357,11 @@ def silent(run, monkeypatch) -> runs.Run:
         (
             "JobState=PENDING Restarts=1",
             "34|PREEMPTED|2026-11-25T12:00:01|2026-11-25T12:00:31\n34|PENDING|Unknown|Unknown\n",
+            "preempted",
+        ),
+        (
+            "JobState=TIMEOUT Restarts=1",
+            "34|PREEMPTED|2026-11-25T12:00:01|2026-11-25T12:00:31\n34|TIMEOUT|2026-11-25T12:02:41|2026-11-25T12:12:41\n",
             "preempted",
         ),
         ("JobState=COMPLETED Restarts=0", "", "failed"),
