@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from measuring import prepared_by_hand, small_design
 
-from distilbench import environment, paths, runs, slurm, submission
+from distilbench import chain, environment, paths, runs, slurm, submission
 from distilbench.bench import design, parts
 from distilbench.errors import DistilbenchError, ParameterError, RunError
+from distilbench.records import Repetition
 
 SCRIPTS = sorted((paths.repo_root() / "slurm").glob("*.slurm"))
 SHELL = [*SCRIPTS, paths.repo_root() / "slurm" / "setup.sh", paths.repo_root() / "slurm" / "run_benchmark.sh"]
@@ -423,3 +424,10 @@ def test_cells_of_a_run(run):
         {"cell": f"sdpa-float32-fixed-16-b00{size}", "state": "pending", "done": "0 of 3"} for size in (1, 2)
     ]
     assert Path(run.folder).is_dir()
+
+
+def test_a_cell_that_lacked_memory_says_so(run):
+    cell = design.cells_of(chain.resolve_again(run).params)[0]
+    told = {"study": "distilbert", "pass": "timing", "repetition": 0, "status": "oom", "error": "too big"}
+    run.commit(Repetition(**cell.model_dump(), **told, started="2026-11-22T14:15:00Z", seconds=1))
+    assert submission.cells(run)[0] == {"cell": cell.cell, "state": "oom", "done": "1 of 3"}
