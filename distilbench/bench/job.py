@@ -1,4 +1,4 @@
-"""What a parent hands to the process that measures; nothing else is imported by both."""
+"""What a parent hands to the process that measures; apart, so that neither imports what only the other needs."""
 
 from __future__ import annotations
 

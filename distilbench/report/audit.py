@@ -112,7 +112,7 @@ def problems(built: Path, tex: Path | None = None) -> tuple[list[str], int]:
             values[number.page] = _again(number.page)
         if problem := _problem(number, values[number.page]):
             found.append(problem)
-    if not any(not number.is_source for number in shown):
+    if all(number.is_source for number in shown):
         found.append(f"{built} shows no marked number at all: it was built by other code; build it again")
     return found + _typed(), sum(not number.is_source for number in shown)
 
