@@ -8,6 +8,7 @@ from typing import Any
 
 from distilbench import chain, paths, runs, slurm
 from distilbench.bench import design, parts
+from distilbench.bench.repetitions import Prepared
 from distilbench.errors import RunError
 from distilbench.params import Resolved
 from distilbench.records import FINAL
@@ -73,7 +74,7 @@ def go_on(resolved: Resolved, options: slurm.Options, retry_oom: bool = False) -
             oom = [name for name, state in run.status["cells"].items() if state == "oom"]
             hint = f" ({len(oom)} cells ended for want of memory: --retry-oom, with more --mem)" if oom else ""
             raise RunError(f"nothing is missing in run {run.run_id}{hint}")
-        ingest = bool(numbers) and not (run.folder / "work" / "prepared.json").is_file()
+        ingest = bool(numbers) and not Prepared.is_there(run)
         return _submit(run, numbers, options, ingest, retry_oom)
 
 
@@ -99,7 +100,7 @@ def dry(
     if resume:
         run = runs.named(resolved.params)
         numbers = parts.unfinished(run, resolved, retry_oom)
-        ingest = bool(numbers) and not (run.folder / "work" / "prepared.json").is_file()
+        ingest = bool(numbers) and not Prepared.is_there(run)
     else:
         resolved = as_measured(resolved)
         run = Run(root / (resolved.params.run_id or runs.new_run_id(resolved.params.device)))

@@ -15,8 +15,8 @@ from distilbench import paths
 #: Floors 0 and 3: the analysis, the book and most tests need no machine-learning stack.
 WITHOUT_TORCH = (
     "errors", "paths", "params", "records", "stats", "environment", "revisions", "progress", "runs", "summary", "logs",
-    "report.tables", "report.insights", "report.slides", "chain", "cli", "batches", "bench.design", "bench.repetitions",
-    "collectors.energy",
+    "report.tables", "report.insights", "report.slides", "chain", "cli", "submission", "batches", "bench.design",
+    "bench.repetitions", "bench.sweep", "collectors.energy",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,18 @@ def run(resolved, monkeypatch, this_machine) -> runs.Run:
 
 def gathered(run: runs.Run, resolved: params.Resolved) -> dict:
     return sweep.sweep(run, resolved, prepared_by_hand(run))
+
+
+def test_gathering_takes_what_ingest_prepared(run, resolved, monkeypatch):
+    """A model of many GB is not loaded again for it."""
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "distilbench.bench.preparation", None)  # an import of it fails
+        assert sweep.prepare(resolved.params, run) == prepared_by_hand(run)
+    shutil.rmtree(run.folder / "work")  # as when a run has ended
+    loaded = []
+    monkeypatch.setattr("distilbench.bench.preparation.prepare", lambda *given: loaded.append(given))
+    sweep.prepare(resolved.params, run)
+    assert loaded == [(resolved.params, run)]
 
 
 def committed(run: runs.Run, part: int) -> list[tuple]:

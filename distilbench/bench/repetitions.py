@@ -26,6 +26,7 @@ from distilbench.records import FINAL, MEASURED, Cell, Repetition, read_parquet,
 
 WORKER = (sys.executable, "-m", "distilbench.bench")  # takes the job's file
 CEILINGS = (sys.executable, "-m", "distilbench.bench", "ceilings")  # so does this one
+PREPARED = Path("work", "prepared.json")
 PROTOCOL = (
     "warmup_cycles", "warmup_seconds", "warmup_max_seconds", "min_cycles", "min_iterations", "min_seconds",
     "half_width", "max_seconds", "samples_per_cycle", "seed", "num_threads", "energy_windows", "energy_window_s",
@@ -60,7 +61,12 @@ class Prepared:
 
     def save(self, run: runs.Run) -> None:
         """Leaves it in the run's scratch folder, for parts that are measured elsewhere."""
-        paths.write_json(run.folder / "work" / "prepared.json", vars(self) | {"inputs": str(self.inputs)})
+        paths.write_json(run.folder / PREPARED, vars(self) | {"inputs": str(self.inputs)})
+
+    @staticmethod
+    def is_there(run: runs.Run) -> bool:
+        """Whether it was saved; with a run's end its scratch folder goes."""
+        return (run.folder / PREPARED).is_file()
 
     @classmethod
     def load(cls, run: runs.Run) -> Prepared:
@@ -69,7 +75,7 @@ class Prepared:
         Raises:
             RunError: none did.
         """
-        told = paths.read_json(run.folder / "work" / "prepared.json")
+        told = paths.read_json(run.folder / PREPARED)
         return cls(**told | {"inputs": Path(told["inputs"])})
 
 

@@ -5,65 +5,27 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from distilbench import data, paths, runs, summary
-from distilbench.batches import load_inputs, make_batches, padding_share, save_inputs
+from distilbench import paths, runs, summary
+from distilbench.batches import load_inputs, make_batches, padding_share
 from distilbench.bench import parts
 from distilbench.bench.design import cells_of, plan
 from distilbench.bench.repetitions import Prepared, measure_ceilings, measure_steps
-from distilbench.device import parse, software
-from distilbench.errors import DataError, Stopped
-from distilbench.models import check_fit, load_model, load_tokenizer, match_labels
-from distilbench.params import MIN_BATCHES, DistilbertParams, Resolved
+from distilbench.errors import Stopped
+from distilbench.params import DistilbertParams, Resolved
 from distilbench.records import FINAL, Cell
 
 
 def prepare(params: DistilbertParams, run: runs.Run) -> Prepared:
-    """Loads text, tokenizer and model once, checks that they fit, and records them in data.json and model.json.
+    """Text, tokenizer and model of the run, loaded once and checked; of a run in parts, what its ingest prepared.
 
     Raises:
         RunError: the run was begun with other text or another model; both hashes are named.
     """
-    parse(params.device)
-    texts, tokenizer = data.load_texts(params), load_tokenizer(params)
-    manifest = data.manifest(texts, tokenizer)
-    loaded = load_model(**params.model_arguments(len(tokenizer)) | {"device": "cpu"})
-    fixed = [int(policy[6:]) for policy in params.length_policies if policy != "longest"]
-    check_fit(loaded, tokenizer, max([*fixed, manifest["tokens"]["max"] if "longest" in params.length_policies else 0]))
-    if params.model_source != "random":
-        match_labels(loaded.info.label_names, texts.label_names)
-    of_this_process = ("device", "attention", "load_s")  # each repetition has its own
-    model = {key: value for key, value in vars(loaded.info).items() if key not in of_this_process}
-    model["label_names"] = list(loaded.info.label_names)
-    run.record_once("data.json", manifest, data.MANIFEST_HASHES)
-    run.record_once("model.json", model, ("sha256",))
-    run.add_to_environment("torch", software())
-    work = run.folder / "work"
-    token_ids = data.tokenise(tokenizer, texts.texts)
-    _require_distinct(params, token_ids)
-    save_inputs(work / "inputs.npz", token_ids, texts.samples, texts.labels)
-    paths.write_json(work / "texts.json", texts.texts)
-    tokenizer.save_pretrained(work / "tokenizer")
-    names, files = list(texts.label_names), [str(work / name) for name in ("texts.json", "tokenizer")]
-    prepared = Prepared(work / "inputs.npz", manifest, model, names, len(tokenizer), *files)
-    prepared.save(run)
-    return prepared
+    if run.is_split and Prepared.is_there(run):
+        return Prepared.load(run)
+    from distilbench.bench import preparation  # imports torch, which gathering does without
 
-
-def _require_distinct(params: DistilbertParams, token_ids: list[list[int]]) -> None:
-    """Refuses text so short that a cycle repeats itself: a cache could answer.
-
-    Raises:
-        DataError: a cell has fewer than 8 distinct batches.
-    """
-    for policy in params.length_policies:
-        for size in params.batch_sizes:
-            batches = make_batches(token_ids, size, policy, params.samples_per_cycle, params.seed)
-            if (distinct := len({batch.input_ids.tobytes() for batch in batches})) < MIN_BATCHES:
-                raise DataError(
-                    f"{policy}, batch size {size}: a cycle has {distinct} distinct batches, {MIN_BATCHES} are needed "
-                    f"so that no cache can answer; the text has {len(token_ids)} sentences: take more of it, or "
-                    "smaller batches"
-                )
+    return preparation.prepare(params, run)
 
 
 def batch_table(params: DistilbertParams, prepared: Prepared) -> list[dict[str, Any]]:
