@@ -101,14 +101,15 @@ def test_the_source_in_a_caption_is_held_to_the_run(tmp_path):
     told = certificates.certify_picture(PAGE, "fig-latency")
     assert told.source == f"run {told.run_id} (raw.jsonl {told.raw_sha256[:16]})"
     named = f'data-page="{PAGE}" data-field="fig-latency" data-raw="{told.raw_sha256}"'
-    page = folder / "page.html"
+    page = folder / "studies" / "page.html"
+    page.parent.mkdir()
     page.write_text(f'<p>A plot. From <span class="db-source" {named}>{told.source}</span>.</p>')
     assert audit.problems(folder) == ([], 1), "a source is no number"
     for changed in (told.run_id, told.raw_sha256):
         page.write_text(page.read_text().replace(changed, "x" + changed[1:]))
         problems, _ = audit.problems(folder)
         assert len(problems) == 1
-        assert re.search(rf"page\.html: .*fig-latency of .*: it was made of run {told.run_id}", problems[0])
+        assert re.search(rf"^studies/page\.html: .*fig-latency of .*: it was made of run {told.run_id}", problems[0])
         page.write_text(page.read_text().replace("x" + changed[1:], changed))
 
 
@@ -142,6 +143,23 @@ def test_a_typed_number_is_found(tmp_path, checkout):
     assert [p for p in problems if p.startswith("results.md: typed, not taken from a run") and "12.3 ms" in p]
 
 
+def test_what_was_built_is_no_chapter(tmp_path, checkout):
+    copy = checkout / "book" / "_build" / "html" / "_sources" / "results.md"
+    copy.parent.mkdir(parents=True)
+    copy.write_text("It takes 12.3 ms.\n")
+    assert audit.problems(built(tmp_path)) == ([], 1)
+
+
+def test_a_page_that_differs_from_its_run_is_found(tmp_path, checkout):
+    """Also where the book shows none of what differs."""
+    folder, page = built(tmp_path), checkout / "book" / PAGE
+    notebook = paths.read_json(page)
+    notebook["cells"][0]["source"] = ["# Another title"]
+    paths.write_json(page, notebook)
+    problems, _ = audit.problems(folder)
+    assert problems == [f"{PAGE}: its header is not what run {certificates.run_of(PAGE).run_id} says"]
+
+
 def test_the_tex_of_the_pdf_is_audited_too(tmp_path):
     folder, tex = built(tmp_path), tmp_path / "latex"
     tex.mkdir()
@@ -161,6 +179,12 @@ def test_a_book_without_marked_numbers_is_no_proof(tmp_path):
     (folder / "index.html").write_text("<p>6.8 ms</p>")
     problems, count = audit.problems(folder)
     assert count == 0
+    assert "no marked number at all" in problems[0]
+    told = certificates.certify_picture(PAGE, "fig-latency")  # nor is one with captions only
+    named = f'data-page="{PAGE}" data-field="fig-latency" data-raw="{told.raw_sha256}"'
+    (folder / "index.html").write_text(f'<p>A plot. From <span class="db-source" {named}>{told.source}</span>.</p>')
+    problems, _ = audit.problems(folder)
+    assert len(problems) == 1
     assert "no marked number at all" in problems[0]
 
 
