@@ -58,6 +58,8 @@ def test_archives_hold_what_they_say(dist):
     assert set(html) == {"html/index.html", "html/_static/x.js"}, "no locks"
     assert {entry.mtime for entry in html.values()} == {releasing.epoch()}
     assert {(entry.uid, entry.uname, entry.mode) for entry in html.values()} == {(0, "", 0o644)}
+    runs_in_order = list(members(dist / "runs.tar.gz"))
+    assert runs_in_order == sorted(runs_in_order), "a folder lists its files in another order on another disk"
     published = runs.published_runs()
     records = members(dist / "records.tar.gz")
     assert set(records) == {f"records/{run.run_id}.jsonl" for run in published} | {"records/repetition.v1.schema.json"}
