@@ -34,10 +34,8 @@ from measuring import (
 )
 
 from distilbench import params, paths, records, runs, verify
-from distilbench.batches import load_inputs, sample_order
 from distilbench.bench import design, repetitions, sweep
-from distilbench.errors import ModelError, RunError, StorageError
-from distilbench.models import load_model
+from distilbench.errors import RunError, StorageError
 
 TIMING = {"passes": ["timing"], "repetitions": 2}
 TWO_CELLS = {"batch_sizes": [1, 2], "repetitions": 2}  # four timing repetitions, two of memory
@@ -185,50 +183,6 @@ def test_a_finished_run_is_not_measured_again(real, monkeypatch):
 def test_a_worker_keeps_its_heap_where_that_is_asked(heap, trim):
     code = "import os, sys; print(os.environ.get('MALLOC_TRIM_THRESHOLD_'), file=sys.stderr)"
     assert repetitions._spawn((sys.executable, "-c", code), 60, 1, heap) == (0, f"{trim}\n")
-
-
-# ------------------------------------------------------------------ preparing
-
-
-@pytest.fixture
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
-
-
-def test_preparing_records_text_and_model_and_writes_the_inputs(own_cache, tmp_path):
-    run, resolved = start(tmp_path)
-    prepared = sweep.prepare(resolved.params, run)
-    assert prepared.label_names == ["negative", "positive"]
-    assert prepared.vocab_size == 191
-    assert prepared.manifest == paths.read_json(run.folder / "data.json")
-    assert prepared.model == paths.read_json(run.folder / "model.json")
-    token_ids, samples, _ = load_inputs(prepared.inputs)
-    used = sum(min(16, len(token_ids[i])) for i in sample_order(80, 16, resolved.params.seed))
-    (row,) = sweep.batch_table(resolved.params, prepared)
-    assert len(samples) == 80
-    assert (row["batches"], row["tokens"], row["padding"]) == (8, "16", round(1 - used / (16 * 16), 3))
-
-
-@pytest.mark.parametrize(
-    ("file", "key"),
-    [("data.json", "content_sha256"), ("data.json", "tokenizer_sha256"), ("model.json", "sha256")],
-)
-def test_a_run_of_other_text_or_another_model_is_not_gone_on_with(own_cache, tmp_path, file, key):
-    run, resolved = start(tmp_path)
-    sweep.prepare(resolved.params, run)
-    known = paths.read_json(run.folder / file)
-    paths.write_json(run.folder / file, known | {key: "0" * 64})
-    with pytest.raises(RunError, match=f"{key} is {'0' * 64} in {file}, {known[key]} now"):
-        sweep.sweep(run, resolved)
-    assert run.status["state"] == "failed"
-
-
-def test_a_model_whose_labels_are_not_the_texts_is_refused_before_anything_is_measured(own_cache, tmp_path):
-    load_model(source="random", size="tiny", vocab_size=191).module.save_pretrained(tmp_path / "model")
-    run, resolved = start(tmp_path, model_source="local", model_path=str(tmp_path / "model"))
-    with pytest.raises(ModelError, match=r"labels \['LABEL_0', 'LABEL_1'\] do not match"):
-        sweep.prepare(resolved.params, run)
-    assert committed(run) == []
 
 
 def test_the_batch_table_says_shapes_and_padding(tmp_path):
