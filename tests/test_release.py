@@ -137,6 +137,9 @@ def test_a_missing_and_an_added_file_are_found(dist):
     (dist / "slides.pptx").unlink()
     (dist / "extra").touch()
     assert releasing.problems(dist) == ["slides.pptx is missing", "extra is not in SHA256SUMS"]
+    (dist / "extra").unlink()
+    (dist / "SHA256SUMS").write_text(releasing.sums(dist))
+    assert releasing.problems(dist) == ["slides.pptx is missing"], "also where its sum is taken away with it"
 
 
 def test_changed_raw_files_are_found_even_with_new_sums(dist):
