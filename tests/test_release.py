@@ -53,6 +53,12 @@ def test_twice_is_the_same(tmp_path, parts, dist):
     assert (dist / "SHA256SUMS").read_text() == (tmp_path / "again" / "SHA256SUMS").read_text()
 
 
+def test_what_an_earlier_release_left_is_gone(tmp_path, parts, dist):
+    (dist / "of-the-last-version.pdf").touch()
+    releasing.release(dist, *parts)
+    assert releasing.problems(dist) == []
+
+
 def test_archives_hold_what_they_say(dist):
     html = members(dist / "report-html.tar.gz")
     assert set(html) == {"html/index.html", "html/_static/x.js"}, "no locks"
