@@ -39,18 +39,6 @@ def gathered(run: runs.Run, resolved: params.Resolved) -> dict:
     return sweep.sweep(run, resolved, prepared_by_hand(run))
 
 
-def test_gathering_takes_what_ingest_prepared(run, resolved, monkeypatch):
-    """A model of many GB is not loaded again for it."""
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "distilbench.bench.preparation", None)  # an import of it fails
-        assert sweep.prepare(resolved.params, run) == prepared_by_hand(run)
-    shutil.rmtree(run.folder / "work")  # as when a run has ended
-    loaded = []
-    monkeypatch.setattr("distilbench.bench.preparation.prepare", lambda *given: loaded.append(given))
-    sweep.prepare(resolved.params, run)
-    assert loaded == [(resolved.params, run)]
-
-
 def committed(run: runs.Run, part: int) -> list[tuple]:
     return [record.key for record in parts.repetitions(run, part)]
 
@@ -207,6 +195,18 @@ def test_files_are_copied_where_no_link_can_be_made(run, resolved, monkeypatch):
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     assert parts.gather(run) == 3
     assert {file.stat().st_nlink for file in (run.folder / "iterations").iterdir()} == {1}
+
+
+def test_gathering_takes_what_ingest_prepared(run, resolved, monkeypatch):
+    """A model of many GB is not loaded again for it."""
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "distilbench.bench.preparation", None)  # an import of it fails
+        assert sweep.prepare(resolved.params, run) == prepared_by_hand(run)
+    shutil.rmtree(run.folder / "work")  # as when a run has ended
+    loaded = []
+    monkeypatch.setattr("distilbench.bench.preparation.prepare", lambda *given: loaded.append(given))
+    sweep.prepare(resolved.params, run)
+    assert loaded == [(resolved.params, run)]
 
 
 # ------------------------------------------------------------------ memory

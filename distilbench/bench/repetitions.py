@@ -26,7 +26,7 @@ from distilbench.records import FINAL, MEASURED, Cell, Repetition, read_parquet,
 
 WORKER = (sys.executable, "-m", "distilbench.bench")  # takes the job's file
 CEILINGS = (sys.executable, "-m", "distilbench.bench", "ceilings")  # so does this one
-PREPARED = Path("work", "prepared.json")
+PREPARED = Path("work", "prepared.json")  # in a run's folder
 PROTOCOL = (
     "warmup_cycles", "warmup_seconds", "warmup_max_seconds", "min_cycles", "min_iterations", "min_seconds",
     "half_width", "max_seconds", "samples_per_cycle", "seed", "num_threads", "energy_windows", "energy_window_s",
