@@ -46,7 +46,9 @@ def push(run: Run, to: str = "", tries: int = 3) -> tuple[int, str]:
     copy = ["rsync", "--archive", "--relative", "--partial-dir=.rsync-partial", "--delay-updates", "--timeout=60"]
     top = place.removesuffix(f"{run.config['study']}/{run.run_id}")
     for attempt in range(1, tries + 1):
-        done = subprocess.run([*copy, *source, top], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*copy, *source, top], capture_output=True, check=False, encoding="utf-8", errors="replace"
+        )
         if done.returncode == 0:
             break
         said = (done.stderr.strip().splitlines() or [f"rsync ended with code {done.returncode}"])[0]
@@ -62,7 +64,7 @@ def push(run: Run, to: str = "", tries: int = 3) -> tuple[int, str]:
 def _different(source: list[str], top: str) -> list[str]:
     """Files that are missing or other there: what a second copy by checksum would send."""
     look = ["rsync", "--recursive", "--links", "--relative", "--checksum", "--dry-run", "--out-format=%i %n"]
-    done = subprocess.run([*look, *source, top], capture_output=True, text=True, check=False)
+    done = subprocess.run([*look, *source, top], capture_output=True, check=False, encoding="utf-8", errors="replace")
     if done.returncode:
         raise StorageError(f"what was copied to {top} could not be compared: {done.stderr.strip()}")
     return [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line[:2] in ("<f", ">f", "cL")]

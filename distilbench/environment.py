@@ -125,7 +125,7 @@ def slurm_job() -> dict[str, str] | None:
         return None
     command = ["scontrol", "show", "job", "--details", "--oneliner", job]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(command, capture_output=True, check=False, timeout=30, encoding="utf-8", errors="replace")
     except subprocess.TimeoutExpired:
         return None
     return slurm_fields(done.stdout) if done.returncode == 0 else None
@@ -159,7 +159,7 @@ def cpu() -> dict[str, Any]:
 def _proc_cpuinfo() -> dict[str, str]:
     """The first processor of /proc/cpuinfo."""
     try:
-        block = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        block = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
         return {}
     pairs = (line.partition(":") for line in block.splitlines())
@@ -207,7 +207,7 @@ def tuning(sys: Path = SYS) -> dict[str, str | int | None]:
 
 def _said(file: Path) -> str | None:
     try:
-        return file.read_text().strip() or None
+        return file.read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
 
@@ -290,5 +290,5 @@ def _git(*arguments: str) -> str | None:
     if not shutil.which("git"):
         return None
     command = ["git", "-C", str(paths.repo_root()), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
     return done.stdout.strip() if done.returncode == 0 else None

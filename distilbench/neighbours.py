@@ -31,7 +31,7 @@ class Look:
 def look() -> Look:
     """The counters now; what the system does not show is None."""
     cores = frozenset(os.sched_getaffinity(0))
-    used_s, stolen_s = _cores(STAT.read_text(), cores) if STAT.is_file() else (None, None)
+    used_s, stolen_s = _cores(STAT.read_text(encoding="utf-8"), cores) if STAT.is_file() else (None, None)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended_s = children.ru_utime + children.ru_stime
     return Look(time.monotonic(), used_s, stolen_s, time.process_time(), ended_s, cores)

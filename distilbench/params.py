@@ -256,7 +256,7 @@ def chain(study: str) -> list[str]:
 def read_yaml(path) -> dict[str, Any]:
     """A YAML file that holds one mapping; anything else is an error with its place."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParameterError(f"there is no parameter file {path}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

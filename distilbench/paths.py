@@ -95,7 +95,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Reads JSON; a missing or damaged file is named."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -148,7 +148,7 @@ def hold_lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     """
     with clear_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        file = path.open("a+", encoding="utf-8")
     with file:
         if not _lock(file, wait):
             file.seek(0)
@@ -177,7 +177,7 @@ def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock on `path`."""
     if not path.exists():
         return False
-    with path.open() as file:  # for reading, and shared: works on what only others may write, and disturbs no reader
+    with path.open("rb") as file:  # for reading, and shared: works on what only others may write, disturbs no reader
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -36,7 +36,7 @@ def read(file: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
         return {}
     try:
-        entries = yaml.safe_load(file.read_text()) or {}
+        entries = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DistilbenchError(f"{file} is not valid YAML: {error}") from None
     if not isinstance(entries, dict) or not all(isinstance(e, dict) and "sha256" in e for e in entries.values()):

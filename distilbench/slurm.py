@@ -172,7 +172,10 @@ def script_of(jobs: list[Job]) -> str:
         words = [word if "$" in word else shlex.quote(word) for word in job.command(ids)]
         lines.append(f"{job.name}=$({variables} {' '.join(words)})")
     files = [paths.repo_root() / "slurm" / name for name in dict.fromkeys([job.script for job in jobs] + ["setup.sh"])]
-    shown = [f"\n# ---------------- {file.relative_to(paths.repo_root())}\n{file.read_text()}" for file in files]
+    shown = [
+        f"\n# ---------------- {file.relative_to(paths.repo_root())}\n{file.read_text(encoding='utf-8')}"
+        for file in files
+    ]
     return "\n".join(["set -e", f"cd {paths.repo_root()}", *lines, *shown])
 
 
@@ -237,7 +240,7 @@ def submissions(run: Run) -> list[dict[str, Any]]:
     file = run.folder / "submissions.jsonl"
     if not file.is_file():
         return []
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def job_ids(run: Run) -> dict[str, str]:
@@ -385,7 +388,9 @@ def _rows(command: list[str]) -> list[list[str]]:
 def _said(command: list[str], env: dict[str, str] | None = None, cwd: Path | None = None) -> Any:
     env = env or os.environ | {"TZ": "UTC0"}  # what is only read has its times in UTC
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=cwd, timeout=120)
+        return subprocess.run(
+            command, capture_output=True, check=False, env=env, cwd=cwd, timeout=120, encoding="utf-8", errors="replace"
+        )
     except subprocess.TimeoutExpired:
         raise DistilbenchError(f"{command[0]} did not answer within two minutes") from None
     except FileNotFoundError:

@@ -171,7 +171,9 @@ def _in_a_process(command: tuple[str, ...], folder: Path, job: dict[str, Any]) -
     paths.write_json(file, job)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     env = os.environ | threads | {"DISTILBENCH_PARENT": str(os.getpid())}
-    done = subprocess.run([*command, str(file)], env=env, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [*command, str(file)], env=env, stderr=subprocess.PIPE, check=False, encoding="utf-8", errors="replace"
+    )
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode} and said nothing"]
         raise RunError(f"the process of {command[-1]} failed: {said[-1]}")
@@ -187,7 +189,7 @@ def allocate(job_file: Path) -> int:
 
     from distilbench.collectors.memory import Phases, rss_MiB
 
-    job, phases = json.loads(job_file.read_text()), Phases(torch.device("cpu"))
+    job, phases = json.loads(job_file.read_text(encoding="utf-8")), Phases(torch.device("cpu"))
     phases.mark("load")
     before = rss_MiB()
     block = np.ones(job["MiB"] * 2**20, dtype=np.uint8)
@@ -224,7 +226,7 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 
 def _readings(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "checks.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "checks.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def _says(check: str, truth: str, measured: str, bound: str, ok: bool | None, **numbers: Any) -> dict[str, Any]:

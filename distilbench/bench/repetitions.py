@@ -254,7 +254,7 @@ def _run_worker(run: runs.Run, job: Job, timeout_s: float) -> Repetition:
     meanwhile = neighbours.between(before, neighbours.look())
     record_file, failure_file = job_file.with_suffix(".record.json"), job_file.with_suffix(".failure.json")
     if code == 0 and record_file.is_file():
-        record = Repetition.model_validate_json(record_file.read_text())
+        record = Repetition.model_validate_json(record_file.read_text(encoding="utf-8"))
         seconds = time.monotonic() - clock  # the worker cannot see how long its own imports took
         record = record.model_copy(update={"seconds": seconds, "node": environment.node()} | meanwhile)
     else:
@@ -287,7 +287,8 @@ def _spawn(
     }
     process = subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=child_env, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=child_env,
+        encoding="utf-8", errors="replace",
     )  # fmt: skip
     try:
         _, log = process.communicate(timeout=timeout_s)

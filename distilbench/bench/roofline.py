@@ -25,7 +25,7 @@ LARGE_BYTES = 512 * 2**20  # larger than caches; 128 MiB would fit into the L3 o
 
 def main(job_file: Path) -> int:
     """Measures the ceilings that the job asks for, and writes them beside it."""
-    job = json.loads(job_file.read_text())
+    job = json.loads(job_file.read_text(encoding="utf-8"))
     torch.set_num_threads(job["num_threads"])
     device = select(job["device"])
     paths.write_json(job_file.with_suffix(".result.json"), ceilings(device, job["dtypes"], job["seconds"]))

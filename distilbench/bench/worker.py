@@ -46,7 +46,7 @@ class Unavailable(DistilbenchError):
 
 def main(job_file: Path) -> int:
     """Measures; 0 when a record was written, 3 when the device's memory did not suffice, 1 on other errors."""
-    job = Job(**json.loads(job_file.read_text()))
+    job = Job(**json.loads(job_file.read_text(encoding="utf-8")))
     started, clock = now(), time.monotonic()
     try:
         fields = measure(job)
@@ -223,7 +223,7 @@ def _timing(
 
 def request_inputs(job: Job, work: Workload) -> tuple[list[list[str]], Callable[[list[str]], Any]]:
     """Sentences per batch, and what turns them into token ids as the length policy says."""
-    texts, policy = json.loads(Path(job.texts).read_text()), job.identity["length_policy"]
+    texts, policy = json.loads(Path(job.texts).read_text(encoding="utf-8")), job.identity["length_policy"]
     return [[texts[row] for row in rows] for rows in work.rows_of_batches], encoder(Path(job.tokenizer), policy)
 
 

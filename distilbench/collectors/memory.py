@@ -27,7 +27,7 @@ def peak_rss_MiB() -> float:
     """
     status = Path("/proc/self/status")
     if status.is_file():
-        return _status_kib(status.read_text(), "VmHWM") / 1024
+        return _status_kib(status.read_text(encoding="utf-8"), "VmHWM") / 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MiB
 
@@ -36,7 +36,7 @@ def rss_MiB() -> float:
     """Resident memory of this process now."""
     status = Path("/proc/self/status")
     if status.is_file():  # the same file as the peak, so that the two can be compared
-        return _status_kib(status.read_text(), "VmRSS") / 1024
+        return _status_kib(status.read_text(encoding="utf-8"), "VmRSS") / 1024
     import psutil
 
     return psutil.Process().memory_info().rss / MiB
@@ -50,7 +50,7 @@ def _status_kib(status: str, field: str) -> int:
 def reset_peak_rss() -> bool:
     """Lowers the peak to what is resident now; False where the kernel does not let us (proc_pid_clear_refs(5))."""
     try:
-        CLEAR_REFS.write_text("5")
+        CLEAR_REFS.write_text("5", encoding="utf-8")
     except OSError:
         return False
     return True

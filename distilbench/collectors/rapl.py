@@ -55,7 +55,7 @@ def rapl_counters(root: Path | None = None) -> list[Counter]:
 
 def _name(zone: Path) -> str:
     try:
-        return (zone / "name").read_text().strip()
+        return (zone / "name").read_text(encoding="utf-8").strip()
     except OSError:
         return zone.name
 
@@ -66,7 +66,7 @@ def _counter(zone: Path, names: dict[str, str]) -> Counter:
     name = f"{names.get(package, package)}/{own}" if below else own
     counted = own == "dram" if below else own != "psys"
     try:
-        file.read_text()
+        file.read_text(encoding="utf-8")
     except PermissionError:
         return Counter(name, False, f"{file} is for root only; `chmod a+r` it, or ask the site", counted=counted)
     except OSError as error:
@@ -76,7 +76,7 @@ def _counter(zone: Path, names: dict[str, str]) -> Counter:
 
 def _range_uJ(zone: Path) -> int | None:
     try:
-        return int((zone / "max_energy_range_uj").read_text())
+        return int((zone / "max_energy_range_uj").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -102,7 +102,7 @@ class Meter:
         self._last = self._read()
 
     def _read(self) -> list[int]:
-        return [int(counter.file.read_text()) for counter in self.counters]
+        return [int(counter.file.read_text(encoding="utf-8")) for counter in self.counters]
 
     def update(self) -> dict[str, float]:
         """Reads all counters; returns the joules of each since the meter was made.

@@ -72,6 +72,6 @@ def cpu_temperature_C() -> float | None:
 
 def _number(file: Path) -> int | None:
     try:
-        return int(file.read_text())
+        return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

@@ -80,7 +80,7 @@ def _with_your_run(book: Path, run: Run) -> Path:
     """Writes the page of the run and a table of contents that has it; both are ignored by git."""
     notebook = run.folder / "notebooks" / publish.NOTEBOOK
     publish.write_page(book / f"{YOURS}.ipynb", notebook, run, YOURS, yours=True)
-    toc: dict[str, Any] = yaml.safe_load((paths.repo_root() / "_toc.yml").read_text())
+    toc: dict[str, Any] = yaml.safe_load((paths.repo_root() / "_toc.yml").read_text(encoding="utf-8"))
     toc["parts"].insert(0, {"caption": "Your run", "chapters": [{"file": YOURS}]})
     file = book / "_build" / "_toc.yml"
     paths.write_atomic(file, yaml.safe_dump(toc, sort_keys=False))
@@ -89,7 +89,7 @@ def _with_your_run(book: Path, run: Run) -> Path:
 
 def _call(command: list[str], env: dict[str, str] | None = None) -> None:
     inputs = {"stdin": subprocess.DEVNULL, "env": os.environ | (env or {})}  # TeX would wait for an answer
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, **inputs)
+    done = subprocess.run(command, capture_output=True, check=False, **inputs, encoding="utf-8", errors="replace")
     if done.returncode:
         told = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         complaints = [line for line in told if re.search("WARNING|ERROR|^! ", line)] or told[-15:]

@@ -87,7 +87,7 @@ def _printed(browser: str) -> bytes:
         target = Path(place) / "report.pdf"
         options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={place}", "--no-pdf-header-footer"]
         command = [browser, *options, f"--print-to-pdf={target}", page.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
         if done.returncode or not target.is_file():
             raise DistilbenchError(f"{browser} could not print {page}:\n{done.stderr[-2000:]}")
         return target.read_bytes()

@@ -185,7 +185,7 @@ def notes(runs: list[Run], draft: str = "") -> str:
 
 def _changes(version: str) -> str:
     """The section of CHANGELOG.md on this version."""
-    text = (paths.repo_root() / "CHANGELOG.md").read_text()
+    text = (paths.repo_root() / "CHANGELOG.md").read_text(encoding="utf-8")
     found = re.search(rf"^## {re.escape(version)}.*?\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     return found[1].strip() if found else "CHANGELOG.md does not say."
 
@@ -207,7 +207,7 @@ def problems(folder: Path) -> list[str]:
     """
     if not (folder / SUMS).is_file():
         raise RunError(f"{folder} is no release: it has no {SUMS}")
-    told = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text().splitlines())
+    told = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
     there = {file.name for file in folder.iterdir()} - {SUMS}
     found = [f"{name} is missing" for name in sorted(told.keys() - there)]
     found += [f"{name} is not in {SUMS}" for name in sorted(there - told.keys())]

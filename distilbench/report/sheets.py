@@ -140,7 +140,7 @@ def _type(field: dict[str, Any]) -> str:
 def example() -> str:
     """A real line of raw.jsonl, of the first published run, laid out over many lines."""
     run = _published()[0]
-    record = json.loads(run.raw.read_text().splitlines()[0])
+    record = json.loads(run.raw.read_text(encoding="utf-8").splitlines()[0])
     told = {name: value for name, value in record.items() if value not in (None, {}, [])}
     text = json.dumps(told, indent=2)
     return f"The first line of run `{run.run_id}`, without what is null:\n\n```json\n{text}\n```"
