@@ -86,18 +86,21 @@ def _steady_fields(rows: list[dict[str, Any]], on_device: bool) -> dict[str, Any
 def energy_fields(found: dict[str, Any], source: str) -> dict[str, Any]:
     """A record's joules from its windows (`records.Energy` as plain data) and the source to report.
 
-    Net energy is gross energy less the mean of both idle baselines over the same time.
+    Windows that are invalid for that source count nowhere. Net energy is gross energy less the mean of both idle
+    baselines over the same time; without one of them there is none.
     """
-    windows = found["windows"]
+    windows = [window for window in found["windows"] if source in window["joules"]]
     gross = [window["joules"][source] for window in windows]
-    idle_W = (found["idle_before_W"][source] + found["idle_after_W"][source]) / 2
+    idle_W = [found[name][source] for name in ("idle_before_W", "idle_after_W") if source in found[name]]
     seconds, samples = math.fsum(w["seconds"] for w in windows), sum(w["samples"] for w in windows)
-    net = None if source == "modelled" else (math.fsum(gross) - idle_W * seconds) / samples
+    reason = "a given power knows no idle" if source == "modelled" else None
+    if len(idle_W) < 2:
+        reason = f"the baseline at rest is invalid: {found['idle_invalid'].get(source)}"
     return {
         "energy_J": math.fsum(gross) / len(gross),
         "energy_per_sample_J": math.fsum(gross) / samples,
-        "energy_net_per_sample_J": net,
-        "energy_net_per_sample_J_reason": "a given power knows no idle" if net is None else None,
+        "energy_net_per_sample_J": None if reason else (math.fsum(gross) - sum(idle_W) / 2 * seconds) / samples,
+        "energy_net_per_sample_J_reason": reason,
     }
 
 

@@ -79,20 +79,21 @@ def _rapl() -> list[Finding]:
     counters = rapl.rapl_counters()
     if not counters:
         return [Finding("CPU energy", "missing", rapl.unavailable_reason())]
+    power, why = {}, "it does not count"
     try:
         power = rapl.power_W(counters)
-    except DistilbenchError:  # none can be read, or one goes astray
-        power = {}
-    return [Finding("CPU energy", *_rapl_says(counter, power.get(counter.name))) for counter in counters]
+    except DistilbenchError as error:  # none can be read, or one goes astray
+        why = str(error)
+    return [Finding("CPU energy", *_rapl_says(counter, power.get(counter.name), why)) for counter in counters]
 
 
-def _rapl_says(counter: rapl.Counter, power_W: float | None) -> tuple[str, str]:
+def _rapl_says(counter: rapl.Counter, power_W: float | None, why: str) -> tuple[str, str]:
     if not counter.readable:
         return "limited", f"RAPL {counter.name}: {counter.note}"
     if not counter.counted:
         return "ok", f"RAPL {counter.name}: readable; not added to the others, which overlap with it"
     if not power_W:
-        return "limited", f"RAPL {counter.name}: readable, but it does not count"
+        return "limited", f"RAPL {counter.name}: readable, but {why}"
     return "ok", f"RAPL {counter.name}: {power_W:.1f} W just now"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from distilbench.records import Repetition
@@ -15,6 +16,8 @@ BUSY = {
 }
 WIDE = 0.05  # from which half-width on it is said that a median is hardly known
 AGREE = 0.05  # within which two sources of energy agree
+ALIKE = 1.5  # by which factor windows of the same work may differ in power
+OVER_LIMIT = 1.25  # a package holds its limits on average only, and memory, often without one, is beside it
 COMPARABLE = (("pyrapl", "rapl"), ("nvml-power", "nvml-counter"))  # sources of energy that measure the same thing
 SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80  # nvmlClocksThrottleReason: power cap, slowdown of hardware or software
 
@@ -90,8 +93,11 @@ def _energy_doubts(cell: dict[str, Any]) -> list[str]:
     if cell["energy_tick_ms"] is None and cell["energy_source"] in ("rapl", "nvml-counter"):
         doubts.append("energy: how often the counter is renewed could not be seen")
     before, after = cell["energy_idle_W"]
-    if abs(after - before) > 0.1 * max(before, after):
+    if None not in (before, after) and abs(after - before) > 0.1 * max(before, after):
         doubts.append(f"energy: at rest the machine drew {before:.1f} W before and {after:.1f} W after")
+    if None in (before, after):
+        doubts.append(f"energy: none net, since {cell['energy_net_per_sample_J_reason']}")
+    doubts += _power_doubts(cell)
     if cell["energy_source"] in ("modelled", "nvml-power"):
         how = "modelled, not measured" if cell["energy_source"] == "modelled" else "integrated from sampled power"
         doubts.append(f"energy is {how}")
@@ -102,3 +108,20 @@ def _energy_doubts(cell: dict[str, Any]) -> list[str]:
         for name, difference in cell["energy_others"].items()
         if abs(difference) > AGREE
     ]
+
+
+def _power_doubts(cell: dict[str, Any]) -> list[str]:
+    """Whether the power of the windows can be that of this machine at this work."""
+    watts, limit_W, invalid = cell["energy_windows_W"], cell["energy_limit_W"], cell["energy_windows_invalid"]
+    rest_W, doubts = [power for power in cell["energy_idle_W"] if power is not None], []
+    if invalid:
+        every = len(watts) + len(invalid)
+        doubts.append(f"energy: {len(invalid)} of {every} windows are invalid and left out: {invalid[0]}")
+    if rest_W and min(watts) < 0.9 * min(rest_W):
+        doubts.append(f"energy: a window drew {min(watts):.1f} W, and the machine at rest {min(rest_W):.1f} W")
+    if limit_W and (most_W := max(watts + rest_W)) > OVER_LIMIT * limit_W:
+        doubts.append(f"energy: {most_W:.4g} W were drawn, and the power limit is {limit_W:.4g} W")
+    if max(watts) > ALIKE * median(watts) or median(watts) > ALIKE * min(watts):
+        drew = f"between {min(watts):.4g} and {max(watts):.4g} W"
+        doubts.append(f"energy: the windows drew {drew}, though all hold the same work")
+    return doubts

@@ -35,6 +35,13 @@ class RunError(DistilbenchError):
     """A run folder is missing, in use, damaged, or of another design."""
 
 
+class ImplausibleError(RunError):
+    """A reading cannot be true, such as a counter that went back or a number that is not finite; the next one may be.
+
+    What was to be measured with it is invalid: it has no number, and this is the reason.
+    """
+
+
 class Stopped(DistilbenchError):
     """Asked to stop before all was measured, as a batch system does before a job's time is over; it can go on later."""
 

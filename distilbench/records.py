@@ -110,6 +110,7 @@ class EnergyWindow(_Part):
     seconds: float = Field(gt=0)
     samples: int = Field(gt=0, description="sentences classified in it")
     joules: dict[str, float] = Field(description="gross, by source")
+    invalid: dict[str, str] = Field(default_factory=dict, description="by source: why it has no joules in this window")
 
 
 class Energy(_Part):
@@ -118,6 +119,10 @@ class Energy(_Part):
     windows: list[EnergyWindow]
     idle_before_W: dict[str, float] = Field(description="power at rest with the model loaded, by source")
     idle_after_W: dict[str, float]
+    idle_invalid: dict[str, str] = Field(default_factory=dict, description="by source: why it lacks a baseline")
+    limits_W: dict[str, float] = Field(
+        default_factory=dict, description="by source: the power limits that were set, for a short time included"
+    )
     idle_s: float = Field(description="length of each baseline")
     tick_ms: float | None = Field(None, description="time between two updates of the counter")
     counters: dict[str, list[str]] = Field(description="by source: what it is made of")

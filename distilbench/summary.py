@@ -247,19 +247,23 @@ def _energy(records: list[Repetition]) -> dict[str, Any]:
         return {"energy_source": None}
     (record, *_), found = measured, measured[0].energy
     source = record.energy_source
-    per_sample = [window.joules[source] / window.samples for window in found.windows]
+    windows = [window for window in found.windows if source in window.joules]
+    per_sample = [window.joules[source] / window.samples for window in windows]
     interval = t_interval(per_sample)
     others = {}
     for name in sorted({name for window in found.windows for name in window.joules} - {source}):
-        both = [w.joules for w in found.windows if name in w.joules]
-        if (name, source) in COMPARABLE:
+        both = [w.joules for w in windows if name in w.joules]
+        if (name, source) in COMPARABLE and both:
             others[name] = math.fsum(w[name] for w in both) / math.fsum(w[source] for w in both) - 1
     return {
         "energy_source": source,
         "energy_per_sample_J_range": [min(per_sample), max(per_sample)],
         "energy_windows": len(per_sample),
+        "energy_windows_W": [window.joules[source] / window.seconds for window in windows],
+        "energy_windows_invalid": [w.invalid.get(source, "not measured") for w in found.windows if w not in windows],
+        "energy_limit_W": found.limits_W.get(source),
         **({"energy_per_sample_J_interval_95": list(interval)} if interval else {}),
-        "energy_idle_W": [found.idle_before_W[source], found.idle_after_W[source]],
+        "energy_idle_W": [found.idle_before_W.get(source), found.idle_after_W.get(source)],
         "energy_tick_ms": found.tick_ms,
         "energy_others": others,
         "energy_notes": found.notes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -15,10 +16,13 @@ from typing import Any
 
 from distilbench.collectors import rapl
 from distilbench.collectors.nvml import Gpu
-from distilbench.errors import DeviceError, DistilbenchError, RunError
+from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, RunError
 
 SAMPLE_S = 0.05  # between two readings of a GPU's power: as often as the driver renews it
 TICKS = 100  # a window must hold so many updates of its counter
+MOST_GPU_W = 3000.0  # more than any GPU draws: the largest of 2026 have limits of 1,400 W
+MOST_NODE_W = 50e3  # more than any node draws: those with eight or sixteen large GPUs have supplies of 10 to 20 kW
+NO_VALUE = 0xFFFFFFFE  # from here on SLURM's numbers, of 32 bits and of 64, mean that there is none (slurm.h, NO_VAL)
 
 
 class Source(ABC):
@@ -28,11 +32,13 @@ class Source(ABC):
         name: its name in records.
         scope: what it measures; only sources of one scope can be compared.
         parts: what it is made of.
+        most_W: a window that says more is invalid; None where nothing is known.
     """
 
     name: str
     scope: str
     parts: list[str]
+    most_W: float | None = None
     least_s = 0.0  # of a window, where the source is renewed slowly and does not say how slowly
 
     @abstractmethod
@@ -41,7 +47,12 @@ class Source(ABC):
 
     @abstractmethod
     def end(self) -> float:
-        """Joules since `begin`."""
+        """Joules since `begin`.
+
+        Raises:
+            ImplausibleError: this window's cannot be known; the next one's may be.
+            DistilbenchError: the source does not measure any more.
+        """
 
     def poll(self) -> None:  # noqa: B027 - most sources need nothing here
         """Called once a cycle in a window: a counter that starts again must be seen each time it does."""
@@ -51,6 +62,10 @@ class Source(ABC):
 
     def tick_ms(self) -> float | None:
         """Time between two updates; None where there is nothing that ticks."""
+        return None
+
+    def limit_W(self) -> float | None:
+        """What the hardware may draw at most, as it is set; None where that cannot be read."""
         return None
 
 
@@ -72,9 +87,11 @@ class Rapl(Source):
     def __init__(self) -> None:
         self.meter = rapl.Meter(rapl.rapl_counters())
         self.parts = [counter.name for counter in self.meter.counters]
+        self.most_W = rapl.MOST_W * len(self.parts)
 
     def begin(self) -> None:
-        self._before = sum(self.meter.update().values())
+        self.meter.restart()  # what a counter did before the window is not the window's fault
+        self._before = sum(self.meter.energy_J.values())
 
     def poll(self) -> None:
         self.meter.update()
@@ -83,8 +100,15 @@ class Rapl(Source):
         return sum(self.meter.update().values()) - self._before
 
     def tick_ms(self) -> float | None:
-        first = self.parts[0]  # one counter: several are renewed shortly after each other
-        return tick_ms(lambda: self.meter.update()[first])
+        first = self.meter.counters[0]  # one counter: several are renewed shortly after each other
+        return tick_ms(lambda: rapl.reading_uJ(first))
+
+    def limit_W(self) -> float | None:
+        """Of all packages; DRAM often has no limit, and is little beside them."""
+        limits = [(counter.limit_W, "/" in counter.name) for counter in self.meter.counters]
+        if any(limit is None and not within for limit, within in limits):
+            return None
+        return sum(limit or 0.0 for limit, _ in limits)
 
 
 class PyRapl(Source):
@@ -109,6 +133,7 @@ class PyRapl(Source):
             raise DistilbenchError(f"pyRAPL: {str(error) or type(error).__name__}") from error
         self.pyRAPL = pyRAPL
         self.parts = ["pyRAPL.Measurement"]
+        self.most_W = rapl.MOST_W * max(1, sum(c.readable and c.counted for c in rapl.rapl_counters()))
         self.begin()
         self.measurement.end()
         self._whole = self._parts_seen()
@@ -122,7 +147,7 @@ class PyRapl(Source):
         result = self.measurement.result
         values = [*(result.pkg or []), *(result.dram or [])]
         if not values or min(values) < 0 or self._parts_seen() != self._whole:
-            raise DistilbenchError("pyRAPL lost the window: a counter started again")
+            raise ImplausibleError("pyRAPL lost the window: a counter started again")
         return sum(values) / 1e6
 
     def _parts_seen(self) -> tuple[bool, bool]:
@@ -134,7 +159,7 @@ class PyRapl(Source):
 class NvmlCounter(Source):
     """The GPU's own energy counter."""
 
-    name, scope = "nvml-counter", "gpu"
+    name, scope, most_W = "nvml-counter", "gpu", MOST_GPU_W
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu, self.parts = gpu, [f"GPU {gpu.uuid}"]
@@ -146,11 +171,14 @@ class NvmlCounter(Source):
     def end(self) -> float:
         joules = self.gpu.energy_J() - self._before
         if joules < 0:
-            raise RunError("the GPU's energy counter went back during a window (the driver was loaded again)")
+            raise ImplausibleError("the GPU's energy counter went back during a window (the driver was loaded again)")
         return joules
 
     def tick_ms(self) -> float | None:
         return tick_ms(self.gpu.energy_J)
+
+    def limit_W(self) -> float | None:
+        return self.gpu.power_limit_W()
 
 
 class NvmlPower(Source):
@@ -160,7 +188,7 @@ class NvmlPower(Source):
     its own in the record.
     """
 
-    name, scope = "nvml-power", "gpu"
+    name, scope, most_W = "nvml-power", "gpu", MOST_GPU_W
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu, self.parts = gpu, [f"GPU {gpu.uuid}, every {SAMPLE_S * 1e3:g} ms"]
@@ -197,6 +225,9 @@ class NvmlPower(Source):
         self._sample()
         return trapezoid(self._samples)
 
+    def limit_W(self) -> float | None:
+        return self.gpu.power_limit_W()
+
 
 def trapezoid(samples: list[tuple[float, float]]) -> float:
     """Integral over (seconds, watts), in joules."""
@@ -213,8 +244,12 @@ def moves(source: Source) -> bool:
     while True:
         time.sleep(0.05)
         late = time.perf_counter() >= deadline
-        if (joules := source.end()) > 0 or late:
-            return joules > 0
+        try:
+            if (joules := source.end()) > 0 or late:
+                return joules > 0
+        except ImplausibleError:  # once is no reason to do without it
+            if late:
+                raise
         source.begin()
 
 
@@ -231,6 +266,7 @@ class Slurm(Source):
         if kind in ("", "none"):
             raise DistilbenchError("SLURM measures no energy here (AcctGatherEnergyType is none)")
         self.parts = [f"AcctGatherEnergyType {kind}"]
+        self.most_W = MOST_NODE_W * int(os.environ.get("SLURM_JOB_NUM_NODES") or 1)
         self._joules()
 
     def _joules(self) -> float:
@@ -243,7 +279,9 @@ class Slurm(Source):
         self._before = self._joules()
 
     def end(self) -> float:
-        return self._joules() - self._before
+        if (joules := self._joules() - self._before) < 0:
+            raise ImplausibleError(f"SLURM's ConsumedEnergy went back by {-joules:g} J")
+        return joules
 
 
 def slurm_energy_type(config: str) -> str:
@@ -258,8 +296,8 @@ def consumed_energy_J(said: str) -> float | None:
 
     Steps of one job see the same nodes, so they are not added.
     """
-    numbers = [int(line) for line in said.split() if line.isdigit()]
-    return float(max(numbers)) if numbers and max(numbers) > 0 else None
+    numbers = [joules for line in said.split() if line.isdigit() and 0 < (joules := int(line)) < NO_VALUE]
+    return float(max(numbers)) if numbers else None
 
 
 def _said(*command: str) -> str:
@@ -337,11 +375,17 @@ def unavailable_reason(device: str) -> str | None:
 class Windows:
     """Runs all sources over one window after the other; a source that fails in a window is left out from then on.
 
-    The one to report is the first; when that fails, the pass fails.
+    The one to report is the first; when that fails, the pass fails. A window of which a source says what cannot be is
+    invalid for that source: it has no joules there, and measures the next one.
+
+    Attributes:
+        used: the sources that still measure.
+        notes: why others do not.
+        invalid: by source, why it has no joules in the last window.
     """
 
     def __init__(self, used: list[Source]) -> None:
-        self.used, self.notes = list(used), []
+        self.used, self.notes, self.invalid = list(used), [], {}
 
     def over(self, work: Callable[[], Any]) -> tuple[float, dict[str, float], Any]:
         """(seconds, joules by source, result) of the work, which must be done when it returns.
@@ -349,6 +393,7 @@ class Windows:
         Raises:
             RunError: the source to report did not count.
         """
+        self.invalid = {}
         try:
             self._each("begin", reversed(self.used))  # the one to report last, and it ends first: it is the innermost
             start = time.perf_counter()
@@ -359,11 +404,20 @@ class Windows:
             for source in self.used:
                 source.abandon()
             raise
-        for source in list(self.used):
-            if joules[source.name] <= 0:
-                self._lost(source, f"the counter did not move in {seconds:.1f} s")
-                del joules[source.name]
-        return seconds, joules, result
+        for source in [one for one in self.used if one.name in joules]:
+            self._judge(source, joules[source.name], seconds)
+        standing = {one.name for one in self.used} - self.invalid.keys()
+        return seconds, {name: value for name, value in joules.items() if name in standing}, result
+
+    def _judge(self, source: Source, joules: float, seconds: float) -> None:
+        """Whether a source can have measured that."""
+        if not math.isfinite(joules):
+            self.invalid[source.name] = f"{source.name} says {joules} J, which is no number"
+        elif joules <= 0:
+            self._lost(source, f"the counter did not move in {seconds:.1f} s")
+        elif source.most_W and joules > source.most_W * seconds:
+            said = f"{source.name} says {joules:.4g} J in {seconds:.3g} s, {joules / seconds:.4g} W"
+            self.invalid[source.name] = f"{said}; what it measures draws less than {source.most_W:g} W"
 
     def poll(self) -> None:
         """To be called while the work is done, once a second or so."""
@@ -375,6 +429,8 @@ class Windows:
         for source in list(asked):
             try:
                 told[source.name] = getattr(source, what)()
+            except ImplausibleError as error:
+                self.invalid.setdefault(source.name, str(error))
             except DistilbenchError as error:
                 self._lost(source, str(error))
         return told

@@ -69,6 +69,13 @@ class Gpu:
         self.refuse_part()
         return self._ask("power", self.nvml.nvmlDeviceGetPowerUsage, self.handle) / 1e3
 
+    def power_limit_W(self) -> float | None:
+        """The power limit that is enforced; None where the driver does not tell."""
+        try:
+            return self._ask("power limit", self.nvml.nvmlDeviceGetEnforcedPowerLimit, self.handle) / 1e3
+        except DeviceError:
+            return None
+
     def refuse_part(self) -> None:
         """Raises where energy would be that of other users too."""
         if self.mig:

@@ -8,12 +8,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from distilbench.errors import RunError
+from distilbench.errors import ImplausibleError, RunError
 
 POWERCAP = Path("/sys/class/powercap")
 ZONE = re.compile(
     r"intel-rapl:(\d+)(?::(\d+))?"
 )  # AMD's zones have this name too; intel-rapl-mmio repeats the packages
+#: More than any package draws: the largest of 2026 may draw 500 W for long, and their peaks are short of twice that.
+MOST_W = 1000.0
+STALE_S = 0.1  # how old a reading may be: most counters are renewed once a millisecond, a few only every 60 ms
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Counter:
         range_uJ: where it starts again at 0; None where the kernel does not say.
         counted: whether it may be added to others. Cores and uncore are held by their package, and psys holds all
             packages; DRAM is held by none.
+        limit_W: the highest of its power limits, those for a short time included; None where the kernel says none.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Counter:
     file: Path | None = None
     range_uJ: int | None = None
     counted: bool = True
+    limit_W: float | None = None
 
 
 def powercap_root() -> Path:
@@ -71,21 +76,29 @@ def _counter(zone: Path, names: dict[str, str]) -> Counter:
         return Counter(name, False, f"{file} is for root only; `chmod a+r` it, or ask the site", counted=counted)
     except OSError as error:
         return Counter(name, False, f"{file}: {error.strerror}", counted=counted)
-    return Counter(name, True, str(file), file, _range_uJ(zone), counted)
+    return Counter(name, True, str(file), file, _number(zone / "max_energy_range_uj"), counted, _limit_W(zone))
 
 
-def _range_uJ(zone: Path) -> int | None:
+def _number(file: Path) -> int | None:
     try:
-        return int((zone / "max_energy_range_uj").read_text(encoding="utf-8"))
+        return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def _limit_W(zone: Path) -> float | None:
+    """A limit of 0 is not set, and one that no package reaches is none."""
+    files = [file for name in ("power_limit_uw", "max_power_uw") for file in zone.glob(f"constraint_*_{name}")]
+    known = [limit for file in files if (limit := _number(file)) and limit <= MOST_W * 1e6]
+    return max(known) / 1e6 if known else None
 
 
 class Meter:
     """Adds up the joules of the counters that may be added.
 
     A counter starts again at 0 after `range_uJ`; `update` must be called at least once in that time (a package of 200 W
-    takes about twenty minutes).
+    takes about twenty minutes), and better often: what a counter can have counted since the last call is how it is
+    known whether it went over its end, or was started anew.
 
     Args:
         counters: of `rapl_counters`.
@@ -99,24 +112,63 @@ class Meter:
         if not self.counters:
             raise RunError("no energy counter can be read here: `distilbench doctor` says why")
         self.energy_J = {counter.name: 0.0 for counter in self.counters}
-        self._last = self._read()
+        self.restart()
+
+    def restart(self) -> None:
+        """Goes on from here, whatever the counters did since they were read last."""
+        self._since, self._last = time.perf_counter(), self._read()
 
     def _read(self) -> list[int]:
-        return [int(counter.file.read_text(encoding="utf-8")) for counter in self.counters]
+        return [reading_uJ(counter) for counter in self.counters]
 
     def update(self) -> dict[str, float]:
         """Reads all counters; returns the joules of each since the meter was made.
 
         Raises:
-            RunError: a counter went back and does not say its range.
+            RunError: a counter cannot be read any more.
+            ImplausibleError: a counter did what it cannot do; that step is not counted, and the next one may be.
         """
-        now = self._read()
-        for counter, before, after in zip(self.counters, self._last, now, strict=True):
-            if after < before and counter.range_uJ is None:
-                raise RunError(f"{counter.note} went back from {before} to {after} µJ and does not say its range")
-            self.energy_J[counter.name] += (after - before + (counter.range_uJ if after < before else 0)) / 1e6
-        self._last = now
+        before, since = self._last, self._since
+        self.restart()
+        seconds = time.perf_counter() - since  # from before the last readings to after these: never too short
+        steps = zip(self.counters, before, self._last, strict=True)
+        for name, step in [(counter.name, spent_uJ(counter, *readings, seconds)) for counter, *readings in steps]:
+            self.energy_J[name] += step / 1e6
         return dict(self.energy_J)
+
+
+def reading_uJ(counter: Counter) -> int:
+    """What a counter says now.
+
+    Raises:
+        RunError: nothing, or no number.
+    """
+    try:
+        return int(counter.file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{counter.note} cannot be read any more: {error}") from error
+
+
+def spent_uJ(counter: Counter, before: int, after: int, seconds: float) -> int:
+    """What was spent between two readings.
+
+    A counter that went back is believed to have gone over its end only where that takes no more than MOST_W in the time
+    between both readings (and in that by which they may be stale): then the first stood near the range. From anywhere
+    else it was set back, and what it counted is lost.
+
+    Raises:
+        ImplausibleError: it went back from elsewhere, or does not say its range, or forward by more than that.
+    """
+    step = f"{counter.note} went {'back' if after < before else 'on'} from {before} to {after} µJ"
+    if after < before and counter.range_uJ is None:
+        raise ImplausibleError(f"{step} and does not say its range")
+    spent, most = after - before + (counter.range_uJ if after < before else 0), MOST_W * (seconds + STALE_S) * 1e6
+    if 0 <= spent <= most:
+        return spent
+    why = f"that is more than {MOST_W:g} W, which no package draws"
+    if after < before:
+        why = f"its range of {counter.range_uJ} µJ was not near: it was set back (a suspend, the driver loaded again)"
+    raise ImplausibleError(f"{step} within {seconds:.2g} s; {why}")
 
 
 def power_W(counters: list[Counter], seconds: float = 0.5) -> dict[str, float]:
