@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distilbench import paths
+from distilbench.errors import ImplausibleError
 from distilbench.stats import half_width, settled
 
 NO_QUEUE = "on a CPU nothing queues: samples/s of forwards one after the other is the steady state"
@@ -17,7 +18,12 @@ NO_DEVICE_CLOCK = "a CPU has no clock of its own: on this device the host's time
 
 
 def timing_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A record's timing numbers from its iterations (rows of the parquet file)."""
+    """A record's timing numbers from its iterations (rows of the parquet file).
+
+    Raises:
+        ImplausibleError: a time in them is none.
+    """
+    _require_times(rows)
     forwards = of_kind(rows, "forward")
     timed = [row for row in forwards if not row["warmup"]]
     total_ms, samples = math.fsum(row["latency_ms"] for row in timed), sum(row["samples"] for row in timed)
@@ -41,6 +47,16 @@ def timing_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
         **_request_fields(of_kind(rows, "request")),
         **_steady_fields(of_kind(rows, "steady"), on_device),
     }
+
+
+def _require_times(rows: list[dict[str, Any]]) -> None:
+    """Nothing takes no time, less, or one that is not finite; a part of a request may be too short for the clock."""
+    names = ("latency_device_ms", "tokenise_ms", "transfer_ms", "postprocess_ms")
+    for row in rows:
+        parts = [ms for name in names if (ms := row.get(name)) is not None]
+        if not (0 < row["latency_ms"] < math.inf and all(0 <= ms < math.inf for ms in parts)):
+            where = f"cycle {row['cycle']}, batch {row['batch']}"
+            raise ImplausibleError(f"{where}: {row['latency_ms']} ms, in parts {parts} ms, is no time of a forward")
 
 
 def warmup_of(rows: list[dict[str, Any]], tested: bool) -> dict[str, Any]:
@@ -108,8 +124,15 @@ def classification_fields(rows: list[dict[str, Any]], random_weights: bool) -> d
     """A record's accuracy and logits hash from its predictions (rows of predictions.parquet)."""
     logits = np.array([row["logits"] for row in rows], dtype=np.float32)
     right = sum(row["label"] == row["predicted"] for row in rows)
+    reason = not_finite(rows) or ("random weights classify nothing" if random_weights else None)
     return {
         "logits_sha256": paths.sha256_bytes(logits.tobytes()),
-        "accuracy": None if random_weights else right / len(rows),
-        "accuracy_reason": "random weights classify nothing" if random_weights else None,
+        "accuracy": None if reason else right / len(rows),
+        "accuracy_reason": reason,
     }
+
+
+def not_finite(predicted: list[dict[str, Any]]) -> str | None:
+    """How many predictions come of no class, since a logit is NaN or infinite; None: none."""
+    bad = sum(not all(map(math.isfinite, row["logits"])) for row in predicted)
+    return f"the logits of {bad} of {len(predicted)} sentences are NaN or infinite" if bad else None

@@ -30,7 +30,7 @@ def doubts_of(timing: list[Repetition], cell: dict[str, Any], params: dict[str, 
         cell: its part of the summary.
         params: of the run.
     """
-    doubts = []
+    doubts = [f"invalid, {said}" for said in cell["errors"] if ": invalid: " in said][:1]
     if 0 < len(timing) < MIN_REPETITIONS:
         doubts.append(f"{len(timing)} repetition{'s' if len(timing) > 1 else ''}: no interval")
     if unsettled := sum(record.status == "unstable" for record in timing):

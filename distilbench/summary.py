@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distilbench import paths
-from distilbench.derive import classification_fields, of_kind
+from distilbench.derive import classification_fields, not_finite, of_kind
 from distilbench.doubts import COMPARABLE, doubts_of
 from distilbench.errors import RunError
 from distilbench.params import PROFILES
@@ -149,8 +149,8 @@ def _cell_summary(
     result["memory"] = _medians([r.memory for r in done["memory"] if r.memory])
     result["roofline"] = _roofline(result, done["timing"], params, ceilings)
     result["padding_share"] = next((r.padding_share for r in mine if r.padding_share is not None), None)
-    rows = [row for row in predicted if row["cell"] == cell["cell"]]
-    result |= _accuracy(rows, params["model_source"] == "random")
+    predicted = [row for row in predicted if row["cell"] == cell["cell"]]
+    result |= _accuracy(predicted, params["model_source"] == "random")
     rows = [read_parquet(folder / r.iterations_file, r.iterations_sha256) for r in done["timing"]]
     iterations = [[r["latency_ms"] for r in of_kind(one, "forward") if not r["warmup"]] for one in rows]
     faults = [count for r in done["timing"] if (count := r.page_faults_per_iteration) is not None]
@@ -162,6 +162,8 @@ def _cell_summary(
         result[name] = median(known) if known else None
     bad = [r for r in mine if r.error and not _no_counter(r)]
     result["errors"] = [f"{r.pass_} {r.repetition}: {r.status}: {r.error}" for r in bad]
+    if why := not_finite(predicted):
+        result["state"], result["errors"] = "invalid", [*result["errors"], f"predictions: invalid: {why}"]
     result["doubts"] = doubts_of(done["timing"], result, params)
     return result
 

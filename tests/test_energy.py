@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from fake_powercap import FakeRapl
 from pyRAPL import device_api
 
 from distilbench import environment
-from distilbench.collectors import energy
+from distilbench.collectors import energy, rapl
 from distilbench.collectors.energy import (
     Modelled,
     NvmlCounter,
@@ -32,7 +33,7 @@ from distilbench.collectors.energy import (
     trapezoid,
     unavailable_reason,
 )
-from distilbench.errors import DeviceError, DistilbenchError, RunError
+from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, RunError
 
 RANGE_uJ = 5_000_000
 
@@ -182,6 +183,36 @@ def test_a_counter_that_starts_again_between_polls_is_followed(powercap):
     assert source.end() == pytest.approx(9.5)
 
 
+def test_a_counter_that_is_set_back_spoils_its_window_and_no_other(powercap):
+    package = add_zone(powercap, "0", "package-0", 100_000_000_000)
+    (package.parent / "max_energy_range_uj").write_text("262143328850\n")
+    windows = Windows([Rapl()])
+
+    def work(*readings_uJ: int) -> None:
+        for energy_uJ in readings_uJ:
+            time.sleep(0.01)
+            count(package, energy_uJ)
+            windows.poll()
+
+    assert windows.over(lambda: work(100_002_000_000))[1] == {"rapl": 2.0}
+    assert windows.over(lambda: work(100_003_000_000, 1_000_000, 2_000_000))[1] == {}
+    assert "went back from 100003000000 to 1000000 µJ" in windows.invalid["rapl"]
+    count(package, 7)  # between two windows: nobody's
+    windows.poll()
+    assert windows.over(lambda: work(4_000_007))[1] == {"rapl": 4.0}
+    assert (windows.invalid, windows.notes) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("package_uw", "dram_uw", "limit_W"),
+    [(120_000_000, 40_000_000, 160.0), (120_000_000, 0, 120.0), (0, 40_000_000, None)],
+)
+def test_the_limit_of_rapl_is_that_of_all_packages(powercap, package_uw, dram_uw, limit_W):
+    for number, name, limit in (("0", "package-0", package_uw), ("0:0", "dram", dram_uw)):
+        (add_zone(powercap, number, name).parent / "constraint_0_power_limit_uw").write_text(f"{limit}\n")
+    assert Rapl().limit_W() == limit_W
+
+
 def test_rapl_has_the_tick_of_its_counters(powercap, clock):
     package = add_zone(powercap, "0", "package-0")
     clock.each_ms = lambda ms: count(package, ms // 20 * 1000)
@@ -294,7 +325,7 @@ def test_the_gpus_counter_is_read_at_both_ends():
 def test_a_gpu_counter_that_goes_back_is_an_error():
     source = NvmlCounter(FakeGpu(energy_J=(100.0, 100.0, 3.0)))
     source.begin()
-    with pytest.raises(RunError, match="counter went back during a window"):
+    with pytest.raises(ImplausibleError, match="counter went back during a window"):
         source.end()
 
 
@@ -398,6 +429,8 @@ def test_what_gathers_energy_is_in_slurms_configuration(line, kind):
         ("0\n0\n", None),
         ("1200\n", 1200.0),
         ("900\n1200\n\n16?\n0\n", 1200.0),
+        ("18446744073709551614\n1200\n", 1200.0),
+        ("4294967294\n", None),
     ],
 )
 def test_the_largest_step_counts_and_zero_is_no_measurement(said, joules):
@@ -482,6 +515,14 @@ def test_a_slurm_that_does_not_answer_measures_nothing(slurm, monkeypatch):
     monkeypatch.setattr(energy.subprocess, "run", never)
     with pytest.raises(DistilbenchError, match=NO_KIND):
         Slurm()
+
+
+def test_a_slurm_that_counts_less_than_before_spoils_its_window(slurm):
+    source = Slurm()
+    source.begin()
+    slurm.say("sstat", "900")
+    with pytest.raises(ImplausibleError, match="ConsumedEnergy went back by 100 J"):
+        source.end()
 
 
 def test_a_slurm_that_stops_answering_fails_its_window(slurm):
@@ -602,6 +643,16 @@ def test_a_counter_that_stands_still_does_not_measure(powercap, monkeypatch):
     assert why.startswith("rapl: the counter can be read, but it stands still; pyrapl: the counter can be read")
 
 
+def test_a_counter_that_is_set_back_while_it_is_tried_is_tried_on():
+    assert energy.moves(FakeSource("a", ImplausibleError("set back"), 2.0))
+
+
+def test_a_counter_that_is_set_back_all_the_while_is_no_source(monkeypatch):
+    monkeypatch.setattr(energy, "PROBE_S", 0.1)
+    with pytest.raises(ImplausibleError, match="set back"):
+        energy.moves(FakeSource("a", ImplausibleError("set back")))
+
+
 def test_a_counter_that_counts_is_taken_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(tmp_path / "tree"))
     with FakeRapl(tmp_path / "tree", {"0": 40.0}, {"0": "package-0"}):
@@ -680,6 +731,53 @@ def test_another_source_that_fails_is_left_out_from_then_on():
     assert lost.calls.count("b begin") == 2
     windows.poll()
     assert "b poll" not in lost.calls
+
+
+@pytest.mark.parametrize("moment", ["begin", "poll", "end"])
+def test_a_reading_that_cannot_be_spoils_its_window_only(moment):
+    """Of the source to report as of another one."""
+
+    class Strays(FakeSource):
+        times = 0
+
+        def _asked(self, what: str) -> None:
+            self.times += what == moment
+            if what == moment and self.times == 1:
+                raise ImplausibleError("it went back")
+
+    for other in (FakeSource("b", 6.0), Strays("b", 6.0)):
+        windows = Windows([Strays("a", 5.0), other])
+        joules = windows.over(windows.poll)[1]
+        assert "a" not in joules
+        assert windows.invalid["a"] == "it went back"
+        assert ("b" in joules) == ("b" not in windows.invalid)
+        assert windows.over(windows.poll)[1] == {"a": 5.0, "b": 6.0}
+        assert (windows.invalid, windows.notes) == ({}, [])
+
+
+@pytest.mark.parametrize(("joules", "why"), [(float("nan"), "nan J, which is no number"), (float("inf"), "inf J")])
+def test_joules_that_are_no_number_spoil_their_window(joules, why):
+    windows = Windows([FakeSource("a", joules), FakeSource("b", 1.0)])
+    assert windows.over(lambda: None)[1] == {"b": 1.0}
+    assert why in windows.invalid["a"]
+
+
+def test_more_than_what_a_source_can_draw_spoils_its_window():
+    source = FakeSource("a", 5.0, 50.0)
+    source.most_W = 1000.0
+    windows = Windows([source])
+    assert windows.over(lambda: time.sleep(0.01))[1] == {"a": 5.0}
+    assert windows.over(lambda: time.sleep(0.01))[1] == {}
+    assert re.search(r"a says 50 J in 0\.\d+ s, .* W; what it measures draws less than 1000 W", windows.invalid["a"])
+
+
+def test_every_source_of_hardware_knows_what_is_too_much(powercap, slurm):
+    for number in range(2):
+        add_zone(powercap, str(number), f"package-{number}")
+    for source in (Rapl(), PyRapl()):
+        assert source.most_W == 2 * rapl.MOST_W
+    assert NvmlCounter(FakeGpu()).most_W == NvmlPower(FakeGpu()).most_W == energy.MOST_GPU_W
+    assert Slurm().most_W == energy.MOST_NODE_W
 
 
 def test_the_callers_list_of_sources_stays_as_it_is():

@@ -16,7 +16,7 @@ from distilbench.bench.energy_pass import HOST_TOO, idle_W, measure
 from distilbench.collectors import energy
 from distilbench.collectors.energy import TICKS, Rapl, Source, Windows
 from distilbench.derive import energy_fields
-from distilbench.errors import DistilbenchError, RunError
+from distilbench.errors import DistilbenchError, ImplausibleError, RunError
 from distilbench.records import Energy
 
 CPU = torch.device("cpu")
@@ -246,6 +246,89 @@ def test_a_source_that_is_lost_half_way_stays_in_the_windows_it_measured(machine
 def test_the_pass_fails_with_the_source_to_report(machine, fails_in):
     with pytest.raises(RunError, match=r"^rapl: broken$"):
         measured(machine, FakeSource(machine, fails_in=fails_in), FakeSource(machine, "pyrapl"))
+
+
+# ------------------------------------------------------------------ what cannot be believed
+
+
+class Strays(FakeSource):
+    """Its counter is set back in the windows of these numbers; the first of all is the idle one."""
+
+    def __init__(self, machine: Machine, *strays_in: int) -> None:
+        super().__init__(machine)
+        self.strays_in = strays_in
+
+    def end(self) -> float:
+        joules = super().end()
+        if self.begun in self.strays_in:
+            raise ImplausibleError(f"set back in {self.begun}")
+        return joules
+
+
+def test_an_invalid_window_is_kept_with_its_reason_and_the_others_count(machine):
+    found = measured(machine, Strays(machine, 3), windows=5)
+    assert [sorted(window["joules"]) for window in found["windows"]] == [["rapl"], [], ["rapl"], ["rapl"], ["rapl"]]
+    assert [window["invalid"] for window in found["windows"]] == [{}, {"rapl": "set back in 3"}, {}, {}, {}]
+    assert Energy.model_validate(found).model_dump() == found
+    fields = energy_fields(found, "rapl")
+    cycle_s = len(BATCHES) * FORWARD_S
+    assert fields["energy_J"] == pytest.approx(BUSY_W * 30, rel=1e-3), "the mean of the windows that count"
+    assert fields["energy_per_sample_J"] == pytest.approx(BUSY_W * cycle_s / 5)
+    assert fields["energy_net_per_sample_J"] == pytest.approx((BUSY_W - (COLD_W + WARM_W) / 2) * cycle_s / 5)
+
+
+@pytest.mark.parametrize(("windows", "strays_in"), [(1, [2]), (4, [2, 4]), (5, [2, 3, 6])])
+def test_where_not_most_windows_count_there_is_no_number(machine, windows, strays_in):
+    said = rf"^{len(strays_in)} of {windows} energy windows are invalid; rapl: set back in {strays_in[0]}$"
+    with pytest.raises(ImplausibleError, match=said):
+        measured(machine, Strays(machine, *strays_in), windows=windows)
+
+
+@pytest.mark.parametrize("strays_in", [1, 5], ids=["before", "after"])
+def test_without_a_baseline_there_is_no_net_energy(machine, strays_in):
+    found = measured(machine, Strays(machine, strays_in))
+    assert found["idle_invalid"] == {"rapl": f"set back in {strays_in}"}
+    assert Energy.model_validate(found)
+    fields = energy_fields(found, "rapl")
+    assert fields["energy_J"] == pytest.approx(BUSY_W * 30, rel=1e-3)
+    assert fields["energy_net_per_sample_J"] is None
+    assert fields["energy_net_per_sample_J_reason"] == f"the baseline at rest is invalid: set back in {strays_in}"
+
+
+def test_power_limits_are_recorded_where_there_are_some(machine):
+    limited, other = FakeSource(machine), FakeSource(machine, "pyrapl")
+    limited.limit_W = lambda: 120.0
+    assert measured(machine, limited, other)["limits_W"] == {"rapl": 120.0}
+
+
+@pytest.mark.parametrize("to_J", [0.0, -2.0], ids=["to 0", "by 2 J"])
+def test_a_counter_that_is_set_back_is_no_262_kJ(tmp_path, monkeypatch, to_J):
+    """40 W, far below the range, in real time: the second window is spoilt, the others say 40 W."""
+    root: Path = tmp_path / "powercap"
+    monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(root))
+    monkeypatch.setattr(energy_pass, "WARM_UP_S", 0.1)
+    monkeypatch.setattr(energy_pass, "TICKS", 1)
+    start_J, spoilt = 100_000.0, []
+    with FakeRapl(root, {"0": 40.0}, {"0": "package-0"}, range_uJ=262_143_328_850, start_J=start_J) as fake:
+
+        class Second(Rapl):
+            begun = 0
+
+            def begin(self) -> None:
+                super().begin()
+                self.begun += 1
+                if self.begun == 3:  # the first is the idle one
+                    fake.set_back(start_J if to_J == 0 else -to_J)
+                    spoilt.append(True)
+
+        loaded = SimpleNamespace(forward=lambda ids, mask: time.sleep(0.005))
+        found = measure(protocol(windows=3, window_s=0.5, idle_s=0.3), loaded, tensors(), CPU, [Second()])
+    assert spoilt
+    assert [sorted(window["joules"]) for window in found["windows"]] == [["rapl"], [], ["rapl"]]
+    assert "went back" in found["windows"][1]["invalid"]["rapl"]
+    seconds = sum(window["seconds"] for window in found["windows"]) / 3
+    stale_J = 40 * fake.largest_gap_s
+    assert energy_fields(found, "rapl")["energy_J"] == pytest.approx(40 * seconds, abs=0.2 * 40 * seconds + 2 * stale_J)
 
 
 # ------------------------------------------------------------------ in real time

@@ -8,7 +8,9 @@ import pytest
 
 from distilbench.collectors import rapl
 from distilbench.collectors.rapl import Counter, Meter, rapl_counters, unavailable_reason
-from distilbench.errors import RunError
+from distilbench.errors import ImplausibleError, RunError
+
+RANGE_uJ = 262_143_328_850  # of many Intel packages
 
 
 @pytest.fixture
@@ -159,6 +161,98 @@ def test_a_counter_that_goes_back_without_a_range_is_refused(powercap):
     file.write_text("10\n")
     with pytest.raises(RunError, match=r"energy_uj went back from 1000 to 10 µJ and does not say its range"):
         meter.update()
+
+
+@pytest.mark.parametrize(
+    ("before_uJ", "after_uJ"),
+    [
+        (100_000_000_000, 99_998_000_000),
+        (100_000_000_000, 0),
+        (1_000_000, 0),
+        (RANGE_uJ - 500_000_000, 10),
+        (RANGE_uJ - 10, RANGE_uJ - 500_000_000),
+    ],
+    ids=["by 2 J", "to 0", "to 0 from 1 J", "500 J before its end", "not as far as 0"],
+)
+def test_a_counter_that_was_set_back_did_not_go_over_its_end(powercap, before_uJ, after_uJ):
+    """In the moment between two readings no package draws what it takes to get to the end and on."""
+    file = limited(add_zone(powercap, "0", "package-0", f"{before_uJ}\n"), RANGE_uJ)
+    meter = Meter(rapl_counters())
+    file.write_text(f"{after_uJ}\n")
+    said = rf"went back from {before_uJ} to {after_uJ} µJ within .* range of {RANGE_uJ} µJ was not near: .*set back"
+    with pytest.raises(ImplausibleError, match=said):
+        meter.update()
+    file.write_text(f"{after_uJ + 3_000_000}\n")
+    assert meter.update() == {"package-0": 3.0}, "from there on it counts again, and the lost step is not in it"
+
+
+def test_the_longer_nobody_looked_the_farther_from_its_end_a_counter_may_have_been(powercap, monkeypatch):
+    """500 J before its end: in a second some package may have drawn them, in a moment none has."""
+    clock = iter((100.0, 101.0, 101.0))
+    file = limited(add_zone(powercap, "0", "package-0", f"{RANGE_uJ - 500_000_000}\n"), RANGE_uJ)
+    monkeypatch.setattr(rapl.time, "perf_counter", lambda: next(clock))
+    meter = Meter(rapl_counters())
+    file.write_text("1000000\n")
+    assert meter.update() == {"package-0": 501.0}
+
+
+def test_a_counter_that_leaps_on_is_not_believed_either(powercap):
+    file = limited(add_zone(powercap, "0", "package-0", "0\n"), RANGE_uJ)
+    dram = limited(add_zone(powercap, "0:0", "dram", "0\n"), RANGE_uJ)
+    meter = Meter(rapl_counters())
+    file.write_text("90000000000\n")
+    dram.write_text("2000000\n")
+    with pytest.raises(
+        ImplausibleError, match=r"went on from 0 to 90000000000 µJ .* more than 1000 W, which no package"
+    ):
+        meter.update()
+    assert meter.update() == {"package-0": 0.0, "package-0/dram": 0.0}
+
+
+def test_a_counter_beyond_its_own_range_is_not_believed(powercap):
+    file = limited(add_zone(powercap, "0", "package-0", "9000000\n"), 5_000_000)
+    meter = Meter(rapl_counters())
+    file.write_text("1000000\n")
+    with pytest.raises(ImplausibleError, match="went back from 9000000 to 1000000"):
+        meter.update()
+
+
+def test_a_meter_that_is_started_again_does_not_ask_what_was_before(powercap):
+    file = limited(add_zone(powercap, "0", "package-0", "100000000000\n"), RANGE_uJ)
+    meter = Meter(rapl_counters())
+    file.write_text("5000000\n")
+    meter.restart()
+    file.write_text("6000000\n")
+    assert meter.update() == {"package-0": 1.0}
+
+
+@pytest.mark.parametrize("content", ["", "No data", None], ids=["empty", "words", "gone"])
+def test_a_counter_that_cannot_be_read_any_more_is_named(powercap, content):
+    file = add_zone(powercap, "0", "package-0", "1000\n") / "energy_uj"
+    meter = Meter(rapl_counters())
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(RunError, match=rf"{file} cannot be read any more"):
+        meter.update()
+
+
+@pytest.mark.parametrize(
+    ("limits", "limit_W"),
+    [
+        ({}, None),
+        ({"constraint_0_power_limit_uw": "65000000"}, 65.0),
+        ({"constraint_0_power_limit_uw": "65000000", "constraint_1_power_limit_uw": "120000000"}, 120.0),
+        ({"constraint_0_power_limit_uw": "0", "constraint_0_max_power_uw": "41250000"}, 41.25),
+        ({"constraint_0_power_limit_uw": "0"}, None),
+        ({"constraint_0_power_limit_uw": "4095999756"}, None),
+        ({"constraint_0_power_limit_uw": "none"}, None),
+    ],
+    ids=["none", "one", "for long and for short", "not set", "0", "unlimited", "no number"],
+)
+def test_the_power_limit_is_the_highest_that_means_one(powercap, limits, limit_W):
+    zone = add_zone(powercap, "0", "package-0")
+    for name, value in limits.items():
+        (zone / name).write_text(f"{value}\n")
+    assert rapl_counters()[0].limit_W == limit_W
 
 
 def test_a_meter_needs_a_counter_that_it_can_read(powercap, monkeypatch):

@@ -552,6 +552,9 @@ def window(rapl: float, pyrapl: float | None = None, seconds: float = 10.0, samp
     return {"seconds": seconds, "samples": samples, "joules": {"rapl": rapl} | ({"pyrapl": pyrapl} if pyrapl else {})}
 
 
+LOST = window(0.0) | {"joules": {}, "invalid": {"rapl": "it was set back"}}
+
+
 def with_energy(*windows: dict, source: str = "rapl", idle_after: float = 20.0, **changed) -> dict:
     """The summary of a cell whose energy pass had these windows."""
     run, cell = one_cell(passes=["timing", "energy"], repetitions=1, energy_cells="all")
@@ -593,10 +596,54 @@ def test_energy_by_hand(this_machine):
         (lambda: with_energy(window(190.0)), "net energy is not above 0"),
         (lambda: with_energy(window(500.0), tick_ms=None), "how often the counter is renewed could not be seen"),
         (lambda: with_energy(window(500.0), notes=["a note"]), "a note"),
+        (
+            lambda: with_energy(window(500.0), window(170.0), window(500.0)),
+            "energy: a window drew 17.0 W, and the machine at rest 20.0 W",
+        ),
+        (
+            lambda: with_energy(window(500.0), window(2_000.0), limits_W={"rapl": 120.0}),
+            "energy: 200 W were drawn, and the power limit is 120 W",
+        ),
+        (
+            lambda: with_energy(window(500.0), idle_after=160.0, limits_W={"rapl": 120.0}),
+            "energy: 160 W were drawn, and the power limit is 120 W",
+        ),
+        (
+            lambda: with_energy(*[window(500.0)] * 4, window(9_000.0)),
+            "energy: the windows drew between 50 and 900 W, though all hold the same work",
+        ),
+        (
+            lambda: with_energy(*[window(500.0)] * 4, window(300.0)),
+            "energy: the windows drew between 30 and 50 W, though all hold the same work",
+        ),
+        (
+            lambda: with_energy(*[window(500.0)] * 2, LOST),
+            "energy: 1 of 3 windows are invalid and left out: it was set back",
+        ),
+        (
+            lambda: with_energy(window(500.0), idle_before_W={}, idle_invalid={"rapl": "it was set back"}),
+            "energy: none net, since the baseline at rest is invalid: it was set back",
+        ),
     ],
 )
 def test_what_makes_joules_doubtful_is_said(this_machine, cell, said):
     assert any(said in doubt for doubt in cell()["doubts"])
+
+
+def test_power_that_can_be_is_no_doubt(this_machine):
+    windows = [window(joules) for joules in (480.0, 500.0, 500.0, 520.0, 550.0)]
+    doubts = with_energy(*windows, limits_W={"rapl": 50.0})["doubts"]
+    assert [doubt for doubt in doubts if "drew" in doubt or "drawn" in doubt or "invalid" in doubt] == []
+
+
+def test_windows_that_are_invalid_count_nowhere(this_machine):
+    """Neither among those of the source to report, nor where another source is compared with it."""
+    half = window(0.0, 700.0) | {"joules": {"pyrapl": 700.0}, "invalid": {"rapl": "it was set back"}}
+    cell = with_energy(window(500.0, 505.0), window(500.0), half)
+    assert (cell["energy_J"], cell["energy_per_sample_J"], cell["energy_windows"]) == (500.0, 5.0, 2)
+    assert cell["energy_windows_W"] == [50.0, 50.0]
+    assert cell["energy_windows_invalid"] == ["it was set back"]
+    assert cell["energy_others"] == {"pyrapl": pytest.approx(0.01)}
 
 
 def test_two_sources_that_agree_are_no_doubt(this_machine):

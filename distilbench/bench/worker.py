@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from distilbench import paths
 from distilbench.batches import batches_sha256, load_inputs, make_batches, padding_share
@@ -33,7 +34,7 @@ from distilbench.collectors.telemetry import Telemetry
 from distilbench.derive import classification_fields, energy_fields, timing_fields, warmup_of
 from distilbench.device import gpu_identity, select
 from distilbench.environment import now
-from distilbench.errors import DeviceError, DistilbenchError, StorageError
+from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, StorageError
 from distilbench.models import LoadedModel, encoder, match_labels
 from distilbench.records import ITERATIONS, PREDICTIONS, Repetition, write_parquet
 
@@ -49,9 +50,15 @@ def main(job_file: Path) -> int:
     job = Job(**json.loads(job_file.read_text(encoding="utf-8")))
     started, clock = now(), time.monotonic()
     try:
-        fields = measure(job)
+        fields = {"status": "ok"} | measure(job)
+        record = Repetition(**job.identity, **fields, started=started, seconds=time.monotonic() - clock)
     except Unavailable as error:
         return _fail(job_file, "unavailable", str(error), 1)
+    except ImplausibleError as error:
+        return _fail(job_file, "invalid", str(error), 1)
+    except ValidationError as error:  # such as a number that is not finite
+        problem = error.errors()[0]
+        return _fail(job_file, "invalid", f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}", 1)
     except DistilbenchError as error:
         return _fail(job_file, "storage" if isinstance(error, StorageError) else "failed", str(error), 1)
     except Exception as error:
@@ -59,8 +66,6 @@ def main(job_file: Path) -> int:
             return _fail(job_file, "oom", str(error), 3)
         traceback.print_exc()
         return _fail(job_file, "failed", f"{type(error).__name__}: {error}", 1)
-    fields = {"status": "ok"} | fields
-    record = Repetition(**job.identity, **fields, started=started, seconds=time.monotonic() - clock)
     paths.write_atomic(job_file.with_suffix(".record.json"), record.to_line())
     return 0
 
@@ -127,9 +132,10 @@ def measure(job: Job) -> dict[str, Any]:
     if phases:
         phases.mark("load")
     with watch(loaded, variant) as proof:
-        loaded.forward(*work.tensors[0])
+        logits = loaded.forward(*work.tensors[0])
     if phases:
         phases.mark("first")
+    require_finite(logits, loaded.info.dtype)  # before minutes are spent on it; the timing pass sees all of the cycle
     fields = {
         "inputs_sha256": work.sha256,
         "padding_share": work.padding_share,
@@ -144,6 +150,24 @@ def measure(job: Job) -> dict[str, Any]:
     if job.identity["pass"] == "energy":
         return fields | _energy(job, loaded, work, device, gpu, no_gpu)
     return fields | _timing(job, loaded, work, device, gpu)
+
+
+def require_finite(logits: torch.Tensor, dtype: str) -> None:
+    """A logit that is NaN or infinite belongs to no class, and what was computed on the way to it is no forward.
+
+    Args:
+        logits: (sentences, labels).
+        dtype: of the weights.
+
+    Raises:
+        ImplausibleError: there is one; how many sentences have one is said.
+    """
+    if not (bad := int((~logits.isfinite()).any(dim=-1).sum())):
+        return
+    why = "are all weights of the checkpoint finite?"
+    if dtype == "float16":
+        why = "numbers above 65,504 overflow in float16: choose dtype float32 or bfloat16"
+    raise ImplausibleError(f"the logits of {bad} of {len(logits)} sentences are NaN or infinite ({why})")
 
 
 def _take_cores(protocol: dict[str, Any]) -> list[int]:
@@ -207,6 +231,8 @@ def _timing(
     timing = Timing(job.protocol, loaded, work.tensors, device, Telemetry(gpu))
     timing.warm_up()
     timing.measure()
+    logits = torch.cat([part.float().cpu() for part in timing.results])
+    require_finite(logits, loaded.info.dtype)
     if job.tokenizer:
         timing.requests(*request_inputs(job, work))
     timing.steady(job.protocol["min_seconds"])
@@ -218,7 +244,7 @@ def _timing(
         "iterations_file": file,
         "iterations_sha256": write_parquet(Path(job.run) / file, timing.rows, ITERATIONS),
     }
-    return fields | _classification(job, loaded, work, torch.cat([part.float().cpu() for part in timing.results]))
+    return fields | _classification(job, loaded, work, logits)
 
 
 def request_inputs(job: Job, work: Workload) -> tuple[list[list[str]], Callable[[list[str]], Any]]:

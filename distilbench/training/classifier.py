@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import random
 import shutil
 import sys
@@ -25,6 +26,7 @@ from safetensors.torch import save_file
 from transformers import DistilBertTokenizerFast, get_linear_schedule_with_warmup
 
 from distilbench import embedded, paths
+from distilbench.errors import ModelError
 from distilbench.stats import wilson_interval
 
 log = logging.getLogger("distilbench.training")
@@ -129,6 +131,8 @@ def _epoch(model, optimizer, schedule, recipe: Recipe, epoch: int, rows: list, t
         schedule.step()
         optimizer.zero_grad()
         total, count = total + float(loss.detach()), count + 1
+        if not math.isfinite(total):
+            raise ModelError(f"the loss of step {count} is {float(loss.detach())}: a lower learning_rate may help")
     return total / count
 
 
