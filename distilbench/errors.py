@@ -35,6 +35,10 @@ class RunError(DistilbenchError):
     """A run folder is missing, in use, damaged, or of another design."""
 
 
+class SlurmError(DistilbenchError):
+    """A program of SLURM is missing, fails, does not answer, or its answer is not understood: nothing is known then."""
+
+
 class Stopped(DistilbenchError):
     """Asked to stop before all was measured, as a batch system does before a job's time is over; it can go on later."""
 
