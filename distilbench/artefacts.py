@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -13,6 +14,7 @@ from distilbench.runs import Run
 LEFT_OUT = (".lock", "work")  # what only the machine needs, while it measures
 WAIT_S = 5.0  # before the second try; doubled before each one after it
 #: What rsync says where trying again helps nobody (rsync(1), exit values): syntax, protocol, wrong files.
+OTHER = re.compile(r"(?:[<>]f|cL)\S{9} (.+)")  # of what it lists, a file or link that is not the same (a banner is not)
 FINAL = {1: "wrong options", 2: "protocol", 3: "wrong files or folders", 4: "not supported", 6: "its log"}
 
 
@@ -51,7 +53,7 @@ def push(run: Run, to: str = "", tries: int = 3) -> tuple[int, str]:
         )
         if done.returncode == 0:
             break
-        said = (done.stderr.strip().splitlines() or [f"rsync ended with code {done.returncode}"])[0]
+        said = "; ".join(done.stderr.strip().splitlines()[-3:]) or f"rsync ended with code {done.returncode}"
         if attempt == tries or done.returncode in FINAL:
             raise StorageError(f"run {run.run_id} could not be copied to {place}, tried {attempt} times: {said}")
         time.sleep(WAIT_S * 2 ** (attempt - 1))
@@ -67,7 +69,7 @@ def _different(source: list[str], top: str) -> list[str]:
     done = subprocess.run([*look, *source, top], capture_output=True, check=False, encoding="utf-8", errors="replace")
     if done.returncode:
         raise StorageError(f"what was copied to {top} could not be compared: {done.stderr.strip()}")
-    return [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line[:2] in ("<f", ">f", "cL")]
+    return [found[1] for line in done.stdout.splitlines() if (found := OTHER.fullmatch(line))]
 
 
 def _count(run: Run) -> int:

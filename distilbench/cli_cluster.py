@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distilbench.errors import DistilbenchError, ParameterError, RunError
+from distilbench.errors import DistilbenchError, ParameterError, RunError, SlurmError
 from distilbench.options import (
     AsJson,
     Files,
@@ -22,6 +22,9 @@ from distilbench.options import (
     print_json,
     print_table,
 )
+
+if TYPE_CHECKING:
+    from distilbench.runs import Run
 
 app = typer.Typer()
 job_app = typer.Typer(
@@ -108,15 +111,23 @@ def submit(
 @app.command(rich_help_panel=BATCH)
 def status(reference: RunName = "latest", results_root: ResultsRoot = "", as_json: AsJson = False) -> None:
     """Show the state of a run, of its batch jobs, and of each cell."""
-    import pandas as pd
-
     from distilbench import runs, slurm, submission
 
     run = runs.find(reference, results_root)
     jobs, cells = slurm.jobs(run), submission.cells(run)
     if as_json:
         print_json({"run_id": run.run_id, "run": run.status, "jobs": jobs, "cells": cells})
-        return
+    else:
+        _show_status(run, jobs, cells)
+    if unknown := [job for job in jobs if job["state"] == slurm.UNKNOWN]:
+        raise SlurmError(
+            f"what became of {len(unknown)} jobs is not known, they may still wait or run: {unknown[0]['why']}"
+        )
+
+
+def _show_status(run: Run, jobs: list[dict[str, str]], cells: list[dict[str, Any]]) -> None:
+    import pandas as pd
+
     state = run.status
     print(f"run {run.run_id}: {state['state']}" + (f" ({state['message']})" if state["message"] else ""))
     if jobs:
@@ -267,7 +278,13 @@ def account(reference: RunName, results_root: ResultsRoot = "") -> None:
     from distilbench import artefacts, runs, slurm
 
     run = runs.find(reference, results_root)
-    print(slurm.account(run), flush=True)
+    problem = None
+    try:
+        print(slurm.account(run), flush=True)
+    except SlurmError as error:  # what was measured is brought home all the same
+        problem = error
     if os.environ.get("RESULTS_DEST"):
         count, place = artefacts.push(run)
         print(f"{count} files are in {place}, equal by checksum")
+    if problem:
+        raise problem

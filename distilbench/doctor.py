@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 
 import psutil
 
-from distilbench import embedded, environment, hub, paths
+from distilbench import embedded, environment, hub, paths, slurm
 from distilbench.collectors import rapl
 from distilbench.errors import DistilbenchError
 
@@ -99,9 +99,10 @@ def _rapl_says(counter: rapl.Counter, power_W: float | None, why: str) -> tuple[
 
 def _slurm() -> Finding:
     if job := os.environ.get("SLURM_JOB_ID"):
-        return Finding("SLURM", "ok", f"inside job {job}")
+        return Finding("SLURM", "ok", f"inside job {environment.slurm_name(job)}")
     if shutil.which("sbatch"):
-        return Finding("SLURM", "ok", "sbatch is on the PATH")
+        silence = slurm.silence()
+        return Finding("SLURM", "limited" if silence else "ok", silence or "sbatch is on the PATH, SLURM answers")
     return Finding("SLURM", "missing", "no sbatch on the PATH: runs are local")
 
 

@@ -32,6 +32,7 @@ SLURM_JOB = (
     "TRES", "OverSubscribe", "Nodes", "CPU_IDs", "Mem", "GRES", "MinMemoryNode", "MinMemoryCPU", "Features",
     "TresPerNode", "TresPerTask",
 )  # fmt: skip
+SCONTROL_S = 30.0  # in which it must answer
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -67,6 +68,7 @@ def now() -> str:
 
 def capture() -> dict[str, Any]:
     """Everything about this machine and installation that env.json records."""
+    job, why_no_job = _slurm_job()
     return {
         "schema_version": 1,
         "captured": now(),
@@ -86,7 +88,8 @@ def capture() -> dict[str, Any]:
         "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
         "preloaded": [Path(word).name for word in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()],
         "slurm": {key: value for key, value in sorted(os.environ.items()) if key.startswith(SLURM)},
-        "slurm_job": slurm_job(),
+        "slurm_job": job,
+        "slurm_job_reason": why_no_job,
     }
 
 
@@ -120,15 +123,39 @@ def slurm_job() -> dict[str, str] | None:
 
     `OverSubscribe` tells whether others may be on the node (NO: exclusive), `CPU_IDs` and `GRES` what is bound to it.
     """
+    return _slurm_job()[0]
+
+
+def _slurm_job() -> tuple[dict[str, str] | None, str | None]:
+    """`slurm_job`, and why there is none inside a job."""
     job = os.environ.get("SLURM_JOB_ID")
-    if not job or not shutil.which("scontrol"):
-        return None
-    command = ["scontrol", "show", "job", "--details", "--oneliner", job]
+    if not job:
+        return None, None
+    command = ["scontrol", "show", "job", "--details", "--oneliner", slurm_name(job)]
     try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=30, encoding="utf-8", errors="replace")
-    except subprocess.TimeoutExpired:
-        return None
-    return slurm_fields(done.stdout) if done.returncode == 0 else None
+        done = subprocess.run(
+            command, capture_output=True, check=False, timeout=SCONTROL_S, encoding="utf-8", errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, f"scontrol: {error}"
+    if done.returncode:
+        return None, f"scontrol: {done.stderr.strip() or f'exit code {done.returncode}'}"
+    line = slurm_line(done.stdout, job)
+    return (slurm_fields(line), None) if line else (None, f"scontrol did not describe job {job}")
+
+
+def slurm_name(job: str) -> str:
+    """A job of this process's array task as SLURM's programs name it alone: 33_1; else the number that was given.
+
+    The last task of an array has the array's own number, and where that is given all of its tasks are meant.
+    """
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else job
+
+
+def slurm_line(said: str, job: str) -> str:
+    """The line of `scontrol show job --oneliner` that is about this job number and no other task; "" without one."""
+    return next((line for line in said.splitlines() if line.split(" ", 1)[0] == f"JobId={job}"), "")
 
 
 def slurm_fields(said: str) -> dict[str, str]:

@@ -42,6 +42,10 @@ class ImplausibleError(RunError):
     """
 
 
+class SlurmError(DistilbenchError):
+    """A program of SLURM is missing, fails, does not answer, or its answer is not understood: nothing is known then."""
+
+
 class Stopped(DistilbenchError):
     """Asked to stop before all was measured, as a batch system does before a job's time is over; it can go on later."""
 

@@ -39,7 +39,13 @@ watched() {
   wait $child || code=$?
   if [ $code = 75 ]; then
     echo "stopped before the time limit with work left: back into the queue"
-    scontrol requeue "$SLURM_JOB_ID" && exit 0
+    # An array's last task has the array's own id, by which all tasks would be meant (a running one is then cancelled).
+    local me=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID:-}}
+    for wait in 5 30 60 0; do  # a controller that is busy answers later
+      scontrol requeue "${me:-$SLURM_JOB_ID}" && exit 0
+      [ $wait = 0 ] || sleep $wait
+    done
+    echo "SLURM did not put it back: go on with \`distilbench submit --resume\` (or sbatch the same again)" >&2
   fi
   # Cancelled, preempted or out of time: SLURM says which, and requeues; to end before it does would be a failure.
   [ -z "$told" ] || sleep 120

@@ -132,7 +132,13 @@ def test_slurm(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert only(doctor._slurm()) == ("missing", "no sbatch on the PATH: runs are local")
     (tmp_path / "sbatch").touch(mode=0o755)
-    assert only(doctor._slurm()) == ("ok", "sbatch is on the PATH")
+    state, text = only(doctor._slurm())
+    assert (state, text.split(":")[0]) == ("limited", "sinfo cannot be started"), "not believed unseen"
+    for code, state, text in ((0, "ok", "answers"), (1, "limited", "sinfo ended with code 1: Unable to contact")):
+        (tmp_path / "sinfo").write_text(f"#!/bin/sh\necho Unable to contact >&2\nexit {code}\n")
+        (tmp_path / "sinfo").chmod(0o755)
+        assert only(doctor._slurm())[0] == state
+        assert text in only(doctor._slurm())[1]
     monkeypatch.setenv("SLURM_JOB_ID", "42")
     assert only(doctor._slurm()) == ("ok", "inside job 42")
 

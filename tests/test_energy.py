@@ -434,7 +434,8 @@ def test_what_gathers_energy_is_in_slurms_configuration(line, kind):
     ],
 )
 def test_the_largest_step_counts_and_zero_is_no_measurement(said, joules):
-    assert consumed_energy_J(said) == joules
+    steps = [f"7.{number}|{line}" for number, line in enumerate(said.split("\n"))]
+    assert consumed_energy_J("\n".join(steps), "7") == joules
 
 
 class FakeSlurm:
@@ -461,18 +462,34 @@ def slurm(tmp_path, monkeypatch) -> FakeSlurm:
     monkeypatch.setenv("SLURM_JOB_ID", "4242")
     fake = FakeSlurm(folder)
     fake.say("scontrol", "AcctGatherEnergyType = acct_gather_energy/ipmi")
-    fake.say("sstat", "1000")
+    fake.say("sstat", "4242.batch|1000")
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
     return fake
 
 
 def test_slurm_counts_the_jobs_energy(slurm):
     source = Slurm()
     source.begin()
-    slurm.say("sstat", "400\\n1250")
+    slurm.say("sstat", "4242.batch|400\\n4242.0|1250\\nWelcome|9999")
     assert source.end() == 250
     assert source.parts == ["AcctGatherEnergyType ipmi"]
     assert slurm.asked("scontrol") == ["show config"]
-    assert set(slurm.asked("sstat")) == {"-a -n -P -j 4242 -o ConsumedEnergyRaw"}
+    assert set(slurm.asked("sstat")) == {"-a -n -P -j 4242 -o JobID,ConsumedEnergyRaw"}
+
+
+def test_the_energy_of_other_tasks_of_an_array_is_not_counted(slurm, monkeypatch):
+    """Asked for one task sstat lists the steps of all (22.05), each under its number."""
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "4242")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    slurm.say("sstat", "4243.batch|90000\\n4242.batch|1000\\n42423.batch|80000")
+    source = Slurm()
+    source.begin()
+    slurm.say("sstat", "4243.batch|190000\\n4242.batch|1250\\n42423.batch|180000")
+    assert source.end() == 250
+    assert slurm.asked("sstat")[0].split()[4] == "4242_3"
+    slurm.say("sstat", "4242_3.batch|1300")
+    assert source.end() == 300, "or under its name"
 
 
 NO_JOB, NO_KIND = "not inside a SLURM job", "AcctGatherEnergyType is none"
@@ -485,7 +502,7 @@ def test_outside_a_job_slurm_measures_nothing(slurm, monkeypatch):
         Slurm()
 
 
-@pytest.mark.parametrize(("program", "reason"), [("sstat", NO_JOB), ("scontrol", NO_KIND)])
+@pytest.mark.parametrize(("program", "reason"), [("sstat", NO_JOB), ("scontrol", "scontrol cannot be started")])
 def test_without_its_programs_slurm_measures_nothing(slurm, program, reason):
     (slurm.folder / program).unlink()
     with pytest.raises(DistilbenchError, match=reason):
@@ -496,10 +513,12 @@ def test_without_its_programs_slurm_measures_nothing(slurm, program, reason):
     ("program", "text", "code", "reason"),
     [
         ("scontrol", "AcctGatherEnergyType = acct_gather_energy/none", 0, NO_KIND),
-        ("scontrol", "AcctGatherEnergyType = acct_gather_energy/ipmi", 1, NO_KIND),
-        ("sstat", "0", 0, NOTHING),
-        ("sstat", "", 0, NOTHING),
-        ("sstat", "1000", 1, NOTHING),
+        ("scontrol", "AcctGatherEnergyType = acct_gather_energy/ipmi", 1, "scontrol: it ended with code 1"),
+        ("scontrol", "Welcome", 0, "SLURM does not say what measures energy"),
+        ("sstat", "4242.batch|0", 0, NOTHING),
+        ("sstat", "4242.batch|", 0, NOTHING),
+        ("sstat", "", 0, "sstat said nothing of job 4242"),
+        ("sstat", "4242.batch|1000", 1, "sstat: it ended with code 1"),
     ],
 )
 def test_a_slurm_that_measures_nothing_says_so(slurm, program, text, code, reason):
@@ -513,7 +532,7 @@ def test_a_slurm_that_does_not_answer_measures_nothing(slurm, monkeypatch):
         raise subprocess.TimeoutExpired(command, timeout)
 
     monkeypatch.setattr(energy.subprocess, "run", never)
-    with pytest.raises(DistilbenchError, match=NO_KIND):
+    with pytest.raises(DistilbenchError, match="scontrol did not answer within 30 s"):
         Slurm()
 
 
@@ -529,7 +548,7 @@ def test_a_slurm_that_stops_answering_fails_its_window(slurm):
     source = Slurm()
     source.begin()
     slurm.say("sstat", "", 1)
-    with pytest.raises(DistilbenchError, match=NOTHING):
+    with pytest.raises(DistilbenchError, match="sstat: it ended with code 1"):
         source.end()
 
 

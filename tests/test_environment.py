@@ -49,7 +49,7 @@ def test_a_capture_is_plain_json_with_all_its_parts():
     assert env.keys() == {
         "schema_version", "captured", "host", "cpu", "memory_MiB", "cgroup", "gpus", "python", "packages",
         "lock_sha256", "code_sha256", "git", "threads", "slurm", "visible_gpus", "tuning", "container", "preloaded",
-            "slurm_job",
+            "slurm_job", "slurm_job_reason",
     }  # fmt: skip
     assert env["memory_MiB"] > 100
     assert env["python"]["version"] == sys.version.split()[0]

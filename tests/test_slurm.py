@@ -5,16 +5,18 @@ The answers of SLURM's programs here are recorded ones, of SLURM 22.05.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from measuring import prepared_by_hand, small_design
 
-from distilbench import chain, environment, paths, runs, slurm, submission
+from distilbench import artefacts, chain, cli, environment, paths, runs, slurm, submission
 from distilbench.bench import design, parts
-from distilbench.errors import DistilbenchError, ParameterError, RunError
+from distilbench.errors import ParameterError, RunError, SlurmError
 from distilbench.records import Repetition
 
 SCRIPTS = sorted((paths.repo_root() / "slurm").glob("*.slurm"))
@@ -50,6 +52,23 @@ def programs(tmp_path, monkeypatch):
             file = folder / name
             file.write_text(f'#!/bin/sh\necho "{name} $*" >>{calls}\ncat {folder}/{name}.txt\nexit {code}\n')
             file.chmod(0o755)
+
+        def list(self, name: str, rows: str = "", banner: str = "") -> None:
+            """A list below the header that squeue and sacct print, and what a site may print before it."""
+            fields = "JOBID|STATE|NODELIST|TIME|REASON" if name == "squeue" else ""
+            self.say(name, rows)
+            file = folder / name
+            head = f"echo '{fields}'" if fields else "for last; do :; done; echo \"$last\" | tr , '|'"
+            file.write_text(file.read_text().replace("cat ", f"printf '{banner}'\n{head}\ncat "))
+
+        def fail(self, name: str, said: str, code: int = 1) -> None:
+            self.say(name, "", code)
+            file = folder / name
+            file.write_text(file.read_text().replace("exit", f"echo '{said}' >&2\nexit"))
+
+        def hang(self, name: str) -> None:
+            self.say(name)
+            (folder / name).write_text("#!/bin/sh\nexec sleep 60\n")
 
         def asked(self, name: str) -> list[str]:
             return [line for line in calls.read_text().splitlines() if line.split()[0] == name]
@@ -144,6 +163,16 @@ def test_a_dry_run_is_a_script(run, tmp_path):
     subprocess.run(["bash", "-n", str(file)], check=True)
 
 
+@pytest.mark.parametrize(("said", "code"), [("12;second\n", 0), ("Welcome\n12\n", 0), ("Welcome\n", 1)])
+def test_a_dry_run_by_hand_takes_the_number_and_nothing_else(run, programs, tmp_path, said, code):
+    programs.say("sbatch", said)
+    head, *_ = slurm.script_of(slurm.chain(run, [0, 1], slurm.Options(), ingest=True)).split("\n# ----------------")
+    done = subprocess.run(["bash", "-c", head], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert len(programs.asked("sbatch")) == (1 if code else 6), "without a number nothing follows"
+    assert code or "--dependency=afterok:12 " in programs.asked("sbatch")[1]
+
+
 @pytest.mark.parametrize("script", SHELL, ids=lambda file: file.name)
 def test_scripts_are_shell(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
@@ -174,6 +203,8 @@ def test_a_site_sets_variables(tmp_path, monkeypatch):
     site = tmp_path / "slurm" / "site.env"
     site.write_text('SBATCH_ACCOUNT=mine\nMODULES="python cuda"\n# a comment\n')
     assert slurm.site_variables() == {"SBATCH_ACCOUNT": "mine", "MODULES": "python cuda"}
+    site.write_text('echo "Welcome to"\nSBATCH_ACCOUNT=mine\n')
+    assert slurm.site_variables() == {"SBATCH_ACCOUNT": "mine"}, "what it prints is no variable"
     site.write_text("if\n")
     with pytest.raises(ParameterError, match=r"site\.env is no shell file"):
         slurm.site_variables()
@@ -184,48 +215,146 @@ def test_a_site_sets_variables(tmp_path, monkeypatch):
 
 def test_without_slurm_it_says_so(run, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(DistilbenchError, match=r"sbatch, scancel not on the PATH: .* Without one: distilbench run"):
+    with pytest.raises(SlurmError, match=r"sbatch, scancel not on the PATH: .* Without one: distilbench run"):
         slurm.submit(run, [], [0])
     assert slurm.settle(run) == []
-    assert slurm.accounting(["1"], "JobID") == []
+    assert slurm.accounting(["1"], "JobID") is None
     submitted(run, ("measure", "1"))
-    with pytest.raises(DistilbenchError, match="squeue is not on the PATH"):
+    with pytest.raises(SlurmError, match="squeue not on the PATH"):
         slurm.living(run)
 
 
-def test_ids_are_noted_in_the_run(run, programs):
-    programs.say("sbatch", "12;cluster\n")
+def the_chain(run: runs.Run) -> list[slurm.Job]:
+    return slurm.chain(run, [0, 1], slurm.Options(book=False), ingest=True)
+
+
+BANNERS = "Welcome to the cluster.\nMaintenance on 2026-12-01; 12 nodes are down\n"
+
+
+@pytest.mark.parametrize("said", ["12\n", f"{BANNERS}12\n", f"12\n{BANNERS}", "12", "12\r\n"])
+def test_ids_are_noted_in_the_run(run, programs, said):
+    programs.say("sbatch", said)
     programs.say("scancel")
     programs.say("scontrol", "MaxArraySize            = 1001\n")
-    ids = slurm.submit(run, slurm.chain(run, [0, 1], slurm.Options(book=False), ingest=True), [0, 1])
+    ids = slurm.submit(run, the_chain(run), [0, 1])
     assert ids == dict.fromkeys(("ingest", "measure", "gather", "analyse", "account"), "12")
     (told,) = slurm.submissions(run)
     assert told["parts"] == [0, 1]
     assert told["jobs"][0] == {"name": "ingest", "id": "12"}
     assert run.status["state"] == "pending"
     assert f"distilbench status {run.run_id}" in run.status["message"]
-    assert "--dependency=afterok:12" in programs.asked("sbatch")[1]
+    assert "--dependency=afterok:12 " in programs.asked("sbatch")[1]
+    assert not any("--clusters" in call for call in programs.asked("sbatch"))
+
+
+@pytest.mark.parametrize("said", ["12;second\n", f"{BANNERS}12;second\n"])
+def test_a_chain_on_one_of_several_clusters_is_asked_for_there(run, programs, said):
+    programs.say("sbatch", said)
+    programs.say("scancel")
+    programs.say("scontrol", "")
+    slurm.submit(run, the_chain(run), [0, 1])
+    first, *others = programs.asked("sbatch")
+    assert "--clusters" not in first
+    assert all("--clusters=second" in call for call in others), "the others must find the job that they wait for"
+    (told,) = slurm.submissions(run)
+    assert told["jobs"][1] == {"name": "measure", "id": "12", "cluster": "second"}
+    programs.list("squeue", "12_0|RUNNING|n1|0:07|None\n", "CLUSTER: second\\n")
+    programs.list("sacct")
+    assert slurm.cancel(run) == ["12_0"]
+    assert slurm.jobs(run)[0]["state"] == "RUNNING"
+    for name in ("squeue", "sacct", "scancel"):
+        assert all("--clusters=second" in call for call in programs.asked(name)), name
+
+
+def test_a_chain_across_clusters_is_refused(run, programs, monkeypatch):
+    programs.say("sbatch", "12\n")
+    programs.say("scancel")
+    programs.say("scontrol", "")
+    real = slurm._said
+
+    def the_second_elsewhere(command, *more, **named):
+        if command[0] == "sbatch" and len(programs.asked("sbatch")) == 1:
+            programs.say("sbatch", "13;second\n")
+        return real(command, *more, **named)
+
+    monkeypatch.setattr(slurm, "_said", the_second_elsewhere)
+    with pytest.raises(SlurmError, match="job measure, nothing is left in the queue: it went to cluster 'second'"):
+        slurm.submit(run, the_chain(run), [0, 1])
+    assert programs.asked("scancel") == [
+        "scancel --clusters=second 13", "scancel 12", "scancel --name=measure-1a2b3c4d",
+    ]  # fmt: skip
+    assert slurm.submissions(run) == []
+
+
+@pytest.mark.parametrize("said", ["", "Submitted batch job 12\n", BANNERS, "12\n13\n", "12; DROP\n", "slurm_12\n"])
+def test_what_is_no_job_id_is_none(run, programs, said):
+    programs.say("sbatch", said)
+    programs.say("scancel")
+    programs.say("scontrol", "")
+    with pytest.raises(SlurmError, match=r"job ingest, nothing is left .*: of what it printed (no|more than)"):
+        slurm.submit(run, the_chain(run), [0, 1])
+    assert programs.asked("scancel") == ["scancel --name=ingest-1a2b3c4d"], "it may be in the queue all the same"
+    assert slurm.submissions(run) == []
+
+
+def refuse_the_third(programs, monkeypatch, how) -> None:
+    real = slurm._said
+
+    def said(command, *more, **named):
+        if command[0] == "sbatch" and len(programs.asked("sbatch")) == 2:
+            how("sbatch")
+        return real(command, *more, **named)
+
+    monkeypatch.setattr(slurm, "_said", said)
 
 
 def test_a_refusal_cancels_what_went_before(run, programs, monkeypatch):
     programs.say("sbatch", "12\n")
     programs.say("scancel")
     programs.say("scontrol", "")
-    jobs = slurm.chain(run, [0], slurm.Options(book=False), ingest=True)
-    real = slurm._said
-
-    def refuse_the_third(command, *more, **named):
-        if command[0] == "sbatch" and len(programs.asked("sbatch")) == 2:
-            return subprocess.CompletedProcess(command, 1, "", "sbatch: error: invalid partition\n")
-        return real(command, *more, **named)
-
-    monkeypatch.setattr(slurm, "_said", refuse_the_third)
-    with pytest.raises(
-        DistilbenchError, match=r"refused job gather, nothing is left in the queue: .*invalid partition"
-    ):
-        slurm.submit(run, jobs, [0])
-    assert programs.asked("scancel") == ["scancel 12 12"]
+    refuse_the_third(programs, monkeypatch, lambda name: programs.fail(name, "sbatch: error: invalid partition"))
+    with pytest.raises(SlurmError, match=r"refused job gather, nothing is left in the queue: .*invalid partition"):
+        slurm.submit(run, the_chain(run), [0, 1])
+    assert programs.asked("scancel") == ["scancel 12 12", "scancel --name=gather-1a2b3c4d"]
     assert slurm.submissions(run) == []
+
+
+def test_an_sbatch_that_hangs_cancels_what_went_before(run, programs, monkeypatch):
+    programs.say("sbatch", "12\n")
+    programs.say("scancel")
+    programs.say("scontrol", "")
+    monkeypatch.setattr(slurm, "TIMEOUT_S", 5.0)
+
+    def hang(name: str) -> None:
+        programs.hang(name)
+        monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
+
+    refuse_the_third(programs, monkeypatch, hang)
+    with pytest.raises(SlurmError, match=r"gather, .*sbatch did not answer within 0\.2 s"):
+        slurm.submit(run, the_chain(run), [0, 1])
+    assert "scancel 12 12" in programs.asked("scancel")
+
+
+def test_what_could_not_be_cancelled_is_named(run, programs, monkeypatch):
+    programs.say("sbatch", "12\n")
+    programs.fail("scancel", "scancel: error: Unable to contact slurm controller", 8)
+    programs.say("scontrol", "")
+    refuse_the_third(programs, monkeypatch, lambda name: programs.fail(name, "Socket timed out"))
+    with pytest.raises(SlurmError, match=r"the queue may still hold 12 12 gather-1a2b3c4d .*Unable to contact"):
+        slurm.submit(run, the_chain(run), [0, 1])
+
+
+def test_a_job_of_an_array_does_not_pass_its_own_number_on(run, programs, monkeypatch, tmp_path):
+    """`distilbench submit` in a task of another array: the new jobs would take that one's number for theirs."""
+    programs.say("sbatch", "12\n")
+    programs.say("scancel")
+    programs.say("scontrol", "")
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text(sbatch.read_text().replace("exit", f"env >{tmp_path}/env\nexit"))
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    slurm.submit(run, the_chain(run), [0, 1])
+    assert "SLURM_ARRAY" not in (tmp_path / "env").read_text()
 
 
 def test_energy_is_measured_in_every_cell_of_a_submission(tmp_path):
@@ -240,13 +369,15 @@ def test_energy_is_measured_in_every_cell_of_a_submission(tmp_path):
 # ------------------------------------------------------------------ watching
 
 
-def test_states_come_from_the_queue_and_from_accounting(run, programs):
+@pytest.mark.parametrize("banner", ["", "Welcome\\n12|13\\n"])
+def test_states_come_from_the_queue_and_from_accounting(run, programs, banner):
     submitted(run, ("ingest", "11"), ("measure", "12"), ("gather", "13"))
-    programs.say("squeue", "12_1|RUNNING|n1|0:07|None\n13|PENDING||0:00|Dependency\n")
-    programs.say(
+    programs.list("squeue", "12_1|RUNNING|n1|0:07|None\n13|PENDING||0:00|Dependency\nBye|and|thanks|to|you\n", banner)
+    programs.list(
         "sacct",
         "11|COMPLETED|n2|00:00:05|0:0\n12_0|OUT_OF_MEMORY|n2|00:00:09|0:125\n"
         "12_[2-3]|PENDING|None assigned|00:00:00|0:0\n12_[4-5]|CANCELLED by 0|None assigned|00:00:00|0:0\n",
+        banner,
     )
     assert [tuple(job.values()) for job in slurm.jobs(run)] == [
         ("ingest", "11", "COMPLETED", "n2", "00:00:05", ""),
@@ -257,12 +388,89 @@ def test_states_come_from_the_queue_and_from_accounting(run, programs):
     ]
 
 
+#: What SLURM 22.05 says when its controller or its database cannot be reached, and of a job that it has forgotten.
+NO_CONTROLLER = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+NO_DATABASE = "sacct: error: Problem talking to the database: Connection refused"
+GONE = "slurm_load_jobs error: Invalid job id specified"
+
+
 def test_without_accounting_what_left_the_queue_has_ended(run, programs):
     submitted(run, ("measure", "12"))
-    programs.say("squeue", "", 1)
-    programs.say("sacct", "Slurm accounting storage is disabled\n", 1)
+    programs.fail("squeue", GONE)
+    programs.fail("sacct", "Slurm accounting storage is disabled")
     (job,) = slurm.jobs(run)
     assert (job["state"], job["why"]) == ("ended", "the cluster keeps no accounts")
+    programs.fail("sacct", NO_DATABASE)
+    (job,) = slurm.jobs(run)
+    assert (job["state"], job["why"]) == ("ended", f"sacct ended with code 1: {NO_DATABASE}")
+    programs.list("sacct")
+    (job,) = slurm.jobs(run)
+    assert (job["state"], job["why"]) == ("ended", "not in the cluster's accounts (yet)")
+
+
+def test_of_several_jobs_one_that_is_forgotten_hides_no_other(run, programs, tmp_path):
+    submitted(run, ("ingest", "11"), ("measure", "12"))
+    programs.list("squeue", "12|RUNNING|n1|0:07|None\n")
+    squeue = tmp_path / "bin" / "squeue"
+    body = squeue.read_text().replace("#!/bin/sh", f"#!/bin/sh\ncase \"$*\" in *11*) echo '{GONE}' >&2; exit 1;; esac")
+    squeue.write_text(body)
+    assert slurm.living(run) == ["12"]
+
+
+def silent_controller(programs, how: str, monkeypatch) -> None:
+    """Every way in which squeue does not say what is in the queue."""
+    if how == "hangs":
+        programs.hang("squeue")
+        monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
+    elif how == "fails":
+        programs.fail("squeue", NO_CONTROLLER)
+    else:
+        programs.say("squeue", {"says nothing": "", "prints a banner": BANNERS}[how])
+
+
+@pytest.mark.parametrize("how", ["fails", "hangs", "says nothing", "prints a banner"])
+def test_a_controller_that_does_not_answer_has_not_said_that_all_ended(run, programs, monkeypatch, how):
+    submitted(run, ("ingest", "11"), ("measure", "12"))
+    programs.list("sacct", "11|COMPLETED|n2|00:00:05|0:0\n")
+    programs.say("scancel")
+    programs.say("sbatch", "13\n")
+    silent_controller(programs, how, monkeypatch)
+    with pytest.raises(SlurmError, match=r"squeue (ended with code 1|did not answer)|an answer that is not understood"):
+        slurm.living(run)
+    assert {job["state"] for job in slurm.jobs(run)} == {slurm.UNKNOWN}
+    before = run.status
+    with pytest.raises(SlurmError):
+        slurm.cancel(run)
+    with pytest.raises(SlurmError):
+        submission.go_on(chain.resolve_again(run), slurm.Options())
+    assert programs.asked("sbatch") == [], "nothing is submitted twice"
+    assert run.status == before
+
+
+def test_status_says_that_it_does_not_know(run, programs, capsys, monkeypatch):
+    submitted(run, ("ingest", "11"), ("measure", "12"))
+    programs.fail("squeue", NO_CONTROLLER)
+    for words in ([], ["--json"]):
+        monkeypatch.setattr("sys.argv", ["distilbench", "status", str(run.folder), *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 1
+        said = capsys.readouterr()
+        assert "2 unknown" in said.out or '"state": "unknown"' in said.out
+        assert "0 of 3" in said.out, "the run's own files are shown all the same"
+        assert "what became of 2 jobs is not known, they may still wait or run: squeue ended with code 1" in said.err
+        assert "ended\n" not in said.out
+
+
+def test_what_the_user_usually_filters_does_not_hide_jobs(run, programs, monkeypatch, tmp_path):
+    submitted(run, ("measure", "12"))
+    programs.list("squeue", "12|PENDING||0:00|Priority\n")
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text(squeue.read_text().replace("exit", f"env >{tmp_path}/env\nexit"))
+    for name in ("SQUEUE_STATES", "SACCT_FEDERATION", "SCANCEL_STATE", "SLURM_TIME_FORMAT"):
+        monkeypatch.setenv(name, "relative")
+    assert slurm.living(run) == ["12"]
+    assert "relative" not in (tmp_path / "env").read_text()
 
 
 def test_a_run_that_was_never_submitted_has_no_jobs(run):
@@ -270,20 +478,22 @@ def test_a_run_that_was_never_submitted_has_no_jobs(run):
 
 
 def test_cancel(run, programs):
-    submitted(run, ("measure", "12"))
-    programs.say("squeue", "12_1\n12_2\n")
+    submitted(run, ("ingest", "11"), ("measure", "12"))
+    programs.list("squeue", "12_1|RUNNING|n1|0:07|None\n12_2|PENDING||0:00|Resources\n")
     programs.say("scancel")
     assert slurm.cancel(run) == ["12_1", "12_2"]
     assert programs.asked("scancel") == ["scancel 12"]
     assert run.status["state"] == "cancelled"
-    programs.say("scancel", "", 1)
-    with pytest.raises(DistilbenchError, match="scancel:"):
+    run.set_status("running")
+    programs.fail("scancel", "scancel: error: Access/permission denied")
+    with pytest.raises(SlurmError, match=r"2 jobs of run .* are not cancelled: scancel ended with code 1: .*denied"):
         slurm.cancel(run)
+    assert run.status["state"] != "cancelled" or "go on with" not in run.status["message"]
 
 
 def test_what_is_still_queued_is_not_submitted_again(run, programs):
     submitted(run, ("measure", "12"))
-    programs.say("squeue", "12\n")
+    programs.list("squeue", "12|RUNNING|n1|0:07|None\n")
     resolved = submission.chain.resolve_again(run)
     with pytest.raises(RunError, match=f"1 jobs of run {run.run_id} still wait or run: .*distilbench cancel"):
         submission.go_on(resolved, slurm.Options())
@@ -324,17 +534,46 @@ def test_what_scontrol_says_of_a_job():
 def test_outside_a_job_there_is_none(programs, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert environment.slurm_job() is None
-    programs.say("scontrol", JOB)
     monkeypatch.setenv("SLURM_JOB_ID", "34")
+    assert environment._slurm_job()[1].startswith("scontrol: "), "not there"
+    programs.say("scontrol", JOB)
     assert environment.slurm_job()["JobId"] == "34"
-    programs.say("scontrol", "", 1)
-    assert environment.slurm_job() is None
+    assert environment._slurm_job()[1] is None
+    for fail, why in ((programs.fail, "scontrol: down"), (programs.say, "scontrol did not describe job 34")):
+        fail("scontrol", "down")
+        assert environment._slurm_job() == (None, why)
+    programs.hang("scontrol")
+    monkeypatch.setattr(environment, "SCONTROL_S", 0.2)
+    job, why = environment._slurm_job()
+    assert job is None
+    assert "timed out" in why
+
+
+def test_a_task_of_an_array_records_its_own_allocation(programs, monkeypatch):
+    """The last task has the array's number, for which SLURM describes every task."""
+    others = [JOB.replace("JobId=34", f"JobId={n}").replace("NodeList=n1", "NodeList=n2") for n in (35, 36)]
+    programs.say("scontrol", "\n".join([others[0], JOB, others[1]]) + "\n")
+    for name, value in (("JOB_ID", "34"), ("ARRAY_JOB_ID", "34"), ("ARRAY_TASK_ID", "1")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert environment.slurm_job()["NodeList"] == "n1"
+    assert programs.asked("scontrol") == ["scontrol show job --details --oneliner 34_1"]
+
+
+#: Another task of the array, which runs; a task's number is asked for, and all are answered.
+NEIGHBOUR = "JobId=35 ArrayJobId=34 ArrayTaskId=0 JobState=RUNNING Restarts=0\n"
+NEIGHBOURS_ROWS = "34_0|35|RUNNING|2026-11-25T12:00:01|Unknown\n34_[3-4]|34|PENDING|2026-11-25T12:00:05|Unknown\n"
+
+
+def say_end(programs, now: str, accounts: str) -> None:
+    programs.say("scontrol", f"{NEIGHBOUR}JobId=34 ArrayJobId=34 ArrayTaskId=2 {now}\n{NEIGHBOUR}")
+    programs.list("sacct", NEIGHBOURS_ROWS + accounts.replace("34|", "34_2|34|"))
 
 
 @pytest.fixture
 def silent(run, monkeypatch) -> runs.Run:
-    """An attempt whose process was killed, in the first incarnation of job 34; begun at 12:00:10."""
-    monkeypatch.setenv("SLURM_JOB_ID", "34")
+    """An attempt whose process was killed, in the first incarnation of the last task of array 34; begun at 12:00:10."""
+    for name, value in (("JOB_ID", "34"), ("ARRAY_JOB_ID", "34"), ("ARRAY_TASK_ID", "2")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setattr(environment, "now", lambda: "2026-11-25T12:00:10Z")
     monkeypatch.setattr(environment, "slurm_job", lambda: None)
     with parts.begun(run, 0) as attempt:
@@ -369,12 +608,53 @@ def silent(run, monkeypatch) -> runs.Run:
     ],
 )  # fmt: skip
 def test_how_a_silent_attempt_ended(run, silent, programs, now, accounts, state):
-    programs.say("scontrol", now)
-    programs.say("sacct", accounts)
+    say_end(programs, now, accounts)
     said = slurm.settle(run)
     assert parts.about(silent)["state"] == state
     assert bool(said) == (state != "running")
     assert slurm.settle(run) == [], "what is on record stays"
+    assert {call.split()[-1] for call in programs.asked("scontrol")} == {"34_2"}, "not all tasks of the array"
+
+
+def test_an_attempt_of_an_earlier_version_is_found_by_its_number(run, silent, programs):
+    told = parts.about(silent)
+    del told["slurm"]["array_job_id"]
+    paths.write_json(silent.folder / "attempt.json", told)
+    say_end(programs, "JobState=TIMEOUT Restarts=0", "34|TIMEOUT|2026-11-25T12:00:01|2026-11-25T12:10:01\n")
+    slurm.settle(run)
+    assert parts.about(silent)["state"] == "timeout"
+
+
+def test_without_accounts_the_end_of_a_later_start_is_not_that_of_this_one(run, silent, programs):
+    say_end(programs, "JobState=TIMEOUT Restarts=1", "")
+    programs.fail("sacct", "Slurm accounting storage is disabled")
+    slurm.settle(run)
+    told = parts.about(silent)
+    assert (told["state"], told["message"]) == ("failed", f"{parts.LOST}; SLURM says nothing")
+
+
+@pytest.mark.parametrize("silence", ["scontrol fails", "scontrol hangs", "scontrol prints a banner", "sacct fails"])
+def test_while_slurm_does_not_answer_nothing_is_put_on_record(run, silent, programs, monkeypatch, silence):
+    say_end(programs, "JobState=RUNNING Restarts=1", "")
+    if silence == "sacct fails":
+        programs.fail("sacct", NO_DATABASE)
+    elif silence == "scontrol fails":
+        programs.fail("scontrol", NO_CONTROLLER)
+    elif silence == "scontrol hangs":
+        programs.hang("scontrol")
+        monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
+    else:
+        programs.say("scontrol", BANNERS)
+    (said,) = slurm.settle(run)
+    assert "how it ended is not known yet" in said
+    assert parts.about(silent)["state"] == "running"
+
+
+def test_a_job_that_the_controller_has_forgotten_is_in_the_accounts(run, silent, programs):
+    say_end(programs, "", "34|OUT_OF_MEMORY|2026-11-25T12:00:01|2026-11-25T12:10:01\n")
+    programs.fail("scontrol", GONE)
+    slurm.settle(run)
+    assert parts.about(silent)["state"] == "oom"
 
 
 @pytest.mark.parametrize(
@@ -389,8 +669,7 @@ def test_how_a_silent_attempt_ended(run, silent, programs, now, accounts, state)
 )
 def test_why_an_attempt_was_told_to_end(run, silent, programs, accounts, state):
     parts.end(silent, "cancelled", "told to end at once (SIGTERM or Ctrl-C)")
-    programs.say("scontrol", "JobState=PENDING Restarts=1")
-    programs.say("sacct", accounts)
+    say_end(programs, "JobState=PENDING Restarts=1", accounts)
     slurm.settle(run)
     assert parts.about(silent)["state"] == state
 
@@ -398,25 +677,97 @@ def test_why_an_attempt_was_told_to_end(run, silent, programs, accounts, state):
 def test_final_figures(run, programs):
     submitted(run, ("measure", "12"))
     row = "12_0|measure|main|COMPLETED|0:0|2026-11-25T12:00:01|2026-11-25T12:00:31|30|n1|1|cpu=1|00:25|{}|{}\n"
-    programs.say("sacct", row.format("", "0") + row.format("141M", "") + row.format("141M", "5400"))
+    programs.list("sacct", row.format("", "0") + row.format("141M", "") + row.format("141M", "5400"))
     told = paths.read_json(slurm.account(run))
     assert [job["consumed_energy_J"] for job in told["jobs"]] == [None, None, 5400]
     assert [job.get("reason") for job in told["jobs"]] == [slurm.NO_ENERGY, slurm.NO_ENERGY, None]
     assert "ConsumedEnergyRaw" in programs.asked("sacct")[0]
-    programs.say("sacct", "", 1)
-    assert paths.read_json(slurm.account(run))["reason"].startswith("sacct knows none of the jobs")
+    before = (run.folder / "slurm_jobs.json").read_bytes()
+    programs.fail("sacct", NO_DATABASE)
+    with pytest.raises(SlurmError, match="Problem talking to the database"):
+        slurm.account(run)
+    assert (run.folder / "slurm_jobs.json").read_bytes() == before
+    programs.list("sacct")
+    assert paths.read_json(slurm.account(run))["reason"] == "sacct knows none of the jobs"
+    programs.fail("sacct", "Slurm accounting storage is disabled")
+    assert paths.read_json(slurm.account(run))["reason"] == "the cluster keeps no accounts"
 
 
-def test_a_program_that_does_not_answer(monkeypatch):
-    def slow(*_: object, **__: object) -> None:
-        raise subprocess.TimeoutExpired("squeue", 120)
+def test_accounts_that_cannot_be_read_keep_no_results_from_their_place(run, programs, monkeypatch, capsys):
+    submitted(run, ("measure", "12"))
+    programs.fail("sacct", NO_DATABASE)
+    monkeypatch.setenv("RESULTS_DEST", "there")
+    monkeypatch.setattr(artefacts, "push", lambda run: (7, "there"))
+    monkeypatch.setattr("sys.argv", ["distilbench", "job", "account", str(run.folder)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out.strip()) == (1, "7 files are in there, equal by checksum")
+    assert "Problem talking to the database" in said.err
 
-    monkeypatch.setattr(subprocess, "run", slow)
-    with pytest.raises(DistilbenchError, match="squeue did not answer"):
+
+def test_a_program_that_does_not_answer(programs, monkeypatch):
+    programs.hang("squeue")
+    monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
+    with pytest.raises(SlurmError, match=r"squeue did not answer within 0\.2 s"):
         slurm._said(["squeue"])
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
-    monkeypatch.setattr(environment.shutil, "which", lambda _: "there")
-    assert environment.slurm_job() is None
+    with pytest.raises(SlurmError, match="nowhere cannot be started: No such file"):
+        slurm._said(["nowhere"])
+
+
+# ------------------------------------------------------------------ inside a job
+
+
+@pytest.fixture
+def in_a_job(tmp_path, programs, monkeypatch) -> Path:
+    """A folder to submit from, in which `setup.sh` can be sourced; what waits does not."""
+    site = tmp_path / "site"
+    (site / "slurm").mkdir(parents=True)
+    shutil.copy(paths.repo_root() / "slurm" / "setup.sh", site / "slurm")
+    programs.say("distilbench")
+    programs.say("sleep")
+    programs.say("scontrol")
+    return site
+
+
+def watched(site: Path, code: int, **variables: str) -> subprocess.CompletedProcess:
+    """A batch script whose work ends with that code."""
+    script = f"set -euo pipefail; source slurm/setup.sh; work() {{ return {code}; }}; watched work"
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    variables |= {"HOME": str(site), "DISTILBENCH_BIN": str(site.parent / "bin")}
+    return subprocess.run(["bash", "-c", script], cwd=site, env=bare | variables, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"SLURM_JOB_ID": "34"}, "34"),
+        ({"SLURM_JOB_ID": "35", "SLURM_ARRAY_JOB_ID": "33", "SLURM_ARRAY_TASK_ID": "2"}, "33_2"),
+        ({"SLURM_JOB_ID": "33", "SLURM_ARRAY_JOB_ID": "33", "SLURM_ARRAY_TASK_ID": "3"}, "33_3"),  # the last one
+    ],
+)
+def test_a_job_with_work_left_puts_itself_back_and_no_other(in_a_job, programs, monkeypatch, variables, name):
+    done = watched(in_a_job, 75, **variables)
+    assert done.returncode == 0, done.stderr
+    assert programs.asked("scontrol") == [f"scontrol requeue {name}"]
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    assert environment.slurm_name(variables["SLURM_JOB_ID"]) == name, "the package says the same"
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_job_without_work_left_is_not_put_back(in_a_job, programs, code):
+    assert watched(in_a_job, code, SLURM_JOB_ID="34").returncode == code
+    assert programs.asked("scontrol") == []
+
+
+def test_a_controller_that_does_not_answer_is_asked_again_before_a_job_gives_up(in_a_job, programs):
+    programs.fail("scontrol", NO_CONTROLLER)
+    done = watched(in_a_job, 75, SLURM_JOB_ID="34")
+    assert done.returncode == 75, "it does not end well with work left"
+    assert len(programs.asked("scontrol")) == 4
+    assert programs.asked("sleep") == ["sleep 5", "sleep 30", "sleep 60"]
+    assert "submit --resume" in done.stderr
 
 
 def test_cells_of_a_run(run):

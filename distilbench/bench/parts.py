@@ -30,6 +30,7 @@ from distilbench.runs import Run
 Split = Literal["rounds", "cells"]
 Step = tuple[Cell, str, int]
 OF_A_NODE = ("host", "visible GPUs")  # of an environment's key: what differs between nodes of one kind
+OF_THE_JOB = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT")
 LOST = "the process ended without a word (killed, or the node lost power)"
 
 
@@ -123,7 +124,7 @@ def begun(run: Run, part: int) -> Iterator[Run]:
     attempt, env = Run(run.folder / "parts" / f"{part:04d}" / name), environment.capture()
     paths.write_json(attempt.folder / "env.json", env)
     (attempt.folder / "iterations").mkdir()
-    job = {name.lower(): os.environ.get(f"SLURM_{name}") for name in ("JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT")}
+    job = {name.lower(): os.environ.get(f"SLURM_{name}") for name in OF_THE_JOB}
     told = {"schema_version": 1, "part": part, "attempt": name, "node": environment.node(), "slurm": job}
     paths.write_json(attempt.folder / "attempt.json", told | {"started": environment.now(), "state": "running"})
     try:

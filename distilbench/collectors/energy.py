@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
+from distilbench import environment
 from distilbench.collectors import rapl
 from distilbench.collectors.nvml import Gpu
 from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, RunError
@@ -263,15 +264,19 @@ class Slurm(Source):
         if not self.job or not shutil.which("sstat"):
             raise DistilbenchError("not inside a SLURM job")
         kind = slurm_energy_type(_said("scontrol", "show", "config"))
-        if kind in ("", "none"):
+        if not kind:
+            raise DistilbenchError(
+                "SLURM does not say what measures energy (no AcctGatherEnergyType in its configuration)"
+            )
+        if kind == "none":
             raise DistilbenchError("SLURM measures no energy here (AcctGatherEnergyType is none)")
         self.parts = [f"AcctGatherEnergyType {kind}"]
         self.most_W = MOST_NODE_W * int(os.environ.get("SLURM_JOB_NUM_NODES") or 1)
         self._joules()
 
     def _joules(self) -> float:
-        said = _said("sstat", "-a", "-n", "-P", "-j", self.job, "-o", "ConsumedEnergyRaw")
-        if (joules := consumed_energy_J(said)) is None:
+        said = _said("sstat", "-a", "-n", "-P", "-j", environment.slurm_name(self.job), "-o", "JobID,ConsumedEnergyRaw")
+        if (joules := consumed_energy_J(said, self.job)) is None:
             raise DistilbenchError("SLURM's ConsumedEnergy is 0 or empty: not measured")
         return joules
 
@@ -291,21 +296,38 @@ def slurm_energy_type(config: str) -> str:
     return found[0].removeprefix("acct_gather_energy/").replace("(null)", "none") if found else ""
 
 
-def consumed_energy_J(said: str) -> float | None:
-    """The largest number of `sstat ... -o ConsumedEnergyRaw`, one line per step; None when none is above 0.
+def consumed_energy_J(said: str, job: str) -> float | None:
+    """The largest number of `sstat ... -o JobID,ConsumedEnergyRaw`, a line per step; None when none is above 0.
 
-    Steps of one job see the same nodes, so they are not added.
+    Steps of one job see the same nodes, so they are not added. Of an array sstat lists the steps of all tasks,
+    whichever was asked for: those of others are left out.
+
+    Raises:
+        DistilbenchError: no line is about this job (sstat ends with code 0 also where the controller does not answer).
     """
-    numbers = [joules for line in said.split() if line.isdigit() and 0 < (joules := int(line)) < NO_VALUE]
+    rows = [line.partition("|") for line in said.splitlines()]
+    mine = [joules for step, _, joules in rows if step.split(".")[0] in (job, environment.slurm_name(job))]
+    if not mine:
+        raise DistilbenchError(f"sstat said nothing of job {job}")
+    numbers = [joules for text in mine if text.isdigit() and 0 < (joules := int(text)) < NO_VALUE]
     return float(max(numbers)) if numbers else None
 
 
 def _said(*command: str) -> str:
+    """What a program of SLURM prints.
+
+    Raises:
+        DistilbenchError: it fails, or does not answer.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, timeout=10, check=False, encoding="utf-8", errors="replace")
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+        done = subprocess.run(command, capture_output=True, timeout=30, check=False, encoding="utf-8", errors="replace")
+    except subprocess.TimeoutExpired:
+        raise DistilbenchError(f"{command[0]} did not answer within 30 s") from None
+    except OSError as error:
+        raise DistilbenchError(f"{command[0]} cannot be started: {error.strerror}") from None
+    if done.returncode:
+        raise DistilbenchError(f"{command[0]}: {done.stderr.strip() or f'it ended with code {done.returncode}'}")
+    return done.stdout
 
 
 class Modelled(Source):
@@ -359,8 +381,6 @@ def unavailable_reason(device: str) -> str | None:
     if device == "cpu":
         why = rapl.unavailable_reason()
     else:
-        from distilbench import environment
-
         gpus, why_none = environment.gpus()
         why = None if gpus else f"no GPU counter: {why_none}"
     if why is None:

@@ -24,6 +24,7 @@ COMPLAINTS = (
     re.compile(r"^LaTeX Warning: Label .* multiply defined.*", re.MULTILINE),
     re.compile(r"^Missing character: .*", re.MULTILINE),  # xelatex leaves out what the font lacks, and ends well
 )
+PRINTING_S = 600.0  # in which a browser that prints at all has printed
 OVERFULL = re.compile(r"^Overfull \\[hv]box \(([\d.]+)pt too (?:wide|high)\).*", re.MULTILINE)
 
 
@@ -56,6 +57,10 @@ def _typeset() -> bytes:
         if re.search(r"^! .*(?:not|cannot be) found", str(error), re.MULTILINE):
             raise DistilbenchError(f"{error}\nA part of TeX is missing. {BETTER}") from None
         raise
+    if absent := [name for name in ("report.log", "report.pdf") if not (folder / name).is_file()]:
+        raise DistilbenchError(
+            f"TeX ended without an error and without a {' or a '.join(absent)} in {folder}. {BETTER}"
+        )
     if found := complaints((folder / "report.log").read_text(encoding="utf-8", errors="replace")):
         raise DistilbenchError(f"the PDF is not fit to print ({folder / 'report.log'}):\n" + "\n".join(found))
     return (folder / "report.pdf").read_bytes()
@@ -87,7 +92,13 @@ def _printed(browser: str) -> bytes:
         target = Path(place) / "report.pdf"
         options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={place}", "--no-pdf-header-footer"]
         command = [browser, *options, f"--print-to-pdf={target}", page.as_uri()]
-        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
-        if done.returncode or not target.is_file():
+        try:
+            done = subprocess.run(
+                command, capture_output=True, check=False, timeout=PRINTING_S, encoding="utf-8", errors="replace"
+            )
+        except subprocess.TimeoutExpired:
+            raise DistilbenchError(f"{browser} did not print {page} within {PRINTING_S:g} s") from None
+        made = target.read_bytes() if target.is_file() else b""
+        if done.returncode or not made.startswith(b"%PDF"):
             raise DistilbenchError(f"{browser} could not print {page}:\n{done.stderr[-2000:]}")
-        return target.read_bytes()
+        return made

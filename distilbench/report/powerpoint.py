@@ -39,6 +39,8 @@ def write(source: Path, target: Path, moment: datetime) -> Path:
     options = ["--from=markdown", "--slide-level=1", "--fail-if-warnings", f"--reference-doc={template.resolve()}"]
     try:
         _pandoc([*options, f"--output={raw.resolve()}", source.name], source.parent)
+        if not raw.is_file():
+            raise DistilbenchError(f"pandoc ended without an error and without {raw}")
         made = _changed(raw.read_bytes(), arrange, moment)
     finally:
         raw.unlink(missing_ok=True)
@@ -61,7 +63,8 @@ def _pandoc(arguments: list[str], folder: Path) -> bytes:
         raise DistilbenchError("there is no pandoc: pip install pypandoc-binary brings one") from None
     done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
     if done.returncode:
-        raise DistilbenchError(f"pandoc could not make the slides: {done.stderr.decode().strip()}")
+        said = done.stderr.decode("utf-8", errors="replace").strip()
+        raise DistilbenchError(f"pandoc could not make the slides: {said or f'it ended with code {done.returncode}'}")
     return done.stdout
 
 
