@@ -79,5 +79,16 @@ def test_a_misspelt_parameter_stops_it_with_a_suggestion(papermill, tmp_path):
     assert runs.all_runs(tmp_path / "results" / "distilbert") == [], "nothing was begun"
 
 
+@pytest.mark.parametrize(
+    ("flag", "code", "said"), [("-p", 1, "run_id: 202611261 is not allowed: "), ("-r", 0, "20261126_1")]
+)
+def test_papermill_reads_a_name_as_a_number_unless_told_not_to(papermill, tmp_path, flag, code, said):
+    done = papermill("out.ipynb", flag, "run_id", "20261126_1", "-p", "batch_sizes", "[4]", "-p", "repetitions", "1")
+    assert done.returncode == code, done.stderr
+    found = [run.run_id for run in runs.all_runs(tmp_path / "results" / "distilbert")]
+    assert found == ([] if code else [said])
+    assert code == 0 or (said in done.stderr and "with papermill, -r in place of -p" in done.stderr)
+
+
 def test_the_notebook_is_part_of_the_chain():
     assert NOTEBOOK.stem in params.chain("distilbert")
