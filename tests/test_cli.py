@@ -476,7 +476,7 @@ def test_an_interrupt_is_one_line_and_takes_the_kernel_along(tmp_path, number):
     try:
         while "at work" not in (line := process.stderr.readline()):
             assert line, "it ended before it began"
-        kernels = descendants(process, "ipykernel")
+        kernels = descendants(process, "distilbench.kernels")
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
         assert process.returncode == 130
@@ -502,7 +502,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
 
     process = start(results, env, *words)
     at_work = wait_for(lambda: descendants(process, "job.json"))
-    at_work += descendants(process, "ipykernel")
+    at_work += descendants(process, "distilbench.kernels")
     assert len(at_work) == 2
     process.kill()
     process.communicate()

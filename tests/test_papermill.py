@@ -57,6 +57,19 @@ def test_the_bare_call_leaves_a_whole_run(papermill, tmp_path):
     assert not any(output.output_type == "error" for cell in executed.cells for output in cell.get("outputs", []))
 
 
+def test_names_of_start_up_code_are_no_parameters(papermill, tmp_path, monkeypatch):
+    startup = tmp_path / "ipython" / "profile_default" / "startup" / "00-mine.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text("seed = 42\nproject = 'x'\nbatch_sizes = [64]\n")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    done = papermill("out.ipynb", "-p", "repetitions", "1")
+    assert done.returncode == 0, done.stderr
+    config = only_run(tmp_path).config
+    assert config["parameters"]["seed"] == 17
+    given = {name for name, origin in config["origins"].items() if origin == "given"}
+    assert {"repetitions"} <= given <= {"repetitions", "run_id"}
+
+
 def test_with_an_output_path_the_run_holds_the_same_notebook(papermill, tmp_path):
     done = papermill("out.ipynb", "-p", "batch_sizes", "[4]", "-p", "repetitions", "1")
     assert done.returncode == 0, done.stderr
