@@ -15,8 +15,9 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 from measuring import checkout_with_notebooks, small_design
+from nbclient import NotebookClient
 
-from distilbench import chain, logs, paths, runs
+from distilbench import chain, kernels, logs, paths, runs
 from distilbench.bench import design
 from distilbench.errors import DataError, DistilbenchError, ParameterError, RunError
 
@@ -152,6 +153,14 @@ def test_kernels_are_this_python_with_nothing_of_the_users(checkout, foreign_jup
     assert python == sys.executable == paths.read_json(run.folder / "env.json")["python"]["executable"]
     assert found == "17 False False"
     assert not Path(folder).exists(), "its folder is gone with it"
+
+
+def test_a_kernel_reads_no_configuration_wherever_it_is(foreign_jupyter):
+    """A site's stands in /etc/ipython; here it stands where IPython looks first."""
+    cell = nbformat.v4.new_code_cell("[name for name in ('seed', 'project') if name in globals()]")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    NotebookClient(notebook, kernel_name="python3", kernel_manager_class=kernels.OwnKernels).execute()
+    assert notebook.cells[0].outputs[0]["data"] == {"text/plain": "[]"}
 
 
 # ------------------------------------------------------------------ parameters of a start
