@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,7 @@ def step(run: runs.Run, name: str) -> None:
         DistilbenchError: what the notebook complains of.
     """
     resolved = resolve_again(run)
-    with _lines_from_kernels():
+    with _around_kernels():
         _execute(run, name, resolved.params.model_dump(mode="json"))
 
 
@@ -77,7 +78,7 @@ def run_study(
         "results_root": str(run.folder.parent.parent),
     }
     _say(f"run {run.run_id} of {study}, profile {resolved.params.profile}", run_id=run.run_id, event="run")
-    with _lines_from_kernels():
+    with _around_kernels():
         for name in params.chain(study):
             _say(f"notebook {name}", notebook=name, event="notebook")
             _execute(run, name, values)
@@ -102,7 +103,7 @@ def analyse(study: str, run_ids: list[str], results_root: str = "") -> list[runs
         "run_ids": [run.run_id for run in chosen],
         "results_root": str(own.pop()) if own else results_root,
     }
-    with _lines_from_kernels():
+    with _around_kernels():
         _execute(chosen[0], "03_analyse", values, analysis_of(chosen))
     return chosen
 
@@ -117,22 +118,27 @@ def _say(message: str, **fields: Any) -> None:
 
 
 @contextmanager
-def _lines_from_kernels() -> Iterator[None]:
-    """Asks the notebooks for progress lines, which are drawn here."""
-    before = os.environ.get("DISTILBENCH_PROGRESS")
-    os.environ["DISTILBENCH_PROGRESS"] = "lines"
-    try:
-        yield
-    finally:
-        os.environ.pop("DISTILBENCH_PROGRESS")
-        if before is not None:
-            os.environ["DISTILBENCH_PROGRESS"] = before
+def _around_kernels() -> Iterator[None]:
+    """Asks the notebooks for progress lines, which are drawn here, and gives their IPython a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        told = {"DISTILBENCH_PROGRESS": "lines", "IPYTHONDIR": folder}
+        before = {name: os.environ.get(name) for name in told}
+        os.environ |= told
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | None = None) -> None:
     """One notebook, executed into the run's notebooks/."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
+
+    from distilbench import kernels
 
     for library in ("papermill", "traitlets", "asyncio"):  # warnings of keys that other notebooks of the chain use,
         logging.getLogger(library).setLevel(logging.CRITICAL)  # tracebacks of a kernel that ends: said here, for people
@@ -149,6 +155,7 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
                 stdout_file=stream,
                 kernel_name="python3",
                 language="python",
+                kernel_manager_class=kernels.OwnKernels,
                 extra_arguments=["--log-level=CRITICAL"],  # else it warns of listening on loopback, and of being ended
             )
         except PapermillExecutionError as error:

@@ -68,7 +68,7 @@ def run(
     from distilbench import chain, logs, paths
 
     logs.setup(log_format)
-    given = given_of(profile, param, file, device=device, batch_sizes=batch_sizes, dtype=dtype)
+    given = given_of(study, profile, param, file, device=device, batch_sizes=batch_sizes, dtype=dtype)
     if new and resume:
         raise ParameterError("--new starts a run, --resume goes on with one: give one of them")
     done = chain.run_study(study, given, resume, new, results_root)
@@ -93,7 +93,7 @@ def fetch(
     """Fetch the model and the text of a study into the caches, for a machine that has no network later."""
     from distilbench import data, models, params
 
-    p = params.resolve(study, given_of(profile, param)).params
+    p = params.resolve(study, given_of(study, profile, param)).params
     texts, tokenizer = data.load_texts(p), models.load_tokenizer(p)
     info = models.load_model(**p.model_arguments(len(tokenizer)) | {"device": "cpu"}).info
     manifest = data.manifest(texts, tokenizer)
@@ -162,7 +162,7 @@ def verify_data(
     """Load a study's text and compare it with the hash of the first time; exit code 1 when it changed."""
     from distilbench import data, params
 
-    texts = data.load_texts(params.resolve(study, given_of(profile, param)).params)
+    texts = data.load_texts(params.resolve(study, given_of(study, profile, param)).params)
     name, sha256 = texts.about["name"], texts.content_sha256()
     if as_json:
         print_json({"name": name, "rows": len(texts.texts), "content_sha256": sha256, "compared": not texts.first_seen})

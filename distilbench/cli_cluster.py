@@ -81,14 +81,14 @@ def submit(
         partition, account, time, mem, cpus_per_task, gres, constraint, exclusive, throttle, flags, step_flags, book
     )
     if resume:
-        given = given_of(profile, param, file, device=device, batch_sizes=batch_sizes)
+        given = given_of(study, profile, param, file, device=device, batch_sizes=batch_sizes)
         resolved = [chain.resolve(study, given, resume, results_root)]
         if tasks:
             raise ParameterError("--tasks is fixed when a run is first submitted")
     elif retry_oom:
         raise ParameterError("--retry-oom is of a run that was measured: name it with --resume")
     else:
-        given = given_of(profile, param, file, batch_sizes=batch_sizes)
+        given = given_of(study, profile, param, file, batch_sizes=batch_sizes)
         devices = (device or "").split(",") if device else [given.get("device")]
         resolved = [chain.resolve(study, given | {"device": one}, "", results_root) for one in devices]
     done = []

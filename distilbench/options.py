@@ -27,11 +27,9 @@ LogFormat = Annotated[Literal["text", "json"], typer.Option(help="How to log: te
 
 
 def given_of(
-    profile: str | None, pairs: list[str] | None, files: list[Path] | None = None, **named: Any
+    study: str, profile: str | None, pairs: list[str] | None, files: list[Path] | None = None, **named: Any
 ) -> dict[str, Any]:
-    """What was given, by parameter: files first, then options; `-p KEY VALUE` reads VALUE as YAML."""
-    import yaml
-
+    """What was given, by parameter: files first, then options; `-p KEY VALUE` reads VALUE by the type of KEY."""
     from distilbench import params, paths
 
     given: dict[str, Any] = {}
@@ -42,10 +40,7 @@ def given_of(
         key, separator, text = pair.partition("=")
         if not separator:
             raise ParameterError(f"-p takes a key and a value, but got only {pair!r}")
-        try:
-            given[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ParameterError(f"the value of -p {key} is not valid YAML: {text!r}") from None
+        given[key] = params.from_text(study, key, text)
     return {key: value for key, value in given.items() if value is not None}
 
 

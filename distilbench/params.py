@@ -9,9 +9,11 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import symtable
 import types
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_args
 
 import yaml
 from pydantic import (
@@ -20,6 +22,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -35,6 +38,8 @@ PROFILES = {
     "smoke": "shows that it works, not for citation",
     "full": "the protocol for publication",
 }
+#: What to do about text that looks like something else: it was read as that before its parameter was known.
+AS_TEXT = '. Text is meant? Put it in quotes in a file or a notebook ("20261126_1"); with papermill, -r in place of -p'
 Source = Literal["hub", "local", "embedded", "random"]
 
 
@@ -42,16 +47,25 @@ def _words(value: Any) -> Any:
     """Lists may be given as text, "a,b" or "[a, b]", since `papermill -p` has no lists; a number is a list of one."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return [value]
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not (matched := re.fullmatch(r"\[(.*)]|\((.*)\)|([^][()]*)", value.strip())):
         return value
-    return [part.strip().strip("'\"") for part in value.strip().strip("[]()").split(",") if part.strip()]
+    inside = next(group for group in matched.groups() if group is not None)
+    return [part.strip().strip("'\"") for part in inside.split(",") if part.strip()]
 
 
 def _split(value: Any) -> Any:
     """As `_words`, and whole numbers in the text become numbers."""
     if not isinstance(value, str):
         return _words(value)
-    return [int(part) if re.fullmatch(r"-?\d+", part) else part for part in _words(value)]
+    parts = _words(value)
+    return parts if parts is value else [int(part) if re.fullmatch(r"-?\d{1,18}", part) else part for part in parts]
+
+
+def _number(value: Any) -> Any:
+    """1e-3 is a number, though YAML reads it as text (it wants 1.0e-3)."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value):
+        return float(value)
+    return value
 
 
 def _device(value: str) -> str:
@@ -74,7 +88,7 @@ def _distinct(values: list) -> list:
 
 
 Count = Annotated[int, Field(ge=1, strict=True)]
-Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(_number), Field(strict=True, allow_inf_nan=False)]
 NotNegative = Annotated[Seconds, Field(ge=0)]
 Positive = Annotated[Seconds, Field(gt=0)]
 Device = Annotated[str, AfterValidator(_device)]
@@ -253,10 +267,34 @@ def chain(study: str) -> list[str]:
     return told["notebooks"]
 
 
+class _PlainYaml(yaml.SafeLoader):
+    """YAML that takes for a number, or for yes or no, only what can be meant as nothing else; the rest stays text.
+
+    YAML 1.1 reads 0714123 as octal, 20261126_1 without its underscore, 1:30 as 90, `no` as false, and days as dates.
+    """
+
+
+def _only_plain(loader: type[yaml.SafeLoader]) -> None:
+    tag = "tag:yaml.org,2002:"
+    kept = {tag + "null", tag + "merge"}
+    known = loader.yaml_implicit_resolvers.items()
+    loader.yaml_implicit_resolvers = {first: [rule for rule in rules if rule[0] in kept] for first, rules in known}
+    whole = r"[-+]?(0|[1-9][0-9]{0,17})"
+    for kind, pattern, first in (
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("int", whole, "-+0123456789"),
+        ("float", whole + r"\.[0-9]*|[-+]?\.[0-9]+", "-+.0123456789"),
+    ):
+        loader.add_implicit_resolver(tag + kind, re.compile(f"(?:{pattern})$"), list(first))
+
+
+_only_plain(_PlainYaml)
+
+
 def read_yaml(path) -> dict[str, Any]:
     """A YAML file that holds one mapping; anything else is an error with its place."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainYaml)
     except FileNotFoundError:
         raise ParameterError(f"there is no parameter file {path}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -266,6 +304,28 @@ def read_yaml(path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ParameterError(f"{path} must hold `key: value` lines, but holds {type(content).__name__}")
     return content
+
+
+def from_text(study: str, name: str, text: str) -> Any:
+    """What a text from the command line stands for: the parameter's type decides, not how the text looks.
+
+    Text stays as it is, and lists are cut by the model. Where nothing may be given, so may "" or "null". What cannot
+    be read stays text, which `resolve` refuses with what is allowed.
+    """
+    field_ = study_model(study).model_fields.get(name)
+    kinds = _kinds(field_.annotation) if field_ else set()
+    if types.NoneType in kinds and text in ("", "null"):
+        return None
+    for kind in kinds & {bool, int, float}:
+        with suppress(ValidationError):
+            return TypeAdapter(kind).validate_strings(text)
+    return text
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation allows, without what is asked of them beyond the type."""
+    either = isinstance(annotation, types.UnionType) or getattr(annotation, "__origin__", None) is Union
+    return {getattr(kind, "__origin__", kind) for kind in (get_args(annotation) if either else [annotation])}
 
 
 def resolve(study: str, given: dict[str, Any] | None = None) -> Resolved:
@@ -308,16 +368,28 @@ def resolve(study: str, given: dict[str, Any] | None = None) -> Resolved:
 def from_notebook(namespace: dict[str, Any]) -> Resolved:
     """Resolves the parameters that stand in a notebook's namespace (call it in the cell after the parameters).
 
-    Every plain value there must be a known parameter, since papermill only logs a misspelt one.
+    Every plain value that a cell assigned must be a known parameter, since papermill only logs a misspelt one. What
+    start-up files of IPython or a configuration put there stands in no cell: that is not a parameter.
     """
     plain = (str, int, float, bool, list, dict, tuple, types.NoneType)
     hidden = {"In", "Out", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
+    assigned = _assigned_in(namespace["In"]) if "In" in namespace else set(namespace)  # no cells: a script
     given = {
         key: value
         for key, value in namespace.items()
-        if not key.startswith("_") and key not in hidden and isinstance(value, plain)
+        if key in assigned and not key.startswith("_") and key not in hidden and isinstance(value, plain)
     }
     return resolve(given.pop("study", None), given)
+
+
+def _assigned_in(cells: list[str]) -> set[str]:
+    """The names that cells assign, by their source."""
+    names: set[str] = set()
+    for cell in cells:
+        with suppress(SyntaxError):  # which ended the cell before it assigned anything
+            symbols = symtable.symtable(cell, "cell", "exec").get_symbols()
+            names |= {symbol.get_name() for symbol in symbols if symbol.is_assigned()}
+    return names
 
 
 def _refuse_unknown(model: type[StudyParams], given: dict[str, Any], where: str) -> None:
@@ -342,5 +414,9 @@ def _explain(model: type[StudyParams], error: ValidationError) -> str:
             continue
         name = str(problem["loc"][0])
         meaning = model.model_fields[name].description if name in model.model_fields else None
-        lines.append(f"{name}: {problem['input']!r} is not allowed: {message}" + (f" ({meaning})" if meaning else ""))
+        lines.append(
+            f"{name}: {problem['input']!r} is not allowed: {message}"
+            + (f" ({meaning})" if meaning else "")
+            + (AS_TEXT if problem["type"] == "string_type" and not isinstance(problem["input"], list | dict) else "")
+        )
     return "\n".join(lines)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from distilbench.records import (
     write_parquet,
 )
 
+log = logging.getLogger("distilbench")
 UNFINISHED = {"pending", "running", "failed", "cancelled", "preempted"}
 
 
@@ -225,6 +228,16 @@ class Run:
                 "Its repetitions cannot be mixed with new ones: start a new run (--new)."
             )
 
+    def _why_not_here(self) -> str:
+        """Why a start that names no run does not go on with this unfinished one; empty: it does."""
+        if self.in_use:
+            return "another process works on it"
+        if self.is_split:
+            return f"it was submitted; go on with: {self.go_on}"
+        if changed := self._environment_changes():
+            return f"it was begun in another environment ({'; '.join(changed)})"
+        return ""
+
     def _environment_changes(self) -> list[str]:
         there = environment.key_of(paths.read_json(self.folder / "env.json"))
         here = environment.key_of(environment.capture())
@@ -284,6 +297,7 @@ def _fill(run: Run, resolved: Resolved, cells: list[Cell]) -> None:
         "run_id": run.run_id,
         "study": params.study,
         "created": environment.now(),
+        "sequence": _next_sequence(run.folder.parent.parent),
         "design_hash": resolved.design_hash,
         "parameters": params.model_dump(mode="json") | {"run_id": run.run_id},
         "origins": resolved.origins,
@@ -320,12 +334,20 @@ def open_or_create(resolved: Resolved, cells: list[Cell], new: bool = False) -> 
 
 
 def _newest_unfinished(folder: Path, design_hash: str) -> Run | None:
-    """The newest unfinished run of this design and environment that nobody works on."""
+    """The newest unfinished run of this design and environment that nobody works on; says which it passes over."""
+    passed_over = []
     for run in reversed(all_runs(folder)):
-        unfinished = run.status["state"] in UNFINISHED and not run.in_use and not run.is_split
-        if unfinished and run.config["design_hash"] == design_hash and not run._environment_changes():
-            return run
-    return None
+        if run.status["state"] not in UNFINISHED or run.config["design_hash"] != design_hash:
+            continue
+        if not (why := run._why_not_here()):
+            break
+        passed_over.append(f"unfinished run {run.run_id} of this design is passed over: {why}")
+    else:
+        run = None
+    if passed_over:
+        more = f" (and {len(passed_over) - 1} older ones)" if len(passed_over) > 1 else ""
+        log.warning(passed_over[0] + more)
+    return run
 
 
 def named(params: StudyParams) -> Run:
@@ -342,9 +364,22 @@ def all_runs(folder: Path) -> list[Run]:
     return sorted((Run(run) for run in found if not run.name.startswith(".")), key=_age)
 
 
-def _age(run: Run) -> tuple[str, str]:
+def _age(run: Run) -> tuple[int, str]:
     """Sorts runs by when they were made; names are the user's choice."""
-    return run.config["created"], run.run_id
+    config = run.config
+    return config.get("sequence") or _microseconds(config["created"]), run.run_id
+
+
+def _next_sequence(root: Path) -> int:
+    """Orders runs even where the clock was set back: microseconds since 1970, but above every run that is there."""
+    newest: list[Run] = []
+    with suppress(RunError):  # a damaged one is no reason not to begin another
+        newest = own_runs(root)[-1:]
+    return max([time.time_ns() // 1000, *(_age(run)[0] + 1 for run in newest)])
+
+
+def _microseconds(created: str) -> int:
+    return int(datetime.fromisoformat(created).timestamp() * 1e6)
 
 
 def own_runs(results_root: str | Path = "") -> list[Run]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distilbench import chain, paths, runs, slurm
-from distilbench.bench import design, parts
+from distilbench.bench import design, parts, sweep
 from distilbench.bench.repetitions import Prepared
 from distilbench.errors import RunError
 from distilbench.params import Resolved
 from distilbench.records import FINAL
 from distilbench.runs import Run
+
+Key = tuple[str, str, int]  # cell, pass, repetition
 
 
 @dataclass(frozen=True)
@@ -111,19 +113,26 @@ def dry(
 def cells(run: Run) -> list[dict[str, Any]]:
     """Per cell of a run its state, and how many of its repetitions are done, in the run or in its parts."""
     resolved, states = chain.resolve_again(run), run.status["cells"]
-    wanted = dict.fromkeys((cell["cell"] for cell in run.config["cells"]), 0)
-    for cell, _, _ in design.plan(resolved):
-        wanted[cell.cell] += 1
     records = run.repetitions()
     if run.is_split:
         records += [record for n in range(len(parts.of(run, resolved))) for record in parts.repetitions(run, n)]
-    done = {record.key: record.cell for record in records if record.status in FINAL}
+    done = {record.key for record in records if record.status in FINAL}
+    steps = _steps(run, resolved, done)
     hopeless = {record.cell for record in records if record.status == "oom"}
     rows = []
-    for name, count in wanted.items():
-        have = sum(cell == name for cell in done.values())
+    for name in (cell["cell"] for cell in run.config["cells"]):
+        wanted = {step for step in steps if step[0] == name}
+        have, count = len(wanted & done), len(wanted)
         state = states.get(name, "pending")
         if state == "pending" and have:
             state = "measured" if have == count else "running"
         rows.append({"cell": name, "state": "oom" if name in hopeless else state, "done": f"{have} of {count}"})
     return rows
+
+
+def _steps(run: Run, resolved: Resolved, done: set[Key]) -> set[Key]:
+    """All repetitions that a run needs; the energy of the best cell among them once it shows which one that is."""
+    steps = {(cell.cell, where, repetition) for cell, where, repetition in design.plan(resolved)}
+    if steps <= done and sweep.of_best_only(resolved.params) and (cell := sweep.best_cell(run, resolved.params)):
+        steps.add((cell.cell, "energy", 0))
+    return steps

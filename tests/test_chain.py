@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 from measuring import checkout_with_notebooks, small_design
+from nbclient import NotebookClient
 
-from distilbench import chain, logs, paths, runs
+from distilbench import chain, kernels, logs, paths, runs
 from distilbench.bench import design
 from distilbench.errors import DataError, DistilbenchError, ParameterError, RunError
 
@@ -120,6 +123,44 @@ def test_a_run_that_another_process_works_on_is_left_alone(checkout):
     with run.held(), pytest.raises(RunError, match=f"run {run.run_id} is being worked on by another process"):
         chain.run_study("distilbert", given)
     assert not list((run.folder / "notebooks").iterdir())
+
+
+@pytest.fixture
+def foreign_jupyter(tmp_path, monkeypatch):
+    """A user and a site that have the kernel of another program, and start-up code and a configuration of IPython."""
+    spec = {"argv": [str(tmp_path / "another" / "python"), "-f", "{connection_file}"], "language": "python"}
+    startup = "seed = 42\nproject = 'x'\nimport builtins\nbuiltins.started_by = {!r}\n"
+    for file, content in {
+        "jupyter/kernels/python3/kernel.json": json.dumps(spec | {"display_name": "Python of a module"}),
+        "ipython/profile_default/startup/00-mine.py": startup.format("start-up file"),
+        "ipython/profile_default/ipython_config.py": "c.InteractiveShellApp.exec_lines = ['seed = 43; project = 1']",
+        "startup.py": startup.format("PYTHONSTARTUP"),
+        "json.py": "raise ImportError('a file of the working directory')",
+    }.items():
+        (tmp_path / "theirs" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "theirs" / file).write_text(content)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "theirs" / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "theirs" / "ipython"))
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "theirs" / "startup.py"))
+    monkeypatch.chdir(tmp_path / "theirs")
+
+
+def test_kernels_are_this_python_with_nothing_of_the_users(checkout, foreign_jupyter, log_lines):
+    names = "seed, 'project' in globals(), hasattr(__builtins__, 'started_by')"
+    checkout(one=f"import json, sys\nprint(sys.executable)\nprint({names})\nprint(get_ipython().ipython_dir)")
+    run = chain.run_study("distilbert", {"profile": "ci"})
+    python, found, folder = [message for message, fields in log_lines if fields.get("event") == "output"]
+    assert python == sys.executable == paths.read_json(run.folder / "env.json")["python"]["executable"]
+    assert found == "17 False False"
+    assert not Path(folder).exists(), "its folder is gone with it"
+
+
+def test_a_kernel_reads_no_configuration_wherever_it_is(foreign_jupyter):
+    """A site's stands in /etc/ipython; here it stands where IPython looks first."""
+    cell = nbformat.v4.new_code_cell("[name for name in ('seed', 'project') if name in globals()]")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    NotebookClient(notebook, kernel_name="python3", kernel_manager_class=kernels.OwnKernels).execute()
+    assert notebook.cells[0].outputs[0]["data"] == {"text/plain": "[]"}
 
 
 # ------------------------------------------------------------------ parameters of a start

@@ -127,7 +127,7 @@ def test_pairs_are_joined_as_papermill_has_them(words, joined):
         (("--batch-sizes", "0"), "batch_sizes: 0 is not allowed"),
         (("--batch-sizes", "-1"), "batch_sizes: -1 is not allowed"),
         (("--batch-sizes", "eight"), "batch_sizes: 'eight' is not allowed"),
-        (("-p", "batch_sizes", "[1, "), "the value of -p batch_sizes is not valid YAML: '[1, '"),
+        (("-p", "batch_sizes", "[1, "), "batch_sizes: '[1, ' is not allowed"),
         (("-p", "seed"), "-p takes a key and a value, but got only 'seed'"),
         (("-p", "seed", "many"), "seed: 'many' is not allowed"),
         (("--dtype", "float64"), "dtype: 'float64' is not allowed"),
@@ -291,9 +291,9 @@ def test_what_is_given_reaches_the_study(distilbench, finished_run, monkeypatch)
         "run", "distilbert", "--profile", "ci", "--batch-sizes", "16,32", "-p", "seed", "3",
         "--param", "variants", "[sdpa]", "--new", "--results-root", "/somewhere", "--json",
     )  # fmt: skip
-    given = {"profile": "ci", "batch_sizes": "16,32", "seed": 3, "variants": ["sdpa"]}
+    given = {"profile": "ci", "batch_sizes": "16,32", "seed": 3, "variants": "[sdpa]"}
     assert got == [("distilbert", given, "", True, "/somewhere")]
-    distilbench("run", "distilbert", "--resume", "abc", "-p", "device", "null", "--json")
+    distilbench("run", "distilbert", "--resume", "abc", "-p", "model_source", "null", "--json")
     assert got[1] == ("distilbert", {}, "abc", False, "")
 
 
@@ -476,7 +476,7 @@ def test_an_interrupt_is_one_line_and_takes_the_kernel_along(tmp_path, number):
     try:
         while "at work" not in (line := process.stderr.readline()):
             assert line, "it ended before it began"
-        kernels = descendants(process, "ipykernel")
+        kernels = descendants(process, "distilbench.kernels")
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
         assert process.returncode == 130
@@ -502,7 +502,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
 
     process = start(results, env, *words)
     at_work = wait_for(lambda: descendants(process, "job.json"))
-    at_work += descendants(process, "ipykernel")
+    at_work += descendants(process, "distilbench.kernels")
     assert len(at_work) == 2
     process.kill()
     process.communicate()
@@ -594,13 +594,22 @@ def test_files_of_parameters_count_and_options_count_more(tmp_path):
     first, second = tmp_path / "first.yml", tmp_path / "second.yml"
     first.write_text("seed: 1\nrepetitions: 5\ndevice: cuda:0\n")
     second.write_text("repetitions: 6\n")
-    given = options.given_of("ci", ["seed=3"], [first, second], device="cpu", dtype=None)
+    given = options.given_of("distilbert", "ci", ["seed=3"], [first, second], device="cpu", dtype=None)
     assert given == {"profile": "ci", "seed": 3, "repetitions": 6, "device": "cpu"}
+
+
+def test_text_on_the_command_line_stays_text(distilbench, finished_run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(chain, "run_study", lambda study, given, *_: asked.append(given) or finished_run)
+    texts = {"data_path": "#3.tsv", "run_id": "20261126_1", "model_revision": "0714123", "dataset_config": "no"}
+    given = texts | {"half_width": "1e-3", "control": "no"}
+    distilbench("run", "distilbert", *(word for pair in given.items() for word in ("-p", *pair)))
+    assert asked == [texts | {"half_width": 0.001, "control": False}]
 
 
 def test_a_file_of_parameters_that_is_not_there_is_named():
     with pytest.raises(DistilbenchError, match=r"nowhere\.yml"):
-        options.given_of(None, None, [Path("nowhere.yml")])
+        options.given_of("distilbert", None, None, [Path("nowhere.yml")])
 
 
 # ------------------------------------------------------------------ the report

@@ -33,7 +33,7 @@ def test_the_runs_named_come_in_their_order(two):
 
 def test_without_a_name_the_newest_finished_run_is_taken(two):
     one, other = two
-    config = other.config | {"created": "2099-01-01T00:00:00Z"}
+    config = other.config | {"created": "2099-01-01T00:00:00Z", "sequence": None}
     paths.write_json(other.folder / "config.json", config)
     assert chosen() == [other.run_id]
     (other.folder / "summary.json").unlink()

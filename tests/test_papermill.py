@@ -57,6 +57,19 @@ def test_the_bare_call_leaves_a_whole_run(papermill, tmp_path):
     assert not any(output.output_type == "error" for cell in executed.cells for output in cell.get("outputs", []))
 
 
+def test_names_of_start_up_code_are_no_parameters(papermill, tmp_path, monkeypatch):
+    startup = tmp_path / "ipython" / "profile_default" / "startup" / "00-mine.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text("seed = 42\nproject = 'x'\nbatch_sizes = [64]\n")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    done = papermill("out.ipynb", "-p", "repetitions", "1")
+    assert done.returncode == 0, done.stderr
+    config = only_run(tmp_path).config
+    assert config["parameters"]["seed"] == 17
+    given = {name for name, origin in config["origins"].items() if origin == "given"}
+    assert {"repetitions"} <= given <= {"repetitions", "run_id"}
+
+
 def test_with_an_output_path_the_run_holds_the_same_notebook(papermill, tmp_path):
     done = papermill("out.ipynb", "-p", "batch_sizes", "[4]", "-p", "repetitions", "1")
     assert done.returncode == 0, done.stderr
@@ -77,6 +90,17 @@ def test_a_misspelt_parameter_stops_it_with_a_suggestion(papermill, tmp_path):
     assert done.returncode != 0
     assert "unknown parameter 'devcie'; did you mean 'device'?" in done.stderr
     assert runs.all_runs(tmp_path / "results" / "distilbert") == [], "nothing was begun"
+
+
+@pytest.mark.parametrize(
+    ("flag", "code", "said"), [("-p", 1, "run_id: 202611261 is not allowed: "), ("-r", 0, "20261126_1")]
+)
+def test_papermill_reads_a_name_as_a_number_unless_told_not_to(papermill, tmp_path, flag, code, said):
+    done = papermill("out.ipynb", flag, "run_id", "20261126_1", "-p", "batch_sizes", "[4]", "-p", "repetitions", "1")
+    assert done.returncode == code, done.stderr
+    found = [run.run_id for run in runs.all_runs(tmp_path / "results" / "distilbert")]
+    assert found == ([] if code else [said])
+    assert code == 0 or (said in done.stderr and "with papermill, -r in place of -p" in done.stderr)
 
 
 def test_the_notebook_is_part_of_the_chain():

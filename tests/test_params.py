@@ -169,6 +169,94 @@ def test_a_list_of_words_may_be_text():
     assert p.length_policies == ["longest", "fixed-64"]
 
 
+@pytest.mark.parametrize("text", ["[1, ", "1]", "(1, 2]"])
+def test_a_list_whose_brackets_do_not_match_is_refused(text):
+    assert refused({"profile": "ci", "batch_sizes": text}).startswith(f"batch_sizes: {text!r} is not allowed: ")
+
+
+# ------------------------------------------------------------------ text stays text
+
+#: What YAML, Python or papermill would read as something else.
+LOOKS_LIKE_MORE = [
+    "#3.tsv", "20261126_1", "0714123", "714e105", "1e-3", "1:30", "2026-11-26", "no", "true", "null", "~", "0x1F", "-",
+    "*star", "a: b", "[1]", '"quoted"', " ends in a space ", "=", "é",
+]  # fmt: skip
+TEXTS = [name for name, field in DistilbertParams.model_fields.items() if field.annotation is str]
+
+
+@pytest.mark.parametrize("text", [*LOOKS_LIKE_MORE, ""])
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_is_taken_as_it_stands(name, text):
+    assert params.from_text("distilbert", name, text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("seed", "3", 3),
+        ("seed", "010", 10),
+        ("half_width", "1e-3", 0.001),
+        ("half_width", "0", 0.0),
+        ("max_seconds", "1:30", "1:30"),
+        ("modelled_power_W", "65", 65.0),
+        ("modelled_power_W", "", None),
+        ("modelled_power_W", "null", None),
+        ("model_source", "", None),
+        ("model_source", "hub", "hub"),
+        ("control", "no", False),
+        ("control", "True", True),
+        ("control", "maybe", "maybe"),
+        ("dtype", "float16", "float16"),
+        ("batch_sizes", "8,16", "8,16"),
+        ("run_ids", "20261126_1", "20261126_1"),
+        ("devcie", "1", "1"),
+    ],
+)
+def test_the_type_of_a_parameter_decides_what_its_text_means(name, text, value):
+    found = params.from_text("distilbert", name, text)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("text", ["1:30", "1,5", "five", "0x10", "1" * 5000, "1e999", "nan"])
+@pytest.mark.parametrize("name", ["seed", "max_seconds"])
+def test_a_text_that_is_no_number_is_refused(name, text):
+    assert f"{name}: " in refused({name: params.from_text("distilbert", name, text)})
+
+
+@pytest.mark.parametrize("text", ["20261126_1", "0714123", "714e105", "1:30", "2026-11-26", "no", "0x1F", "1_0.5"])
+def test_text_in_a_file_stays_text(tmp_path, monkeypatch, text):
+    checkout(tmp_path, monkeypatch, smoke=f"model_revision: {text}\nlength_policies: [longest]\n")
+    assert resolve("distilbert").params.model_revision == text
+
+
+def test_text_in_a_list_in_a_file_stays_text(tmp_path, monkeypatch):
+    checkout(tmp_path, monkeypatch, smoke="run_ids: [20261126_1, 0714123, 2026-11-26]\n")
+    assert resolve("distilbert").params.run_ids == ["20261126_1", "0714123", "2026-11-26"]
+
+
+@pytest.mark.parametrize("value", ["714123", "1.5", "true"])
+def test_a_number_in_a_file_where_text_belongs_is_refused_with_what_to_do(tmp_path, monkeypatch, value):
+    checkout(tmp_path, monkeypatch, smoke=f"model_revision: {value}\n")
+    message = refused({})
+    assert message.startswith(f"model_revision: {yaml.safe_load(value)!r} is not allowed: ")
+    assert "Put it in quotes in a file or a notebook" in message
+    assert "with papermill, -r in place of -p" in message
+    checkout(tmp_path / "quoted", monkeypatch, smoke=f'model_revision: "{value}"\n')
+    assert resolve("distilbert").params.model_revision == value
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "0.1e-2", "+1e-03", "1.0e-3", "0.001", ".001"])
+def test_a_small_number_may_be_written_as_everybody_does(tmp_path, monkeypatch, text):
+    checkout(tmp_path, monkeypatch, smoke=f"half_width: {text}\n")
+    assert resolve("distilbert").params.half_width == 0.001
+
+
+@pytest.mark.parametrize(("line", "name"), [("seed: 010", "seed"), ("max_seconds: 1:30", "max_seconds")])
+def test_a_number_that_yaml_reads_in_its_own_way_is_refused(tmp_path, monkeypatch, line, name):
+    checkout(tmp_path, monkeypatch, smoke=line)
+    assert refused({}).startswith(f"{name}: {line.partition(' ')[2]!r} is not allowed: ")
+
+
 # ------------------------------------------------------------------ what is refused
 
 
@@ -337,7 +425,7 @@ def test_a_profile_without_a_file_is_refused(tmp_path, monkeypatch):
 def test_a_notebook_gives_its_plain_values_and_nothing_else():
     namespace = {
         "study": "distilbert", "profile": "ci", "seed": 3, "device": None, "_": 1, "__name__": "__main__",
-        "In": ["x"], "Out": {}, "params": params, "print_it": print, "PAPERMILL_OUTPUT_PATH": "x.ipynb",
+        "Out": {}, "params": params, "print_it": print, "PAPERMILL_OUTPUT_PATH": "x.ipynb",
     }  # fmt: skip
     resolved = params.from_notebook(namespace)
     assert resolved.params == resolve("distilbert", {"profile": "ci", "seed": 3}).params
@@ -350,6 +438,28 @@ def test_a_notebook_gives_its_plain_values_and_nothing_else():
 def test_a_misspelt_name_in_a_notebook_is_refused(value):
     with pytest.raises(ParameterError, match=r"unknown parameter 'repetitons'; did you mean 'repetitions'\?"):
         params.from_notebook({"study": "distilbert", "repetitons": value})
+
+
+@pytest.mark.parametrize(
+    ("cells", "seed"),
+    [
+        (["study = 'distilbert'"], "default"),
+        (["study: str = 'distilbert'\nseed: int = 42"], "given"),
+        (["study = 'distilbert'", "# Parameters\nseed = 42\n"], "given"),
+        (["study, seed = 'distilbert', 42"], "given"),
+        (["study = 'distilbert'\nfor seed in (41, 42): pass"], "given"),
+        (["study = 'distilbert'\nif (seed := 42): pass"], "given"),
+        (["study = 'distilbert'", "seed = = 42"], "default"),
+        (["study = 'distilbert'\ndef start():\n    seed = 42\nprint(seed)"], "default"),
+    ],
+)
+def test_what_no_cell_assigned_is_no_parameter(cells, seed):
+    """Start-up files of IPython put names into a notebook too: here `seed` and `project`."""
+    startup = {"seed": 42, "project": "x", "batch_sizes": [64]}
+    resolved = params.from_notebook(startup | {"study": "distilbert", "In": ["", *cells]})
+    assert resolved.origins["seed"] == seed
+    assert resolved.params.seed == (42 if seed == "given" else 17)
+    assert resolved.origins["batch_sizes"] != "given"
 
 
 def test_a_notebook_without_a_study_is_refused():

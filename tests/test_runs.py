@@ -199,16 +199,52 @@ def test_where_results_go_does_not_hide_an_unfinished_run(tmp_path):
     assert open_run(results_root=str(tmp_path / "results")).run_id == run.run_id
 
 
-def test_an_unfinished_run_of_another_environment_is_left_alone(quick_environment):
+@pytest.fixture
+def said(caplog, monkeypatch):
+    """What was logged, in `messages`."""
+    monkeypatch.setattr(runs.log, "propagate", True)
+    return caplog
+
+
+def test_an_unfinished_run_of_another_environment_is_left_alone(quick_environment, said):
     run = synthetic.started_run()
     quick_environment["packages"]["torch"] = "9.9.9"
     assert open_run().run_id != run.run_id
+    (line,) = said.messages
+    assert line.startswith(
+        f"unfinished run {run.run_id} of this design is passed over: it was begun in another environ"
+    )
+    assert line.endswith("9.9.9' here)")
 
 
-def test_an_unfinished_run_that_somebody_works_on_is_left_alone(start_process):
+def test_runs_of_other_hosts_are_passed_over_in_one_line(quick_environment, said):
+    older, newer = synthetic.started_run("older"), synthetic.started_run("newer")
+    synthetic.started_run("finished").set_status("ok")
+    synthetic.started_run("other", seed=3)
+    quick_environment["host"]["name"] = "0123456789ab"
+    made = open_run()
+    assert made.run_id not in (older.run_id, newer.run_id)
+    (line,) = said.messages
+    assert line.startswith("unfinished run newer of this design is passed over: ")
+    assert re.search(r"\(host: '.+' there, '0123456789ab' here\) \(and 1 older ones\)$", line)
+    assert open_run().run_id == made.run_id, "this host's own"
+    open_run(new=True)
+    assert len(said.messages) == 1, "what is newer than the others, or was asked for, passes over none"
+
+
+def test_an_unfinished_run_that_somebody_works_on_is_left_alone(start_process, said):
     run = synthetic.started_run()
     start_process(HOLD, run.folder)
     assert open_run().run_id != run.run_id
+    assert said.messages == [f"unfinished run {run.run_id} of this design is passed over: another process works on it"]
+
+
+def test_a_submitted_run_is_left_to_its_jobs(said):
+    run = synthetic.started_run()
+    paths.write_json(run.folder / "parts.json", {})
+    assert open_run().run_id != run.run_id
+    (line,) = said.messages
+    assert line.endswith(f"it was submitted; go on with: distilbench submit distilbert --resume {run.run_id}")
 
 
 def test_a_named_run_is_made_and_then_gone_on_with():
@@ -474,10 +510,44 @@ def test_a_whole_id_is_not_ambiguous():
     assert runs.find("night").run_id == "night"
 
 
+def clock_is(monkeypatch, time: str) -> None:
+    monkeypatch.setattr(environment, "now", lambda: time)
+    monkeypatch.setattr(runs.time, "time_ns", lambda: int(datetime.fromisoformat(time).timestamp() * 1e9))
+
+
+def test_the_latest_run_does_not_follow_a_clock_that_was_set_back(monkeypatch):
+    clock_is(monkeypatch, "2026-11-26T10:00:00Z")
+    synthetic.started_run("b-before")
+    clock_is(monkeypatch, "2026-11-20T10:00:00Z")
+    for run_id in ("c-after", "a-after"):
+        synthetic.started_run(run_id)
+        assert runs.find("latest").run_id == run_id
+        assert open_run().run_id == run_id
+    assert runs.find("latest").config["created"] == "2026-11-20T10:00:00Z", "the clock as it was"
+    clock_is(monkeypatch, "2026-11-27T10:00:00Z")
+    synthetic.started_run("d-later")
+    assert [run.run_id for run in runs.own_runs()] == ["b-before", "c-after", "a-after", "d-later"]
+
+
+def test_a_run_of_earlier_code_counts_by_its_time(monkeypatch, tmp_path):
+    clock_is(monkeypatch, "2026-11-26T10:00:00Z")
+    old = synthetic.started_run("old")
+    config = old.config
+    paths.write_json(old.folder / "config.json", {key: config[key] for key in config if key != "sequence"})
+    clock_is(monkeypatch, "2026-11-20T10:00:00Z")
+    assert open_run(new=True).run_id == runs.find("latest").run_id != "old"
+
+
+def test_a_damaged_run_does_not_keep_another_from_being_begun():
+    (synthetic.started_run("damaged").folder / "config.json").write_text("{")
+    assert open_run(new=True, run_id="sound").config["sequence"] > 0
+
+
 def test_the_latest_run_is_the_one_made_last_whatever_its_name():
     for second, run_id in enumerate(("zebra", "20261122T141500Z-cpu-1a2b3c4d", "ape")):
         file = synthetic.started_run(run_id).folder / "config.json"
-        paths.write_json(file, paths.read_json(file) | {"created": f"2026-11-22T14:15:0{second}Z"})
+        created = {"created": f"2026-11-22T14:15:0{second}Z", "sequence": None}
+        paths.write_json(file, paths.read_json(file) | created)
     assert runs.find("latest").run_id == "ape"
     assert open_run().run_id == "ape"
     with pytest.raises(RunError, match="zebra, 20261122T141500Z-cpu-1a2b3c4d, ape"):
@@ -487,7 +557,7 @@ def test_the_latest_run_is_the_one_made_last_whatever_its_name():
 def test_the_latest_run_may_be_of_any_study(tmp_path):
     for second, study in enumerate(("zoology", "distilbert", "agnews")):
         run = synthetic.started_run(f"run-of-{study}")
-        config = run.config | {"created": f"2026-11-22T14:15:0{(second + 1) % 3}Z"}
+        config = run.config | {"created": f"2026-11-22T14:15:0{(second + 1) % 3}Z", "sequence": None}
         paths.write_json(run.folder / "config.json", config)
         (tmp_path / "results" / study).mkdir(exist_ok=True)
         run.folder.rename(tmp_path / "results" / study / run.run_id)

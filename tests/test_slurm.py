@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import synthetic
 from measuring import prepared_by_hand, small_design
 
 from distilbench import artefacts, chain, cli, environment, paths, runs, slurm, submission
@@ -364,6 +365,19 @@ def test_energy_is_measured_in_every_cell_of_a_submission(tmp_path):
     assert asked.params.energy_cells == "all"
     assert asked.design_hash != best.design_hash
     assert submission.as_measured(small_design(tmp_path)).params.energy_cells == "best", "where none is measured"
+
+
+def test_the_energy_of_the_best_cell_is_one_repetition_more(make_run):
+    """Which cell that is shows only when all else is measured."""
+    run = make_run(passes=["timing", "energy"], energy_cells="best", repetitions=3, control=False)
+    cells = {cell.cell: cell for cell in design.cells_of(chain.resolve_again(run).params)}
+    best = cells[paths.read_json(run.folder / "summary.json")["best_throughput"]["cell"]]
+    (other,) = cells.keys() - {best.cell}
+    done = {row["cell"]: row["done"] for row in submission.cells(run)}
+    assert done == {best.cell: "3 of 4", other: "3 of 3"}
+    synthetic.measure(run, best, "energy", 0)
+    done = {row["cell"]: row["done"] for row in submission.cells(run)}
+    assert done == {best.cell: "4 of 4", other: "3 of 3"}
 
 
 # ------------------------------------------------------------------ watching

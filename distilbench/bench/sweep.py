@@ -80,14 +80,19 @@ def sweep(run: runs.Run, resolved: Resolved, prepared: Prepared | None = None) -
 
 def _measure_missing(run: runs.Run, resolved: Resolved, prepared: Prepared) -> None:
     params = resolved.params
-    best_only = "energy" in params.passes and params.energy_cells == "best"
+    best_only = of_best_only(params)
     measure_ceilings(run, params)
     step = measure_steps(run, resolved, prepared, plan(resolved), run.repetitions(), extra=int(best_only))
-    if best_only and (cell := _best_cell(run, params)):
+    if best_only and (cell := best_cell(run, params)):
         step(cell, "energy", 0)
 
 
-def _best_cell(run: runs.Run, params: DistilbertParams) -> Cell | None:
+def of_best_only(params: DistilbertParams) -> bool:
+    """Whether energy is measured in one cell only, which `best_cell` finds once all else is measured."""
+    return "energy" in params.passes and params.energy_cells == "best"
+
+
+def best_cell(run: runs.Run, params: DistilbertParams) -> Cell | None:
     """The cell with the highest throughput, as the summary has it."""
     found = summary.best(summary.summarise(run.folder)["cells"])
     return next((cell for cell in cells_of(params) if found and cell.cell == found["cell"]), None)
