@@ -118,15 +118,17 @@ def _say(message: str, **fields: Any) -> None:
 
 @contextmanager
 def _lines_from_kernels() -> Iterator[None]:
-    """Asks the notebooks for progress lines, which are drawn here."""
-    before = os.environ.get("DISTILBENCH_PROGRESS")
-    os.environ["DISTILBENCH_PROGRESS"] = "lines"
+    """Asks notebooks for progress lines, which are drawn here, and kernels to leave out the working directory."""
+    asked = {"DISTILBENCH_PROGRESS": "lines", "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in asked}
+    os.environ.update(asked)
     try:
         yield
     finally:
-        os.environ.pop("DISTILBENCH_PROGRESS")
-        if before is not None:
-            os.environ["DISTILBENCH_PROGRESS"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | None = None) -> None:
@@ -149,7 +151,10 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
                 stdout_file=stream,
                 kernel_name="python3",
                 language="python",
-                extra_arguments=["--log-level=CRITICAL"],  # else it warns of listening on loopback, and of being ended
+                extra_arguments=[
+                    "--log-level=CRITICAL",  # else it warns of listening on loopback, and of being ended
+                    "--InteractiveShellApp.ignore_cwd=True",  # IPython would put it on the path again
+                ],
             )
         except PapermillExecutionError as error:
             _raise_as_said(run, output, error)

@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,8 +31,8 @@ from distilbench.records import Repetition, read_raw
 from distilbench.runs import Run, new_run_id
 from distilbench.stats import ratio_interval, verdict_of, wilson_interval
 
-BUSY = (sys.executable, "-m", "distilbench.bench", "busy")
-ALLOCATE = (sys.executable, "-m", "distilbench.bench", "allocate")
+BUSY = (*paths.PYTHON, "-m", "distilbench.bench", "busy")
+ALLOCATE = (*paths.PYTHON, "-m", "distilbench.bench", "allocate")
 SLEEPS_MS = (1.0, 10.0, 100.0)
 ALLOCATIONS_MiB = (64, 512)
 SLOWED = {"slowed-2": 0.02, "slowed-5": 0.05, "slowed-10": 0.10}  # variants of a sweep, and their shares
