@@ -153,7 +153,7 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
                 language="python",
                 extra_arguments=[
                     "--log-level=CRITICAL",  # else it warns of listening on loopback, and of being ended
-                    "--InteractiveShellApp.ignore_cwd=True",  # IPython would put it on the path again
+                    "--InteractiveShellApp.ignore_cwd=True",  # IPython before 9.7 puts it on the path all the same
                 ],
             )
         except PapermillExecutionError as error:
