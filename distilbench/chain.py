@@ -156,7 +156,10 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
                 kernel_name="python3",
                 language="python",
                 kernel_manager_class=kernels.OwnKernels,
-                extra_arguments=["--log-level=CRITICAL"],  # else it warns of listening on loopback, and of being ended
+                extra_arguments=[
+                    "--log-level=CRITICAL",  # else it warns of listening on loopback, and of being ended
+                    "--InteractiveShellApp.ignore_cwd=True",  # IPython before 9.7 puts it on the path all the same
+                ],
             )
         except PapermillExecutionError as error:
             _raise_as_said(run, output, error)

@@ -95,7 +95,7 @@ def fetch(
 
     p = params.resolve(study, given_of(study, profile, param)).params
     texts, tokenizer = data.load_texts(p), models.load_tokenizer(p)
-    info = models.load_model(**p.model_arguments(len(tokenizer)) | {"device": "cpu"}).info
+    info = models.load_model(**p.model_arguments(models.table_rows(tokenizer)) | {"device": "cpu"}).info
     manifest = data.manifest(texts, tokenizer)
     if as_json:
         print_json({"data": manifest, "model": vars(info)})

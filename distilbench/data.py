@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distilbench import embedded, hub, paths, revisions
+from distilbench import embedded, hub, paths, revisions, rows
 from distilbench.errors import DataError
 from distilbench.params import DistilbertParams
 
@@ -67,6 +66,8 @@ def load_texts(params: DistilbertParams) -> TextSet:
     loaded = {"embedded": _from_package, "local": _from_file, "hub": _from_hub}[params.data_source](params)
     if not loaded.texts:
         raise DataError(f"{loaded.about['name']} holds no sentences")
+    if twice := [sample for sample, count in Counter(loaded.samples).items() if count > 1]:
+        raise DataError(f"{loaded.about['name']}: two sentences have the id {twice[0]!r}; ids must be unique")
     lock = revisions.local_lock() if params.data_source == "local" else revisions.shared_lock()
     found = {"sha256": loaded.content_sha256()}
     if loaded.about["revision"]:
@@ -76,7 +77,7 @@ def load_texts(params: DistilbertParams) -> TextSet:
 
 def _from_package(params: DistilbertParams) -> TextSet:
     """The validation split of the embedded sentences."""
-    rows = [row for row in embedded.movie_sentences() if row[3] == "validation"]
+    found = [row for row in embedded.movie_sentences() if row[3] == "validation"]
     about = {
         "key": f"data embedded {embedded.VADER.requirement} movie validation",
         "source": "embedded",
@@ -90,7 +91,7 @@ def _from_package(params: DistilbertParams) -> TextSet:
             "Social Media Text. ICWSM-14. Sentences: Pang, B. & Lee, L. (2005). Seeing stars. ACL."
         ),
     }
-    return TextSet(*_columns((i, text, label) for i, text, label, _ in rows), embedded.LABELS, about)
+    return TextSet(*_columns((i, text, label) for i, text, label, _ in found), embedded.LABELS, about)
 
 
 def _from_hub(params: DistilbertParams) -> TextSet:
@@ -121,9 +122,9 @@ def _from_hub(params: DistilbertParams) -> TextSet:
     return TextSet(*_columns(zip(samples, loaded[column], loaded["label"], strict=True)), names, about)
 
 
-def _columns(rows: Iterable[tuple[str, str, int]]) -> tuple[list[str], list[str], list[int]]:
+def _columns(triples: Iterable[tuple[str, str, int]]) -> tuple[list[str], list[str], list[int]]:
     samples, texts, labels = [], [], []
-    for sample, text, label in rows:
+    for sample, text, label in triples:
         samples.append(sample)
         texts.append(text.strip())
         labels.append(int(label))
@@ -131,31 +132,36 @@ def _columns(rows: Iterable[tuple[str, str, int]]) -> tuple[list[str], list[str]
 
 
 def _text_column(columns: Iterable[str], name: Any) -> str:
-    for column in TEXT_COLUMNS:
-        if column in columns and "label" in columns:
-            return column
-    raise DataError(f"{name}: needs a column 'label' and one of {TEXT_COLUMNS}; it has {sorted(columns)}")
+    """Which column has the sentences: the one of `TEXT_COLUMNS` that is there, beside one with labels."""
+    columns = list(columns)
+    found = _one_text_column(columns, name)
+    if not found or "label" not in columns:
+        raise DataError(f"{name}: needs a column 'label' and one of {TEXT_COLUMNS}; it has {sorted(columns)}")
+    return found
+
+
+def _one_text_column(columns: Iterable[str], name: Any) -> str | None:
+    found = [column for column in columns if column in TEXT_COLUMNS]
+    if len(found) > 1:
+        raise DataError(f"{name}: has both of {TEXT_COLUMNS}; leave the one with the sentences, rename the other")
+    return found[0] if found else None
 
 
 # ------------------------------------------------------------------ local files
 
 
 def _from_file(params: DistilbertParams) -> TextSet:
-    """A csv, tsv or jsonl file with `text` (or `sentence`) and `label` (a name, or 0 and 1)."""
+    """A csv, tsv or jsonl file with `text` (or `sentence`) and `label` (a name, or 0 and 1); see `rows`."""
     file = paths.find_input(params.data_path)
-    rows = _read_rows(file)
-    if not rows:
+    if rows.unusable(str(file)):  # its ids and its record carry the name
+        raise DataError(f"{str(file)!r}: this name is not UTF-8; rename the file")
+    found = rows.read(file)
+    if not found:
         raise DataError(f"{file} is empty: it needs a header with 'text' and 'label', then one sentence per line")
-    column = _text_column(rows[0][1], file)
-    labels = ["" if row.get("label") is None else str(row["label"]) for _, row in rows]
-    names = _label_names(labels, file, [number for number, _ in rows])
-    triples = []
-    for number, row in rows:
-        text = row.get(column)
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{file}, line {number}: the sentence is empty")
-        label = str(row["label"]).strip().casefold()
-        triples.append((f"{file.stem}-{number}", text, int(label) if label.isdigit() else names.index(label)))
+    column = _text_column(found[0][1], file)
+    texts = [_sentence(f"{file}, line {line}", row, column) for line, row in found]
+    labels = [_label(f"{file}, line {line}", row) for line, row in found]
+    names, indices = _label_names(labels, file)
     about = {
         "key": f"data local {file}",
         "source": "local",
@@ -163,63 +169,64 @@ def _from_file(params: DistilbertParams) -> TextSet:
         "revision": None,
         "licence": "as its owner says",
         "citation": "none known: a local file",
+        "sentences_trimmed": sum(text != text.strip() for text in texts),
     }
-    return TextSet(*_columns(triples), names, about)
+    samples = (f"{file.stem}-{line}" for line, _ in found)
+    return TextSet(*_columns(zip(samples, texts, indices, strict=True)), names, about)
 
 
-def _read_rows(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Rows with their line numbers."""
-    readers = {".csv": _read_table, ".tsv": _read_table, ".jsonl": _read_jsonl}
-    if file.suffix not in readers:
-        raise DataError(f"{file}: allowed are {', '.join(readers)}, not {file.suffix or 'a file without an ending'!r}")
-    try:
-        return readers[file.suffix](file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from None
+def _sentence(where: str, row: dict[str, Any], column: str) -> str:
+    if column not in row:
+        raise DataError(f"{where}: has no {column!r}; it has {sorted(row)}")
+    _one_text_column(row, where)  # a line of JSON may have other keys than the first
+    text = row[column]
+    if not isinstance(text, str):
+        raise DataError(f"{where}: the sentence is {_shown(text)}, not text: write it in quotation marks")
+    if not text.strip():
+        raise DataError(f"{where}: the sentence is empty")
+    if why := rows.unusable(text):
+        raise DataError(f"{where}: the sentence cannot be used: {why}")
+    return text
 
 
-def _read_table(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    with file.open(newline="", encoding="utf-8-sig") as stream:  # -sig: spreadsheets put a byte-order mark first
-        reader = csv.DictReader(stream, delimiter="\t" if file.suffix == ".tsv" else ",", strict=True)
-        rows = []
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(f"{file}, line {reader.line_num}: has another number of columns than the header")
-                rows.append((reader.line_num, row))
-        except csv.Error as error:
-            raise DataError(f"{file}, line {reader.line_num + 1}: {error}") from None  # counted up to the last good row
-        return rows
+def _label(where: str, row: dict[str, Any]) -> str:
+    """The label's name without blanks around it, in small letters."""
+    label = row.get("label")
+    if label is None or not str(label).strip():
+        raise DataError(f"{where}: the label is empty")
+    if isinstance(label, bool) or not isinstance(label, str | int):
+        raise DataError(f"{where}: the label is {_shown(label)}; labels must be names, or 0 and 1")
+    if why := rows.unusable(str(label)):
+        raise DataError(f"{where}: the label cannot be used: {why}")
+    return str(label).strip().casefold()
 
 
-def _read_jsonl(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}, line {number}: not JSON: {error.msg}") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{file}, line {number}: not a JSON object")
-        rows.append((number, row))
-    return rows
-
-
-def _label_names(labels: list[str], file: Path, numbers: list[int]) -> tuple[str, ...]:
-    """Names in the file, sorted; whole numbers 0 and 1 are negative and positive, as in SST-2."""
-    for label, number in zip(labels, numbers, strict=True):
-        if not label.strip():
-            raise DataError(f"{file}, line {number}: the label is empty")
-    distinct = {label.strip().casefold() for label in labels}
+def _label_names(labels: list[str], file: Path) -> tuple[tuple[str, ...], list[int]]:
+    """Names in the file, sorted, and the index of each label; 0 and 1 are negative and positive, as in SST-2."""
+    distinct = set(labels)
     if distinct <= {"0", "1"}:
-        return SST2_LABELS
-    if numeric := sorted(label for label in distinct if label.lstrip("-").isdigit()):
-        raise DataError(f"{file}: labels must be names, or 0 and 1; it has {', '.join(numeric)}")
+        return SST2_LABELS, [int(label) for label in labels]
+    if numeric := sorted(filter(_is_number, distinct)):
+        told = ", ".join(map(_shown, numeric[:10])) + (", …" if len(numeric) > 10 else "")
+        raise DataError(f"{file}: labels must be names, or 0 and 1; it has {told}")
     if len(distinct) < 2:
         raise DataError(f"{file}: all labels are {distinct.pop()!r}; a classifier needs at least two")
-    return tuple(sorted(distinct))
+    names = tuple(sorted(distinct))
+    return names, [names.index(label) for label in labels]
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    """A value as its file has it, short enough to be read."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}… ({len(text):,} characters)"
 
 
 # ------------------------------------------------------------------ tokens and manifest

@@ -233,20 +233,27 @@ def encoder(folder: Path, length_policy: str) -> Callable[[list[str]], Any]:
     return lambda sentences: tokenizer(sentences, truncation=True, return_tensors="pt", **how)
 
 
+def table_rows(tokenizer: Any) -> int:
+    """Rows that an embedding table needs for the tokenizer: one more than its highest id."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
 def check_fit(loaded: LoadedModel, tokenizer: Any, longest: int) -> None:
     """Refuses a tokenizer that is not the model's, and sequences longer than its positions.
+
+    A table may have more rows than the tokenizer has tokens: many are filled up to a round number.
 
     Args:
         longest: tokens in the longest sequence that will be given to the model.
 
     Raises:
-        ModelError: the vocabularies differ in size, or the positions do not suffice.
+        ModelError: the tokenizer has ids that the model's table has no row for, or the positions do not suffice.
     """
-    config = loaded.module.config
-    if len(tokenizer) != config.vocab_size:
+    config, needed = loaded.module.config, table_rows(tokenizer)
+    if needed > config.vocab_size:
         raise ModelError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model's table {config.vocab_size}: they do not belong "
-            "together; leave tokenizer_path empty to take the model's own"
+            f"the tokenizer's ids go up to {needed - 1}, the model's table has {config.vocab_size} rows: they do not "
+            "belong together; leave tokenizer_path empty to take the model's own"
         )
     if longest > config.max_position_embeddings:
         raise ModelError(f"the model takes {config.max_position_embeddings} tokens at most, asked for are {longest}")

@@ -220,7 +220,7 @@ class DistilbertParams(StudyParams):
         """Arguments of `models.load_model`, but for the variant's.
 
         Args:
-            vocab_size: of the tokenizer; random weights get an embedding table of that size.
+            vocab_size: rows that the tokenizer needs; random weights get an embedding table of that size.
         """
         return {
             "device": self.device, "source": self.model_source, "path": self.model_path, "name": self.model_name,

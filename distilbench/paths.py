@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from distilbench.errors import DistilbenchError, RunError, StorageError
+
+#: How this package starts a Python: without the working directory, where a user's `random.py` may lie, on its path.
+PYTHON = (sys.executable, "-P")
 
 
 def repo_root() -> Path:

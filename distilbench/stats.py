@@ -33,6 +33,7 @@ def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, floa
 
 THRESHOLD = 0.02  # what makes no difference in practice
 Verdict = Literal["FASTER", "SLOWER", "SAME", "AMBIGUOUS"]
+CLAIMED = (0.93, 0.97)  # an interval that covers so often, simulated, is what it says: a 95 % interval
 MIN_REPETITIONS = 5  # below it an interval says more about luck than about the machine
 
 

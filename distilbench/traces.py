@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
+from distilbench.params import DistilbertParams
 from distilbench.stats import paired_ratio_interval, t_interval, verdict_of
 
+USUAL: int = DistilbertParams.model_fields["repetitions"].default  # repetitions of a full run
+LARGEST = 80_000  # simulated repetitions: 4,000 intervals of 20, fewer of more, so that they fit into memory
 KINDS = ("smooth", "drifting", "spiky", "two-mode")
 
 
@@ -44,6 +48,17 @@ def coverage(kind: str, repetitions: int, trials: int = 4000, seed: int = 202611
     truth = processes(kind, generator, trials, 10).mean()
     simulated = processes(kind, generator, trials, repetitions)
     return float(np.mean([low <= truth <= high for low, high in map(t_interval, simulated)]))
+
+
+@lru_cache
+def coverages(repetitions: int) -> dict[str, float]:
+    """By kind of trace, how often the 95 % interval of that many repetitions holds the truth; from a fixed seed.
+
+    Args:
+        repetitions: at least `stats.MIN_REPETITIONS`, below which there is no interval.
+    """
+    trials = min(4000, LARGEST // repetitions)
+    return {kind: coverage(kind, repetitions, trials) for kind in KINDS}
 
 
 def told_apart(base: Sequence[float], other: Sequence[float], size: int, cuts: int, seed: int) -> dict[str, float]:

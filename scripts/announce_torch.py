@@ -26,7 +26,7 @@ def size_mb(url: str) -> float | None:
 
 def plan(python: str, options: list[str]) -> list[dict]:
     """What pip would install for torch and what it depends on."""
-    command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
+    command = [python, "-P", "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
     command += ["--disable-pip-version-check", "-c", "constraints.txt", *options, "torch"]
     done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8", errors="replace")
     return json.loads(done.stdout)["install"]

@@ -178,7 +178,7 @@ def quick(monkeypatch, this_machine, tmp_path):
     monkeypatch.setattr(calibrate, "ALLOCATIONS_MiB", (64,))
     monkeypatch.setattr(calibrate, "SLEEPS_MS", (1.0,))
     monkeypatch.setattr(calibrate, "_in_a_process", lambda command, folder, job: found[command])
-    monkeypatch.setattr(calibrate.traces, "coverage", lambda kind, repetitions: 0.95)
+    monkeypatch.setattr(calibrate.traces, "coverages", lambda repetitions: dict.fromkeys(calibrate.traces.KINDS, 0.95))
     return calibrate.calibrate("quick")
 
 
@@ -208,8 +208,32 @@ def test_a_pool_is_compared_with_the_sweep_that_it_is_of(quick):
 def test_the_table_has_words(quick):
     table = calibrate.table(paths.read_json(quick / "summary.json"))
     assert list(table.columns) == ["check", "truth", "measured", "bound", "verdict"]
-    assert set(table["verdict"]) <= {"ok", "OFF", "reported"}
+    assert set(table["verdict"]) <= {"ok", "OFF", "reported"}, "one comparison judges nothing"
+    assert [line for line in table["check"] if "two-mode" in line] == [
+        "intervals of 5 repetitions, two-mode traces", "intervals of 10 repetitions, two-mode traces",
+    ]  # fmt: skip
     assert "A quick calibration on " in calibrate.caption(quick)
+
+
+def test_a_rate_over_a_few_comparisons_is_not_refuted_and_never_ok():
+    """83.7 % of six comparisons does not contradict 95 %, and does not show it either."""
+    checks = [
+        calibrate._rate("slow-down of 5% found", "always", 0.837, 6, at_least=0.95),
+        calibrate._rate("slow-down of 5% found", "always", 0.2, 6, at_least=0.95),
+        calibrate._rate("slow-down of 5% found", "always", 0.837, 2, at_least=0.95),
+        calibrate._sleep_says({"wanted_ms": 10.0, "measured_ms": 10.1}),
+    ]
+    assert list(calibrate.table({"checks": checks})["verdict"]) == ["not refuted", "OFF", "reported", "ok"]
+
+
+def test_the_caption_says_when_no_published_run_is_of_that_machine(quick, make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "published_root", lambda: tmp_path / "published")
+    assert calibrate.caption(quick).endswith("; pool of 10 rounds, in processes of one thread"), "there are no runs"
+    run = make_run(results_root=str(tmp_path / "published"))
+    assert "no published run" not in calibrate.caption(quick)
+    env = paths.read_json(run.folder / "env.json")
+    paths.write_json(run.folder / "env.json", env | {"cpu": env["cpu"] | {"model": "Another"}})
+    assert calibrate.caption(quick).endswith("in processes of one thread; no published run is of this machine")
 
 
 def test_only_committed_code_is_published_and_a_depth_has_one(quick, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 
 import pytest
 from transformers import DistilBertTokenizerFast
@@ -119,8 +120,23 @@ def test_a_header_alone_is_refused(tmp_path):
         ("a.jsonl", '{"text": "a", "label": 1}\n\n[1, 2]\n', 3, "not a JSON object"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', 2, "the label is empty"),
         ("a.jsonl", '{"text": "a", "label": null}\n', 1, "the label is empty"),
-        ("a.jsonl", '{"text": "a", "label": 1}\n{"label": 0}\n', 2, "the sentence is empty"),
-        ("a.jsonl", '{"text": 7, "label": 1}\n', 1, "the sentence is empty"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"label": 0}\n', 2, "has no 'text'; it has ['label']"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"sentence": "b", "label": 0}\n', 2, "has no 'text'"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "sentence": "c", "label": 0}\n', 2, "has both of"),
+        ("a.jsonl", '{"text": 7, "label": 1}\n', 1, "the sentence is 7, not text: write it in quotation marks"),
+        ("a.jsonl", '{"text": null, "label": 1}\n', 1, "the sentence is null, not text"),
+        ("a.jsonl", '{"text": "a", "label": 0.25}\n', 1, "the label is 0.25; labels must be names, or 0 and 1"),
+        ("a.jsonl", '{"text": "a", "label": true}\n', 1, "the label is true; labels must be names, or 0 and 1"),
+        ("a.jsonl", '{"text": "a", "label": NaN}\n', 1, "the label is NaN; labels must be names, or 0 and 1"),
+        ("a.jsonl", '{"text": "a", "label": ["good"]}\n', 1, 'the label is ["good"]; labels must be names'),
+        (
+            "a.jsonl",
+            '{"text": "good \\ud83d", "label": 1}\n',
+            1,
+            "character 6 is \\ud83d, one half of a surrogate",
+        ),
+        ("a.jsonl", '{"text": "good", "label": "\\udfff"}\n', 1, "the label cannot be used: character 1 is \\udfff"),
+        ("a.jsonl", '{"text": "good\\u0000", "label": 1}\n', 1, "character 5 is NUL"),
         ("a.csv", "text,label\nfine,1\n  ,0\n", 3, "the sentence is empty"),
         ("a.csv", "text,label\nfine,1\nfine too, \n", 3, "the label is empty"),
     ],
@@ -164,9 +180,52 @@ def test_a_file_that_is_not_there_says_where_it_was_looked_for(tmp_path):
         data.load_texts(params.resolve("distilbert", {"profile": "ci", "data_path": "absent.tsv"}).params)
 
 
-def test_integer_labels_beyond_0_and_1_are_refused(tmp_path):
-    message = refused(tmp_path / "some.csv", "text,label\na,0\nb,2\nc,-1\nd,positive\n")
-    assert "labels must be names, or 0 and 1; it has -1, 0, 2" in message
+@pytest.mark.parametrize(
+    ("labels", "has"),
+    [
+        (("0", "2", "-1", "positive"), "-1, 0, 2"),
+        (("0.25", "0.75"), "0.25, 0.75"),
+        (("0.0", "1.0"), "0.0, 1.0"),
+        (("good", "nan"), "nan"),
+        (tuple(map(str, range(20))), "0, 1, 10, 11, 12, 13, 14, 15, 16, 17, …"),
+        (("0", "7" * 5000), f"0, {'7' * 40}… (5,000 characters)"),
+    ],
+    ids=["whole", "shares", "floats", "not a number", "many", "long"],
+)
+def test_numbers_other_than_0_and_1_are_no_labels(tmp_path, labels, has):
+    content = "text,label\n" + "".join(f"a,{label}\n" for label in labels)
+    message = refused(tmp_path / "some.csv", content)
+    assert message.endswith(f"labels must be names, or 0 and 1; it has {has}")
+
+
+def test_a_sentence_of_digits_is_text(tmp_path):
+    assert load(tmp_path / "some.csv", "text,label\n7,1\n").texts == ["7"]
+    assert load(tmp_path / "some.jsonl", '{"text": "7", "label": 1}\n').texts == ["7"]
+
+
+def test_two_columns_of_sentences_are_refused(tmp_path):
+    message = refused(tmp_path / "some.csv", "text,sentence,label\na,b,1\n")
+    assert "has both of ('text', 'sentence'); leave the one with the sentences" in message
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    file = tmp_path / os.fsdecode(b"caf\xe9.csv")
+    file.write_text(CSV)
+    with pytest.raises(DataError, match="this name is not UTF-8; rename the file"):
+        load(file)
+
+
+def test_two_sentences_of_one_id_are_refused(monkeypatch):
+    twice = [("movie-7", "Warm.", 1, "validation"), ("movie-7", "Dull.", 0, "validation")]
+    monkeypatch.setattr(embedded, "movie_sentences", lambda: twice)
+    with pytest.raises(DataError, match="two sentences have the id 'movie-7'; ids must be unique"):
+        data.load_texts(params.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params)
+
+
+def test_blanks_around_a_sentence_are_removed_and_counted(tmp_path, tokenizer):
+    texts = load(tmp_path / "some.csv", "text,label\nWarm.,1\n Dull. ,0\nLong.\N{NO-BREAK SPACE},0\n")
+    assert texts.texts == ["Warm.", "Dull.", "Long."]
+    assert data.manifest(texts, tokenizer)["sentences_trimmed"] == 2
 
 
 def test_a_single_label_is_refused(tmp_path):

@@ -10,7 +10,7 @@ import nbformat
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from distilbench import paths
+from distilbench import paths, traces
 from distilbench.report import glue, load
 
 
@@ -33,6 +33,13 @@ def test_every_number_has_a_name(finished_run):
     assert values["sdpa-longest-gain"] == last / first
     assert values["sdpa-longest-best-throughput_batch_size"] == 4
     assert "sdpa-longest-efficiency_last" not in values, "there is no such number where the work per sentence varies"
+
+
+def test_what_intervals_are_worth_has_a_name_where_there_are_intervals(make_run):
+    for repetitions, worth in ((5, traces.coverages(5)["two-mode"]), (4, None)):
+        values = glue.values(make_run(repetitions=repetitions, batch_sizes=[2]))
+        assert values.get("coverage_two_mode") == worth
+        assert ("coverage_smooth" in values) == (worth is not None)
 
 
 def test_what_was_not_measured_has_no_name(finished_run):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import stat
+import subprocess
 import threading
 from pathlib import Path
 
@@ -346,3 +348,14 @@ def test_one_who_asks_does_not_keep_a_start_from_the_lock(tmp_path):
 
 def test_a_notebook_shows_an_error_for_people_as_one_line():
     assert StorageError("no space")._render_traceback_() == ["StorageError: no space"]
+
+
+def test_every_python_is_started_without_the_working_directory_on_its_path():
+    """A user's `random.py` or `torch.py` lies there; paths.PYTHON is the one way to start one."""
+    package = Path(paths.__file__).parent
+    for file in package.rglob("*.py"):
+        started = re.findall(r"""sys\.executable\s*,\s*["']-""", file.read_text(encoding="utf-8"))
+        assert len(started) == (file == Path(paths.__file__)), file
+    code = "import sys; print('' in sys.path, sys.flags.safe_path)"
+    done = subprocess.run([*paths.PYTHON, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

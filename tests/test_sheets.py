@@ -6,7 +6,7 @@ import re
 
 import yaml
 
-from distilbench import paths, records
+from distilbench import paths, records, traces
 from distilbench.report import certificates, publish, sheets
 
 
@@ -62,3 +62,17 @@ def test_the_example_is_a_real_record():
     assert '"latency_ms"' in said or '"peak_rss_MiB"' in said
     assert '"schema_version": 1' in said
     assert "null" not in said.partition("```json")[2]
+
+
+def test_intervals_are_tried_for_every_number_of_repetitions_that_a_published_run_has(monkeypatch):
+    used = {run.config["parameters"]["repetitions"] for run in sheets._published()}
+    header, _, *rows = re.findall(r"^\|.*\|$", sheets.coverages(), re.MULTILINE)
+    assert [cell.strip() for cell in header.strip("|").split("|")][1:] == [
+        f"{n} repetitions" for n in sorted({*used, traces.USUAL})
+    ]
+    assert [row.split("|")[1].strip() for row in rows] == list(traces.KINDS)
+    page = "studies/distilbert/cpu-embedded.ipynb"
+    monkeypatch.setattr(certificates, "carried", lambda name: {"coverage_spiky": 0.5} if name == page else {})
+    spiky, two = sheets._coverage("spiky", 5, page), sheets._coverage("two-mode", 5, page)
+    assert spiky == f"{{glue:text}}`/{page}::coverage_spiky:.1%`", "what a page carries is taken from it"
+    assert (two, sheets._coverage("two-mode", 5, None)) == ("76.3%", "76.3%")

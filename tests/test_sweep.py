@@ -580,4 +580,4 @@ def test_a_disk_that_fills_up_damages_nothing(stand_in, small_results, monkeypat
 
 def test_the_worker_is_given_as_a_command_that_python_runs():
     """The seam that the tests above use is the real one."""
-    assert (sys.executable, "-m", "distilbench.bench") == repetitions.WORKER
+    assert (sys.executable, "-P", "-m", "distilbench.bench") == repetitions.WORKER

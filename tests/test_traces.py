@@ -21,6 +21,18 @@ def test_two_modes_are_more_than_so_few_repetitions_can_bear():
     assert coverage("two-mode", 5, trials=1000) < 0.93
 
 
+def test_coverages_are_of_every_kind_and_as_many_trials_as_fit(monkeypatch):
+    """Those of five and of ten are what the report prints of runs with so many repetitions."""
+    assert {kind: round(share, 3) for kind, share in traces.coverages(5).items()} == {
+        "smooth": 0.947, "drifting": 0.954, "spiky": 0.95, "two-mode": 0.763,
+    }  # fmt: skip
+    assert traces.coverages(traces.USUAL)["two-mode"] > 0.93
+    asked = []
+    monkeypatch.setattr(traces, "coverage", lambda *given: asked.append(given))
+    traces.coverages(400)
+    assert asked == [(kind, 400, 200) for kind in traces.KINDS]
+
+
 def test_a_coverage_is_the_same_each_time():
     assert coverage("spiky", 5, trials=300) == coverage("spiky", 5, trials=300)
 

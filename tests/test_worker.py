@@ -23,7 +23,7 @@ from transformers import DistilBertTokenizerFast
 from distilbench import derive, paths, records
 from distilbench.batches import batches_sha256, load_inputs, make_batches, save_inputs
 from distilbench.bench import __main__ as entry
-from distilbench.bench import repetitions, variants, worker
+from distilbench.bench import calibrate, repetitions, variants, worker
 from distilbench.collectors import latency
 from distilbench.data import tokenise
 from distilbench.environment import usable_cores
@@ -32,6 +32,20 @@ from distilbench.records import Repetition
 
 CYCLE = 8  # batches: 16 sentences, 2 at a time
 WARM = 2 * CYCLE  # iterations before the timed ones
+
+
+@pytest.mark.parametrize(
+    "command",
+    [repetitions.WORKER, repetitions.CEILINGS, calibrate.BUSY, calibrate.ALLOCATE],
+    ids=["worker", "ceilings", "busy", "allocate"],
+)
+def test_a_file_of_the_users_named_like_a_module_does_not_reach_a_worker(tmp_path, monkeypatch, command):
+    for name in ("random", "numpy", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('this is mine')")
+    monkeypatch.chdir(tmp_path)
+    code, said = repetitions._spawn((*command, "no-such-job.json"), 120, 1)
+    assert code == 1
+    assert "No such file or directory: 'no-such-job.json'" in said, "it came as far as its job"
 
 
 def measured(work: repetitions.Job) -> dict:

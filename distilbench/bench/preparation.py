@@ -7,7 +7,7 @@ from distilbench.batches import make_batches, save_inputs
 from distilbench.bench.repetitions import Prepared
 from distilbench.device import parse, software
 from distilbench.errors import DataError
-from distilbench.models import check_fit, load_model, load_tokenizer, match_labels
+from distilbench.models import check_fit, load_model, load_tokenizer, match_labels, table_rows
 from distilbench.params import MIN_BATCHES, DistilbertParams
 
 
@@ -20,7 +20,8 @@ def prepare(params: DistilbertParams, run: runs.Run) -> Prepared:
     parse(params.device)
     texts, tokenizer = data.load_texts(params), load_tokenizer(params)
     manifest = data.manifest(texts, tokenizer)
-    loaded = load_model(**params.model_arguments(len(tokenizer)) | {"device": "cpu"})
+    rows = table_rows(tokenizer)
+    loaded = load_model(**params.model_arguments(rows) | {"device": "cpu"})
     fixed = [int(policy[6:]) for policy in params.length_policies if policy != "longest"]
     check_fit(loaded, tokenizer, max([*fixed, manifest["tokens"]["max"] if "longest" in params.length_policies else 0]))
     if params.model_source != "random":
@@ -38,7 +39,7 @@ def prepare(params: DistilbertParams, run: runs.Run) -> Prepared:
     paths.write_json(work / "texts.json", texts.texts)
     tokenizer.save_pretrained(work / "tokenizer")
     names, files = list(texts.label_names), [str(work / name) for name in ("texts.json", "tokenizer")]
-    prepared = Prepared(work / "inputs.npz", manifest, model, names, len(tokenizer), *files)
+    prepared = Prepared(work / "inputs.npz", manifest, model, names, rows, *files)
     prepared.save(run)
     return prepared
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from distilbench.params import DistilbertParams, Resolved
 from distilbench.progress import Progress
 from distilbench.records import FINAL, MEASURED, Cell, Repetition, read_parquet, read_raw
 
-WORKER = (sys.executable, "-m", "distilbench.bench")  # takes the job's file
-CEILINGS = (sys.executable, "-m", "distilbench.bench", "ceilings")  # so does this one
+WORKER = (*paths.PYTHON, "-m", "distilbench.bench")  # takes the job's file
+CEILINGS = (*WORKER, "ceilings")  # so does this one
 PREPARED = Path("work", "prepared.json")  # in a run's folder
 PROTOCOL = (
     "warmup_cycles", "warmup_seconds", "warmup_max_seconds", "min_cycles", "min_iterations", "min_seconds",
@@ -46,7 +45,7 @@ class Prepared:
         manifest: what the text is.
         model: what the model is.
         label_names: of the data.
-        vocab_size: of the tokenizer; random weights get an embedding table of that size.
+        vocab_size: rows that the tokenizer needs; random weights get an embedding table of that size.
         texts: .json with the sentences, for requests; "" without.
         tokenizer: its folder; "" without.
     """

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,7 +72,7 @@ def call_builder(*options: str, toc: Path | None = None, env: dict[str, str] | N
         raise DistilbenchError("published pages and runs disagree:\n" + "\n".join(f"- {problem}" for problem in found))
     root = paths.repo_root()
     which = ["--toc", str(toc or root / "_toc.yml"), "-W", "-n", "--keep-going"]
-    _call([sys.executable, "-c", RUN, "build", str(root / "book"), *which, *options], env)
+    _call([*paths.PYTHON, "-c", RUN, "build", str(root / "book"), *which, *options], env)
 
 
 def _with_your_run(book: Path, run: Run) -> Path:

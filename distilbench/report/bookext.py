@@ -166,11 +166,11 @@ def plain(writer: Any, node: nodes.Node) -> None:
 
 
 class Sheet(SphinxDirective):
-    """A table that is made of what is published: {headlines}, {runs-index}, {machines}, {schema}, {example-record}."""
+    """A table that is made of what is published, such as {headlines}: the names are those of `made_by`."""
 
     made_by: ClassVar = {
         "headlines": sheets.headlines, "runs-index": sheets.runs_index, "machines": sheets.machines,
-        "schema": sheets.schema, "example-record": sheets.example,
+        "coverages": sheets.coverages, "schema": sheets.schema, "example-record": sheets.example,
     }  # fmt: skip
 
     def run(self) -> list[nodes.Node]:

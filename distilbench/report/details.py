@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench import paths
+from distilbench import paths, traces
 from distilbench.report.tables import milliseconds
 from distilbench.runs import Run
-from distilbench.stats import PERCENTILES
+from distilbench.stats import CLAIMED, MIN_REPETITIONS, PERCENTILES
 
 
 def tails(table: pd.DataFrame) -> pd.DataFrame:
@@ -118,6 +118,19 @@ def control(summary: dict[str, Any]) -> str | None:
         f"control: {found['cell']['control_of']}, measured under a second name, took {found['ratio']:.3f} times as long"
         f"{span}, {verdict}{doubts}"
     )
+
+
+def intervals(run: Run) -> str | None:
+    """What intervals over so few repetitions are worth, in a sentence; None: what they claim, or there are none."""
+    n = run.config["parameters"]["repetitions"]
+    found = traces.coverages(n) if n >= MIN_REPETITIONS else {}
+    missed = [kind for kind, share in found.items() if share < CLAIMED[0]]
+    if not missed:
+        return None
+    told = ", ".join(f"{share:.1%} ({kind})" for kind, share in found.items())
+    better = ", ".join(f"{traces.coverages(traces.USUAL)[kind]:.1%} ({kind})" for kind in missed)
+    usual = f"; over {traces.USUAL}, as a full run has by default, in {better}" if n < traces.USUAL else ""
+    return f"95 % intervals over {n} repetitions hold the truth, where timing is simulated, in {told}{usual}"
 
 
 def nodes(summary: dict[str, Any]) -> str | None:

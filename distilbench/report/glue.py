@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench import paths
+from distilbench import paths, traces
 from distilbench.report import findings, load
 from distilbench.runs import Run
+from distilbench.stats import MIN_REPETITIONS
 
 HIDDEN = "application/papermill.record/"  # the prefix with which an output is kept but not shown
 PER_CELL = (
@@ -34,7 +35,8 @@ def values(run: Run) -> dict[str, Value]:
     `<variant>-<length>-b<batch size>-latency_ms` and the like. What was not measured has no key.
     """
     table = load.table([run])
-    return _about(run) | _of_the_machine(run) | _per_cell(table.to_dict("records")) | _per_curve(table)
+    of_run = _about(run) | _of_the_intervals(run) | _of_the_machine(run)
+    return of_run | _per_cell(table.to_dict("records")) | _per_curve(table)
 
 
 def _about(run: Run) -> dict[str, Value]:
@@ -63,6 +65,14 @@ def _about(run: Run) -> dict[str, Value]:
         "python": env["python"]["version"],
         "code": (env["git"]["sha"] or "")[:12],
     }
+
+
+def _of_the_intervals(run: Run) -> dict[str, Value]:
+    """How often an interval of as many repetitions as the run has holds the truth, on simulated traces."""
+    repetitions = run.config["parameters"]["repetitions"]
+    if repetitions < MIN_REPETITIONS:
+        return {}
+    return {f"coverage_{kind.replace('-', '_')}": share for kind, share in traces.coverages(repetitions).items()}
 
 
 def _of_the_machine(run: Run) -> dict[str, Value]:

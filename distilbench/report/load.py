@@ -148,7 +148,7 @@ def unsaid(chosen: list[runs.Run]) -> list[str]:
         where = f"{names[run.run_id]}: " if len(chosen) > 1 else ""
         said = ([summary["note"]] if summary["note"] else []) + tables.not_measured(summary) + tables.doubts(summary)
         said += [sentence for told in (details.control, details.nodes) if (sentence := told(summary))]
-        lines += [where + line for line in said]
+        lines += [where + line for line in [*said, details.intervals(run)] if line]
     return lines or ["no doubts were recorded"]
 
 

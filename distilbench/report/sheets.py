@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distilbench import params, paths, records
+from distilbench import params, paths, records, traces
 from distilbench.report import certificates, publish
 from distilbench.report.tables import escaped
 from distilbench.runs import Run
+from distilbench.stats import MIN_REPETITIONS
 
 
 def studies() -> dict[str, dict[str, Any]]:
@@ -117,6 +118,29 @@ def _machine(env: dict[str, Any]) -> dict[str, str]:
         "Arithmetic": ", ".join([torch.get("cpu_capability", "?"), *libraries]),
     }
     return {name: escaped(value) for name, value in told.items()}
+
+
+def coverages() -> str:
+    """How often intervals hold the truth, for every number of repetitions that a published run has, and the usual one.
+
+    Where a page carries the number it is taken from there, as all numbers are; else it is computed here.
+    """
+    pages: dict[int, str] = {}
+    for page in publish.pages():
+        name = str(page.relative_to(certificates.book_root()))
+        pages.setdefault(certificates.run_of(name).config["parameters"]["repetitions"], name)
+    sizes = sorted(n for n in {*pages, traces.USUAL} if n >= MIN_REPETITIONS)
+    rows = [[kind, *(_coverage(kind, n, pages.get(n)) for n in sizes)] for kind in traces.KINDS]
+    titles = ["Simulated processes", *(f"{n} repetitions" for n in sizes)]
+    caption = "How often an interval that claims 95 % holds the truth, by the number of repetitions"
+    return _table(caption, "tab-coverages", titles, rows, "db-numbers")
+
+
+def _coverage(kind: str, repetitions: int, page: str | None) -> str:
+    field = f"coverage_{kind.replace('-', '_')}"
+    if page and field in certificates.carried(page):
+        return f"{{glue:text}}`/{page}::{field}:.1%`"
+    return f"{traces.coverages(repetitions)[kind]:.1%}"
 
 
 def schema() -> str:
