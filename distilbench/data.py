@@ -14,11 +14,22 @@ import numpy as np
 
 from distilbench import embedded, hub, paths, revisions
 from distilbench.errors import DataError
+from distilbench.labels import read_labels
 from distilbench.params import DistilbertParams
 
 TEXT_COLUMNS = ("text", "sentence")
-SST2_LABELS = ("negative", "positive")
-
+KNOWN = {  # what is known of a data set beyond its card, by name and configuration
+    ("nyu-mll/glue", "sst2"): {
+        "licence": (
+            "GLUE names no single licence (its card: `license: other`); this study's requirements say MIT for SST-2; "
+            "the sentences are quotations from film reviews"
+        ),
+        "citation": (
+            "Socher, R. et al. (2013). Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank. "
+            "EMNLP. Wang, A. et al. (2019). GLUE. ICLR."
+        ),
+    }
+}
 
 MANIFEST_HASHES = ("content_sha256", "tokenizer_sha256")  # what must not change within a run
 
@@ -95,30 +106,30 @@ def _from_package(params: DistilbertParams) -> TextSet:
 
 def _from_hub(params: DistilbertParams) -> TextSet:
     """One split of a data set on the hub, by default GLUE/SST-2 validation (872 sentences)."""
-    key = hub.dataset_key(params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision)
-    loaded, commit = hub.fetch_dataset(
-        params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision
-    )
-    column = _text_column(loaded.column_names, params.dataset_name)
-    if min(loaded["label"], default=0) < 0:
-        raise DataError(f"{key}: its labels are withheld (-1), as of GLUE's test splits; use validation or train")
-    names = tuple(getattr(loaded.features["label"], "names", None) or SST2_LABELS)
-    samples = [str(i) for i in loaded["idx"]] if "idx" in loaded.column_names else map(str, range(len(loaded)))
+    asked = (params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision)
+    key, found = hub.dataset_key(*asked), hub.fetch_dataset(*asked)
+    rows, places = found.rows, [f"row {i}" for i in range(len(found.rows))]
+    column = _text_column(rows.column_names, params.dataset_name)
+    sentences = list(zip(places, rows[column], strict=True))
+    if empty := [place for place, text in sentences if not isinstance(text, str) or not text.strip()]:
+        raise DataError(f"{key}, {empty[0]}: the {column} is empty or no text")
+    declared = getattr(rows.features["label"], "names", None) or ()
+    labels, names = read_labels(rows["label"], key, places, declared)
     about = {
         "key": key,
         "source": "hub",
-        "name": f"{params.dataset_name} {params.dataset_config}, {params.dataset_split} split",
-        "revision": commit,
-        "licence": (
-            "GLUE names no single licence (its card: `license: other`); this study's requirements say MIT for SST-2; "
-            "the sentences are quotations from film reviews"
-        ),
-        "citation": (
-            "Socher, R. et al. (2013). Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank. "
-            "EMNLP. Wang, A. et al. (2019). GLUE. ICLR."
-        ),
-    }
-    return TextSet(*_columns(zip(samples, loaded[column], loaded["label"], strict=True)), names, about)
+        "name": f"{' '.join(filter(None, asked[:2]))}, {params.dataset_split} split",
+        "revision": found.commit,
+        "licence": found.licence,
+        "citation": found.citation,
+    } | KNOWN.get(asked[:2], {})
+    return TextSet(*_columns(zip(_ids(rows), rows[column], labels, strict=True)), names, about)
+
+
+def _ids(rows: Any) -> list[str]:
+    """The data set's own ids where each row has one of its own, else the rows' numbers."""
+    own = [str(i) for i in rows["idx"]] if "idx" in rows.column_names else []
+    return own if own and len(set(own)) == len(own) else [str(i) for i in range(len(rows))]
 
 
 def _columns(rows: Iterable[tuple[str, str, int]]) -> tuple[list[str], list[str], list[int]]:
@@ -126,7 +137,7 @@ def _columns(rows: Iterable[tuple[str, str, int]]) -> tuple[list[str], list[str]
     for sample, text, label in rows:
         samples.append(sample)
         texts.append(text.strip())
-        labels.append(int(label))
+        labels.append(label)
     return samples, texts, labels
 
 
@@ -147,15 +158,14 @@ def _from_file(params: DistilbertParams) -> TextSet:
     if not rows:
         raise DataError(f"{file} is empty: it needs a header with 'text' and 'label', then one sentence per line")
     column = _text_column(rows[0][1], file)
-    labels = ["" if row.get("label") is None else str(row["label"]) for _, row in rows]
-    names = _label_names(labels, file, [number for number, _ in rows])
+    places = [f"line {number}" for number, _ in rows]
+    labels, names = read_labels([row.get("label") for _, row in rows], str(file), places)
     triples = []
-    for number, row in rows:
+    for (number, row), label in zip(rows, labels, strict=True):
         text = row.get(column)
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{file}, line {number}: the sentence is empty")
-        label = str(row["label"]).strip().casefold()
-        triples.append((f"{file.stem}-{number}", text, int(label) if label.isdigit() else names.index(label)))
+        triples.append((f"{file.stem}-{number}", text, label))
     about = {
         "key": f"data local {file}",
         "source": "local",
@@ -205,21 +215,6 @@ def _read_jsonl(file: Path) -> list[tuple[int, dict[str, Any]]]:
             raise DataError(f"{file}, line {number}: not a JSON object")
         rows.append((number, row))
     return rows
-
-
-def _label_names(labels: list[str], file: Path, numbers: list[int]) -> tuple[str, ...]:
-    """Names in the file, sorted; whole numbers 0 and 1 are negative and positive, as in SST-2."""
-    for label, number in zip(labels, numbers, strict=True):
-        if not label.strip():
-            raise DataError(f"{file}, line {number}: the label is empty")
-    distinct = {label.strip().casefold() for label in labels}
-    if distinct <= {"0", "1"}:
-        return SST2_LABELS
-    if numeric := sorted(label for label in distinct if label.lstrip("-").isdigit()):
-        raise DataError(f"{file}: labels must be names, or 0 and 1; it has {', '.join(numeric)}")
-    if len(distinct) < 2:
-        raise DataError(f"{file}: all labels are {distinct.pop()!r}; a classifier needs at least two")
-    return tuple(sorted(distinct))
 
 
 # ------------------------------------------------------------------ tokens and manifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import datasets
 import pytest
 from transformers import DistilBertTokenizerFast
 
@@ -227,27 +228,18 @@ def test_the_embedded_text_is_the_validation_split_and_is_locked(monkeypatch):
 # ------------------------------------------------------------------ the hub's shape of data (the hub itself: test_hub)
 
 
-class Rows(dict):
-    """As much of a `datasets.Dataset` as is used."""
-
-    class Names:
-        names = ("negative", "positive")
-
-    column_names = property(lambda self: list(self))
-    features = property(lambda self: {"label": self.Names() if "idx" in self else None})
-
-    def __len__(self):
-        return len(self["label"])
-
-
-def from_hub(rows: Rows, monkeypatch) -> data.TextSet:
-    monkeypatch.setattr(hub, "fetch_dataset", lambda *_: (rows, "c" * 40))
-    return data.load_texts(params.resolve("distilbert", {"profile": "ci", "data_source": "hub"}).params)
+def from_hub(rows: dict, monkeypatch, names: tuple[str, ...] = (), **given) -> data.TextSet:
+    """What the study reads of a data set with these columns."""
+    found = datasets.Dataset.from_dict(rows)
+    if names:
+        found = found.cast_column("label", datasets.ClassLabel(names=list(names)))
+    monkeypatch.setattr(hub, "fetch_dataset", lambda *_: hub.Split(found, "c" * 40, "CC0", "Someone (2026)"))
+    return data.load_texts(params.resolve("distilbert", {"profile": "ci", "data_source": "hub"} | given).params)
 
 
 def test_a_hub_data_set_is_recorded_with_its_commit(monkeypatch):
-    rows = Rows(idx=[5, 9], sentence=["a warm film ", "dull "], label=[1, 0])
-    texts = from_hub(rows, monkeypatch)
+    rows = {"idx": [5, 9], "sentence": ["a warm film ", "dull "], "label": [1, 0]}
+    texts = from_hub(rows, monkeypatch, names=("negative", "positive"))
     assert texts.samples == ["5", "9"]
     assert texts.texts == ["a warm film", "dull"]
     assert texts.label_names == ("negative", "positive")
@@ -256,14 +248,37 @@ def test_a_hub_data_set_is_recorded_with_its_commit(monkeypatch):
 
 
 def test_a_hub_data_set_without_ids_or_names_gets_them(monkeypatch):
-    texts = from_hub(Rows(text=["warm", "dull"], label=[1, 0]), monkeypatch)
+    texts = from_hub({"text": ["warm", "dull"], "label": [1, 0]}, monkeypatch)
     assert texts.samples == ["0", "1"]
     assert texts.label_names == ("negative", "positive")
 
 
+@pytest.mark.parametrize("idx", [[7, 7], [None, None], [{"question": 1}, {"question": 1}]])
+def test_ids_that_are_not_unique_are_not_taken(monkeypatch, idx):
+    assert from_hub({"idx": idx, "text": ["warm", "dull"], "label": [1, 0]}, monkeypatch).samples == ["0", "1"]
+
+
 def test_withheld_labels_are_refused(monkeypatch):
     with pytest.raises(DataError, match="withheld"):
-        from_hub(Rows(text=["warm", "dull"], label=[-1, -1]), monkeypatch)
+        from_hub({"text": ["warm", "dull"], "label": [-1, -1]}, monkeypatch, names=("negative", "positive"))
+
+
+@pytest.mark.parametrize("texts", [["warm", None], ["warm", " "], [1, 2]], ids=["null", "blank", "numbers"])
+def test_a_hub_sentence_that_is_none_is_refused_and_its_row_named(monkeypatch, texts):
+    with pytest.raises(DataError, match=rf"row {int(texts[0] == 'warm')}: the text is empty or no text"):
+        from_hub({"text": texts, "label": [1, 0]}, monkeypatch)
+
+
+def test_licence_and_citation_are_those_of_the_data_set(monkeypatch):
+    rows = {"text": ["warm", "dull"], "label": [1, 0]}
+    other = from_hub(rows, monkeypatch, dataset_name="someone/reviews", dataset_config="").about
+    assert (other["licence"], other["citation"]) == ("CC0", "Someone (2026)")
+    assert other["name"] == "someone/reviews, validation split"
+    of_glue = from_hub(rows, monkeypatch, dataset_config="cola").about
+    assert (of_glue["licence"], of_glue["citation"]) == ("CC0", "Someone (2026)")
+    own = from_hub(rows, monkeypatch).about
+    assert "GLUE" in own["licence"]
+    assert "Socher" in own["citation"]
 
 
 # ------------------------------------------------------------------ tokens and manifest
