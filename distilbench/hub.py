@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 from distilbench import paths, repositories, revisions
@@ -106,7 +107,7 @@ def fetch_dataset(name: str, config: str, split: str, revision: str) -> Split:
         rows = repositories.load_split(card, entry, folder, files, split)
     except Exception as error:  # of `datasets`, or of the reader that it uses for the format
         raise HubError(
-            f"cannot read {config}/{split} of data set {name}: {_first_line(error.__cause__ or error)}. "
+            f"cannot read {config}/{split} of data set {name}: {shorten(str(error.__cause__ or error), 400)}. "
             f"If the files are damaged, {_fetch_again(folder)}."
         ) from error
     named = entry["config_name"]

@@ -70,30 +70,27 @@ class Card:
             listed = [{"config_name": name} for name in (self.infos if len(self.infos) == 1 else ["default"])]
         return {str(entry["config_name"]): entry for entry in listed}
 
-    def info(self, configuration: str) -> Any | None:
-        """What is said of a configuration, by its own name or, where there is one entry only, by any."""
-        return self.infos.get(configuration) or (next(iter(self.infos.values())) if len(self.infos) == 1 else None)
-
     def licence(self, configuration: str) -> str:
         """The licence that the card names; never one that is known from elsewhere."""
         given = self.metadata.get("license")
         named = [*given] if isinstance(given, list) else [given]
         named += [self.metadata.get("license_name"), self.metadata.get("license_link")]
-        said = ", ".join(str(part) for part in named if part) or getattr(self.info(configuration), "license", "")
+        said = ", ".join(str(part) for part in named if part) or getattr(self.infos.get(configuration), "license", "")
         return f"{_one_line(said)} (says its card)" if said else NOT_STATED
 
     def citation(self, configuration: str) -> str:
         """What the card asks to cite: its section on it, else its entry."""
         said = _one_line(UNFILLED.sub("", _section(self.text, "citation")))
-        return said or _one_line(getattr(self.info(configuration), "citation", "")) or NOT_STATED
+        return said or _one_line(getattr(self.infos.get(configuration), "citation", "")) or NOT_STATED
 
 
 def _section(text: str, title: str) -> str:
     """What stands below the first heading that begins with this word, up to the next heading of its level."""
     lines = iter(text.splitlines())
-    level = next((len(found[1]) for line in lines if (found := re.match(rf"(#+) *{title}", line, re.IGNORECASE))), 0)
-    until = re.compile(rf"#{{1,{level}}} ")
-    return "\n".join(takewhile(lambda line: not until.match(line), lines)) if level else ""
+    heading = next((line for line in lines if re.match(rf"#+ *{title}", line, re.IGNORECASE)), "")
+    level = len(heading) - len(heading.lstrip("#"))
+    end = tuple("#" * higher + " " for higher in range(1, level + 1))
+    return "\n".join(takewhile(lambda line: not line.startswith(end), lines))
 
 
 def read_card(folder: Path, what: str) -> Card:
@@ -164,7 +161,7 @@ def load_split(card: Card, entry: dict[str, Any], folder: Path, files: list[str]
     """
     import datasets
 
-    info = card.info(entry["config_name"])
+    info = card.infos.get(entry["config_name"])
     part = {"split": split.partition("[")[0], "path": [glob.escape(file) for file in files]}
     how = {key: value for key, value in entry.items() if key not in ("data_dir", "default")}
     datasets.disable_progress_bars()
