@@ -118,7 +118,7 @@ def _from_hub(params: DistilbertParams) -> TextSet:
     about = {
         "key": key,
         "source": "hub",
-        "name": f"{' '.join(filter(None, asked[:2]))}, {params.dataset_split} split",
+        "name": f"{params.dataset_name} {params.dataset_config}, {params.dataset_split} split",
         "revision": found.commit,
         "licence": found.licence,
         "citation": found.citation,

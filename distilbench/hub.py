@@ -88,7 +88,7 @@ def fetch_dataset(name: str, config: str, split: str, revision: str) -> Split:
     loaded last. The caller compares the content with the lock, since only it knows which columns count.
 
     Args:
-        config: empty: the only configuration, or the default one.
+        config: "default" is also the one that the card marks so, or the only one.
         split: its name, or part of it, such as "validation" or "validation[:100]".
 
     Raises:

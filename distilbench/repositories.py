@@ -49,18 +49,18 @@ class Card:
         """The entry of a configuration: its name, its files where they are listed, how to read them.
 
         Args:
-            name: empty: the only one, or the default one.
+            name: "default" is also the one that the card marks so, or the only one.
 
         Raises:
             DataError: there is none of this name; those that are there are listed.
         """
         entries = self._entries()
-        flagged = [key for key, entry in entries.items() if entry.get("default") or key == "default"]
-        wanted = [name] if name else flagged or [*entries]
-        if len(wanted) != 1 or wanted[0] not in entries:
-            asked = f"configuration {name!r}" if name else "default configuration"
-            raise DataError(f"{self.what} has no {asked}; it has: {', '.join(entries)}")
-        return entries[wanted[0]]
+        if name == "default" and name not in entries:
+            marked = [key for key, entry in entries.items() if entry.get("default")] or [*entries]
+            name = marked[0] if len(marked) == 1 else name
+        if name not in entries:
+            raise DataError(f"{self.what} has no configuration {name!r}; it has: {', '.join(entries)}")
+        return entries[name]
 
     def _entries(self) -> dict[str, dict[str, Any]]:
         listed = self.metadata.get("configs") or []
@@ -124,7 +124,7 @@ def files_of_split(card: Card, entry: dict[str, Any], listed: Iterable[str], spl
         DataError: there is no such split, or it is kept in a form that is not read here.
     """
     what, listed = f"{card.what}, configuration {entry['config_name']}", {*map(str, listed)}
-    if "://" in json.dumps(entry.get("data_files")):
+    if "://" in json.dumps(entry.get("data_files"), default=str):
         raise DataError(f"{what}: its files are kept elsewhere, which is not read: {entry['data_files']}")
     with _view(entry, dict.fromkeys(listed - {*DESCRIPTIONS})) as view:
         splits = _splits(view, what)

@@ -271,9 +271,9 @@ def test_a_hub_sentence_that_is_none_is_refused_and_its_row_named(monkeypatch, t
 
 def test_licence_and_citation_are_those_of_the_data_set(monkeypatch):
     rows = {"text": ["warm", "dull"], "label": [1, 0]}
-    other = from_hub(rows, monkeypatch, dataset_name="someone/reviews", dataset_config="").about
+    other = from_hub(rows, monkeypatch, dataset_name="someone/reviews", dataset_config="default").about
     assert (other["licence"], other["citation"]) == ("CC0", "Someone (2026)")
-    assert other["name"] == "someone/reviews, validation split"
+    assert other["name"] == "someone/reviews default, validation split"
     of_glue = from_hub(rows, monkeypatch, dataset_config="cola").about
     assert (of_glue["licence"], of_glue["citation"]) == ("CC0", "Someone (2026)")
     own = from_hub(rows, monkeypatch).about

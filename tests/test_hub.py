@@ -621,11 +621,15 @@ def test_csv_and_json_are_read_by_configuration_and_split_also_offline(hub, tmp_
 
 CSV, TSV = (f"text{sep}label\nDull.{sep}0\nWarm.{sep}1\n".encode() for sep in (",", "\t"))
 FOLDER = b"---\nconfigs:\n- config_name: all\n  data_dir: sub\n---\n"
+ONE = b"---\nconfigs:\n- {config_name: all, data_files: a.csv}\n---\n"
+MARKED = ONE.replace(b"a.csv}", b"a.csv, default: true}\n- {config_name: other, data_files: b.csv}")
 LAYOUTS = {
-    "one_file": ({"reviews.csv": CSV}, "", "train"),
-    "named_after_splits": ({"train.tsv": TSV.replace(b"Warm", b"Cold"), "dev.tsv": TSV}, "", "validation"),
-    "shards": ({f"data/{part}-00000-of-00001.csv": CSV for part in ("test", "train")}, "", "test"),
+    "one_file": ({"reviews.csv": CSV}, "default", "train"),
+    "named_after_splits": ({"train.tsv": TSV.replace(b"Warm", b"Cold"), "dev.tsv": TSV}, "default", "validation"),
+    "shards": ({f"data/{part}-00000-of-00001.csv": CSV for part in ("test", "train")}, "default", "test"),
     "folder": ({"README.md": FOLDER, "sub/a.tsv": TSV, "b.tsv": TSV}, "all", "train"),
+    "the_only_one": ({"README.md": ONE, "a.csv": CSV, "b.csv": b""}, "default", "train"),
+    "the_marked_one": ({"README.md": MARKED, "a.csv": CSV, "b.csv": b""}, "default", "train"),
     "json": ({"train.json": b'[{"text": "Dull.", "label": 0}, {"text": "Warm.", "label": 1}]'}, "default", "train"),
 }
 
@@ -653,9 +657,9 @@ def test_licence_and_citation_are_what_the_card_says(hub, tmp_path, download):
     )
     cases = {
         "reviews": (FILES, "long", "train"),
-        "template": ({"README.md": template.encode(), "a.csv": CSV}, "", "train"),
-        "legacy": ({"dataset_infos.json": json.dumps(legacy).encode(), "a.csv": CSV}, "", "train"),
-        "silent": ({"a.csv": CSV}, "", "train"),
+        "template": ({"README.md": template.encode(), "a.csv": CSV}, "default", "train"),
+        "legacy": ({"dataset_infos.json": json.dumps(legacy).encode(), "a.csv": CSV}, "default", "train"),
+        "silent": ({"a.csv": CSV}, "default", "train"),
     }
     answers = ask(hub, tmp_path, cases)
     assert {name: (answer["licence"], answer["citation"]) for name, answer in answers.items()} == {
@@ -683,7 +687,9 @@ def test_labels_of_the_hub_are_never_guessed(hub, tmp_path):
         name: "text,label\n" + "".join(f"sentence {i},{label}\n" for i, label in enumerate(labels.split(" ")))
         for name, (labels, _) in LABELS.items()
     }
-    answers = ask(hub, tmp_path, {name: ({"all.csv": rows.encode()}, "", "train") for name, rows in files.items()})
+    answers = ask(
+        hub, tmp_path, {name: ({"all.csv": rows.encode()}, "default", "train") for name, rows in files.items()}
+    )
     for name, (_, why) in LABELS.items():
         assert is_clear(answers[name], "DataError", f"someone/{name}", why)
 
@@ -695,14 +701,14 @@ def with_files(data_files: str) -> dict[str, bytes]:
 
 
 NOT_THERE = {
-    "which": ((FILES, "", "train"), ("no default configuration", "short, long")),
+    "which": ((FILES, "default", "train"), ("no configuration 'default'", "short, long")),
     "configuration": ((FILES, "medium", "train"), ("no configuration 'medium'", "short, long")),
     "split": ((FILES, "short", "test"), ("no split 'test'", "train, validation")),
     "no_configurations": (({"all.csv": TSV}, "sst2", "train"), ("no configuration 'sst2'", "default")),
-    "script": (({"reviews.py": b"# a loading script"}, "", "train"), ("no data files are found",)),
-    "other_form": (({"a.txt": b"a line"}, "", "train"), ("train is kept in a.txt", ".parquet, .csv")),
-    "no_list": (({"README.md": b"---\nconfigs: 3\n---\n"}, "", "train"), ("malformed", "config_name")),
-    "no_yaml": (({"README.md": b"---\n: [\n---\n"}, "", "train"), ("malformed",)),
+    "script": (({"reviews.py": b"# a loading script"}, "default", "train"), ("no data files are found",)),
+    "other_form": (({"a.txt": b"a line"}, "default", "train"), ("train is kept in a.txt", ".parquet, .csv")),
+    "no_list": (({"README.md": b"---\nconfigs: 3\n---\n"}, "default", "train"), ("malformed", "config_name")),
+    "no_yaml": (({"README.md": b"---\n: [\n---\n"}, "default", "train"), ("malformed",)),
     "elsewhere": ((with_files("https://127.0.0.1:1/a.csv"), "a", "train"), ("kept elsewhere", "https://127.0.0.1:1")),
     "outside": ((with_files("/etc/[p]asswd"), "a", "train"), ("configuration a",)),
     "above": ((with_files("../*/a.csv"), "a", "train"), ("configuration a",)),
@@ -716,7 +722,7 @@ def test_what_a_repository_does_not_have_is_named(hub, tmp_path):
 
 
 def test_a_file_that_is_not_what_its_name_says_is_refused(hub, tmp_path):
-    answers = ask(hub, tmp_path, {"reviews": ({"all.csv": b'text,label\n"never closed,1\n'}, "", "train")})
+    answers = ask(hub, tmp_path, {"reviews": ({"all.csv": b'text,label\n"never closed,1\n'}, "default", "train")})
     assert is_clear(answers["reviews"], "HubError", "someone/reviews", "cannot read", "delete")
 
 
