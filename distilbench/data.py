@@ -6,18 +6,28 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distilbench import embedded, hub, paths, revisions, rows
 from distilbench.errors import DataError
+from distilbench.labels import read_labels
 from distilbench.params import DistilbertParams
 
 TEXT_COLUMNS = ("text", "sentence")
-SST2_LABELS = ("negative", "positive")
-
+KNOWN = {  # what is known of a data set beyond its card, by name and configuration
+    ("nyu-mll/glue", "sst2"): {
+        "licence": (
+            "GLUE names no single licence (its card: `license: other`); this study's requirements say MIT for SST-2; "
+            "the sentences are quotations from film reviews"
+        ),
+        "citation": (
+            "Socher, R. et al. (2013). Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank. "
+            "EMNLP. Wang, A. et al. (2019). GLUE. ICLR."
+        ),
+    }
+}
 
 MANIFEST_HASHES = ("content_sha256", "tokenizer_sha256")  # what must not change within a run
 
@@ -96,30 +106,30 @@ def _from_package(params: DistilbertParams) -> TextSet:
 
 def _from_hub(params: DistilbertParams) -> TextSet:
     """One split of a data set on the hub, by default GLUE/SST-2 validation (872 sentences)."""
-    key = hub.dataset_key(params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision)
-    loaded, commit = hub.fetch_dataset(
-        params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision
-    )
-    column = _text_column(loaded.column_names, params.dataset_name)
-    if min(loaded["label"], default=0) < 0:
-        raise DataError(f"{key}: its labels are withheld (-1), as of GLUE's test splits; use validation or train")
-    names = tuple(getattr(loaded.features["label"], "names", None) or SST2_LABELS)
-    samples = [str(i) for i in loaded["idx"]] if "idx" in loaded.column_names else map(str, range(len(loaded)))
+    asked = (params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision)
+    key, found = hub.dataset_key(*asked), hub.fetch_dataset(*asked)
+    table, places = found.rows, [f"row {i}" for i in range(len(found.rows))]
+    column = _text_column(table.column_names, params.dataset_name)
+    sentences = list(zip(places, table[column], strict=True))
+    if empty := [place for place, text in sentences if not isinstance(text, str) or not text.strip()]:
+        raise DataError(f"{key}, {empty[0]}: the {column} is empty or no text")
+    declared = getattr(table.features["label"], "names", None) or ()
+    labels, names = read_labels(table["label"], key, places, declared)
     about = {
         "key": key,
         "source": "hub",
         "name": f"{params.dataset_name} {params.dataset_config}, {params.dataset_split} split",
-        "revision": commit,
-        "licence": (
-            "GLUE names no single licence (its card: `license: other`); this study's requirements say MIT for SST-2; "
-            "the sentences are quotations from film reviews"
-        ),
-        "citation": (
-            "Socher, R. et al. (2013). Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank. "
-            "EMNLP. Wang, A. et al. (2019). GLUE. ICLR."
-        ),
-    }
-    return TextSet(*_columns(zip(samples, loaded[column], loaded["label"], strict=True)), names, about)
+        "revision": found.commit,
+        "licence": found.licence,
+        "citation": found.citation,
+    } | KNOWN.get(asked[:2], {})
+    return TextSet(*_columns(zip(_ids(table), table[column], labels, strict=True)), names, about)
+
+
+def _ids(table: Any) -> list[str]:
+    """The data set's own ids where each row has one of its own, else the rows' numbers."""
+    own = [str(i) for i in table["idx"]] if "idx" in table.column_names else []
+    return own if own and len(set(own)) == len(own) else [str(i) for i in range(len(table))]
 
 
 def _columns(triples: Iterable[tuple[str, str, int]]) -> tuple[list[str], list[str], list[int]]:
@@ -127,7 +137,7 @@ def _columns(triples: Iterable[tuple[str, str, int]]) -> tuple[list[str], list[s
     for sample, text, label in triples:
         samples.append(sample)
         texts.append(text.strip())
-        labels.append(int(label))
+        labels.append(label)
     return samples, texts, labels
 
 
@@ -158,10 +168,9 @@ def _from_file(params: DistilbertParams) -> TextSet:
     found = rows.read(file)
     if not found:
         raise DataError(f"{file} is empty: it needs a header with 'text' and 'label', then one sentence per line")
-    column = _text_column(found[0][1], file)
-    texts = [_sentence(f"{file}, line {line}", row, column) for line, row in found]
-    labels = [_label(f"{file}, line {line}", row) for line, row in found]
-    names, indices = _label_names(labels, file)
+    column, places = _text_column(found[0][1], file), [f"line {line}" for line, _ in found]
+    texts = [_sentence(f"{file}, {place}", row, column) for place, (_, row) in zip(places, found, strict=True)]
+    indices, names = read_labels([row.get("label") for _, row in found], str(file), places)
     about = {
         "key": f"data local {file}",
         "source": "local",
@@ -187,40 +196,6 @@ def _sentence(where: str, row: dict[str, Any], column: str) -> str:
     if why := rows.unusable(text):
         raise DataError(f"{where}: the sentence cannot be used: {why}")
     return text
-
-
-def _label(where: str, row: dict[str, Any]) -> str:
-    """The label's name without blanks around it, in small letters."""
-    label = row.get("label")
-    if label is None or not str(label).strip():
-        raise DataError(f"{where}: the label is empty")
-    if isinstance(label, bool) or not isinstance(label, str | int):
-        raise DataError(f"{where}: the label is {_shown(label)}; labels must be names, or 0 and 1")
-    if why := rows.unusable(str(label)):
-        raise DataError(f"{where}: the label cannot be used: {why}")
-    return str(label).strip().casefold()
-
-
-def _label_names(labels: list[str], file: Path) -> tuple[tuple[str, ...], list[int]]:
-    """Names in the file, sorted, and the index of each label; 0 and 1 are negative and positive, as in SST-2."""
-    distinct = set(labels)
-    if distinct <= {"0", "1"}:
-        return SST2_LABELS, [int(label) for label in labels]
-    if numeric := sorted(filter(_is_number, distinct)):
-        told = ", ".join(map(_shown, numeric[:10])) + (", …" if len(numeric) > 10 else "")
-        raise DataError(f"{file}: labels must be names, or 0 and 1; it has {told}")
-    if len(distinct) < 2:
-        raise DataError(f"{file}: all labels are {distinct.pop()!r}; a classifier needs at least two")
-    names = tuple(sorted(distinct))
-    return names, [names.index(label) for label in labels]
-
-
-def _is_number(label: str) -> bool:
-    try:
-        float(label)
-    except ValueError:
-        return False
-    return True
 
 
 def _shown(value: Any) -> str:

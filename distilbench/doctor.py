@@ -109,8 +109,8 @@ def _slurm() -> Finding:
 def model_hub() -> Finding:
     """Whether the model hub can be reached from here."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    if hub.offline():
-        return Finding("model hub", "limited", "HF_HUB_OFFLINE=1: only what is in its cache can be used")
+    if told := hub.told_offline():
+        return Finding("model hub", "limited", f"{told}: only what is in its cache can be used")
     try:
         place = urlparse(endpoint)
         port = place.port or (443 if place.scheme == "https" else 80)
@@ -123,6 +123,8 @@ def model_hub() -> Finding:
         socket.create_connection((place.hostname, port), timeout=3).close()
     except OSError as error:
         return Finding("model hub", "missing", f"{endpoint} cannot be reached ({error}); use source=embedded")
+    if told := hub.told_offline("dataset"):
+        return Finding("model hub", "limited", f"{endpoint} answers; {told}: of data sets, only what is in its cache")
     return Finding("model hub", "ok", f"{endpoint} answers")
 
 

@@ -1,35 +1,46 @@
 """The model hub, through its own clients.
 
-HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE=1 mean what they always do.
+HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE=1, TRANSFORMERS_OFFLINE=1 and HF_DATASETS_OFFLINE=1 mean what they
+always do.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
-from distilbench import paths, revisions
-from distilbench.errors import DataError, HubError
+from distilbench import paths, repositories, revisions
+from distilbench.errors import DataError, DistilbenchError, HubError
 
 T = TypeVar("T")
 RETRY_DELAYS_S = (1.0, 2.0)  # a hub that is briefly overloaded (429, 5xx) is asked again after these
 TIMEOUT_S = 10.0  # for the first answer: a firewall that drops packets must not look like a hang
 MODEL_FILES = ("config.json", "*.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json")
 WAY_OUT = (
-    "Two ways out: run `distilbench fetch` once where the hub can be reached and share its cache (HF_HOME), "
-    "or use what needs no hub: source=embedded."
+    "Two ways out: run `distilbench fetch` once where the hub can be reached and share its cache (HF_HOME; with "
+    "HF_HUB_OFFLINE=1 it is used as it is), or use what needs no hub: source=embedded."
 )
 
 
-def offline() -> bool:
-    """Whether the user told the hub's clients to stay off the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+def told_offline(kind: str = "model") -> str:
+    """The setting that keeps the hub's clients off the network, such as "HF_HUB_OFFLINE=1"; empty where none does.
+
+    Args:
+        kind: model or dataset, whose own client can be told alone.
+    """
+    first = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"  # as huggingface_hub does
+    names = (first, "HF_DATASETS_OFFLINE") if kind == "dataset" else (first,)
+    given = {name: os.environ.get(name, "") for name in names}
+    return next((f"{name}={value}" for name, value in given.items() if value.upper() in ("1", "ON", "YES", "TRUE")), "")
 
 
 def fetch_model(name: str, revision: str) -> tuple[Path, str]:
@@ -54,40 +65,53 @@ def fetch_model(name: str, revision: str) -> tuple[Path, str]:
     return folder, folder.name
 
 
-def fetch_dataset(name: str, config: str, split: str, revision: str) -> tuple[Any, str]:
-    """One split of a data set through `datasets`, as (dataset, commit).
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set, and where it comes from.
+
+    Attributes:
+        rows: a `datasets.Dataset`.
+        commit: of the repository.
+        licence, citation: as its card has them, else "not stated".
+    """
+
+    rows: Any
+    commit: str
+    licence: str
+    citation: str
+
+
+def fetch_dataset(name: str, config: str, split: str, revision: str) -> Split:
+    """One split of a data set, from parquet, csv or json files, read by `datasets`.
 
     The hub's own client downloads the files of that split only: `datasets`, when offline, takes whichever commit it
     loaded last. The caller compares the content with the lock, since only it knows which columns count.
 
     Args:
+        config: "default" is also the one that the card marks so, or the only one.
         split: its name, or part of it, such as "validation" or "validation[:100]".
 
     Raises:
         HubError: as `fetch_model`.
-        DataError: the data set has no such configuration or split, or keeps it in another form than parquet.
+        DataError: the data set has no such configuration or split, or keeps it in another form.
     """
-    import datasets
-
     locked = _locked_commit(dataset_key(name, config, split, revision))
-    card = _snapshot("dataset", name, revision, locked, ["README.md"]) / "README.md"
-    whole_split = split.partition("[")[0]
-    patterns = _split_patterns(card, f"data set {name}", config, whole_split)
-    commit = card.parent.name
-    folder = _snapshot("dataset", name, commit, locked, patterns)
-    files = sorted({str(file) for pattern in patterns for file in folder.glob(pattern)})
-    if not files or not all(file.endswith(".parquet") for file in files):
-        raise DataError(f"data set {name} keeps {config}/{whole_split} in {patterns}; only parquet files can be read")
-    datasets.disable_progress_bars()
+    folder = _snapshot("dataset", name, revision, locked, repositories.DESCRIPTIONS)
+    card = repositories.read_card(folder, f"data set {name}")
+    entry = card.configuration(config)
+    there = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    listed = _listed_files("dataset", name, folder.name) or there  # `datasets` itself lists none
+    files = repositories.files_of_split(card, entry, listed, split.partition("[")[0])
+    _snapshot("dataset", name, folder.name, locked, [glob.escape(file) for file in files])
     try:
-        described = datasets.info.DatasetInfosDict.from_directory(str(folder)).get(config)
-        features = described.features if described else None  # the card names the labels
-        return datasets.Dataset.from_parquet({whole_split: files}, split=split, features=features), commit
-    except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
+        rows = repositories.load_split(card, entry, folder, files, split)
+    except Exception as error:  # of `datasets`, or of the reader that it uses for the format
         raise HubError(
-            f"cannot read {config}/{split} of data set {name}: {_first_line(error.__cause__ or error)}. "
+            f"cannot read {config}/{split} of data set {name}: {shorten(str(error.__cause__ or error), 400)}. "
             f"If the files are damaged, {_fetch_again(folder)}."
         ) from error
+    named = entry["config_name"]
+    return Split(rows, folder.name, card.licence(named), card.citation(named))
 
 
 def dataset_key(name: str, config: str, split: str, revision: str) -> str:
@@ -99,20 +123,6 @@ def _locked_commit(key: str) -> str | None:
     return revisions.read(revisions.shared_lock()).get(key, {}).get("commit")
 
 
-def _split_patterns(card: Path, what: str, config: str, split: str) -> list[str]:
-    """The files of one split, as the data set's card lists them."""
-    from huggingface_hub import DatasetCard
-
-    listed = DatasetCard.load(card).data.to_dict().get("configs") or [] if card.is_file() else []
-    configs = {entry["config_name"]: entry.get("data_files") for entry in listed}
-    if config not in configs:
-        raise DataError(f"{what} has no configuration {config!r}; its card lists: {', '.join(configs) or 'none'}")
-    parts = {part["split"]: part["path"] for part in configs[config] or [] if isinstance(part, dict)}
-    if split not in parts:
-        raise DataError(f"{what} has no split {split!r} in {config!r}; its card lists: {', '.join(parts) or 'none'}")
-    return [parts[split]] if isinstance(parts[split], str) else list(parts[split])
-
-
 # ------------------------------------------------------------------ files
 
 
@@ -122,11 +132,11 @@ def _snapshot(kind: str, name: str, revision: str, locked: str | None, patterns:
     A locked commit that is known to be cached whole needs no hub. Anything else is asked for, and every large file,
     whether cached or just downloaded, is compared with the SHA-256 that the hub keeps of it.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     what = f"{'data set' if kind == 'dataset' else kind} {name}@{revision}"
-    revision = locked or revision
+    asked, revision = revision, locked or revision
 
     def cached_or_downloaded(commit: str, **options: Any) -> Path:
         with _quiet():
@@ -134,31 +144,52 @@ def _snapshot(kind: str, name: str, revision: str, locked: str | None, patterns:
                 snapshot_download(name, repo_type=kind, revision=commit, allow_patterns=list(patterns), **options)
             )
 
-    if offline() or (locked and _is_listed(kind, name, locked)):
+    told = told_offline(kind)
+    if told or (locked and _listed_files(kind, name, locked)):
         try:
-            return cached_or_downloaded(revision, local_files_only=True)
+            folder = cached_or_downloaded(revision, local_files_only=True)
+            _note_commit(folder, asked, just_resolved=False)
+            return folder
         except LocalEntryNotFoundError:
-            if offline():
+            if told:
+                commit = f" (commit {locked} of the lock)" if locked else ""
                 raise HubError(
-                    f"cannot get {what}: HF_HUB_OFFLINE=1 is set and it is not in the cache. {WAY_OUT}"
+                    f"cannot get {what}{commit}: {told} is set and it is not in the cache {constants.HF_HUB_CACHE}. "
+                    f"{WAY_OUT}"
                 ) from None
     about = _ask(
         what, lambda: HfApi().repo_info(name, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
     )
     folder = _ask(what, lambda: cached_or_downloaded(about.sha))
     _compare_with_hub(about, folder, patterns)
+    _note_commit(folder, asked, just_resolved=not locked)
     return folder
 
 
-def _is_listed(kind: str, name: str, commit: str) -> bool:
-    """Whether the cache has the list of the commit's files; without it, it takes a part of them for the whole."""
+def _note_commit(folder: Path, revision: str, just_resolved: bool) -> None:
+    """Notes which commit a branch, a tag or a short hash stands for, where the hub's clients look when offline.
+
+    Args:
+        folder: the snapshot.
+        revision: as it was asked for.
+        just_resolved: by the hub. A locked commit is noted only where none is: the branch may have moved on.
+    """
+    note = folder.parents[1] / "refs" / revision
+    if revision == folder.name or (note.exists() and not just_resolved):
+        return
+    with suppress(DistilbenchError, OSError):  # a cache that is shared may be read-only: nothing is fetched into it
+        paths.write_atomic(note, folder.name)
+
+
+def _listed_files(kind: str, name: str, commit: str) -> list[str]:
+    """The files of a commit, as the cache has them; without that list, it takes a part of them for the whole."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
-        return bool(get_cached_repo_tree(name, repo_type=kind, revision=commit))
+        return [file.path for file in get_cached_repo_tree(name, repo_type=kind, revision=commit)]
     except CachedRepoTreeNotFoundError:
-        return False
+        return []
 
 
 def _compare_with_hub(about: Any, folder: Path, patterns: Sequence[str]) -> None:

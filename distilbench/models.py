@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -125,7 +126,7 @@ def load_model(
         disk_bytes=weights.stat().st_size if weights else None,
         load_s=load_s,
         sha256=paths.sha256_file(weights) if weights else _bytes_sha256(module),
-        label_names=tuple(module.config.id2label[i] for i in range(module.config.num_labels)),
+        label_names=_label_names(module.config, shown),
         dtype=dtype,
         attention=module.config._attn_implementation,
         device=str(where),
@@ -160,7 +161,7 @@ def _from_folder(folder: Path, dtype: str, attention: str) -> torch.nn.Module:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(
             f"{folder} holds no DistilBERT checkpoint (config.json, model.safetensors): {first}"
@@ -168,6 +169,16 @@ def _from_folder(folder: Path, dtype: str, attention: str) -> torch.nn.Module:
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{folder} lacks {len(missing)} tensors of a DistilBERT classifier, such as {missing[0]!r}")
     return module
+
+
+def _label_names(config: DistilBertConfig, name: str) -> tuple[str, ...]:
+    """The class that each logit stands for, as the checkpoint's config.json names them."""
+    names = [config.id2label.get(i) for i in range(config.num_labels)]
+    if not all(isinstance(label, str) and label.strip() for label in names):
+        raise ModelError(
+            f"{name}: id2label in its config.json must name classes 0 to {len(names) - 1}; it is {config.id2label}"
+        )
+    return tuple(names)
 
 
 def _forward(
@@ -263,13 +274,18 @@ def match_labels(model_labels: tuple[str, ...], data_labels: tuple[str, ...]) ->
     """For each logit, which label of the data set it stands for, matched by name whatever the case.
 
     Raises:
-        ModelError: a name has no counterpart; both lists are named.
+        ModelError: a name of either side has no counterpart, or more than one; both lists are named.
     """
-    known = {name.casefold(): index for index, name in enumerate(data_labels)}
-    try:
-        return [known[name.casefold()] for name in model_labels]
-    except KeyError:
-        raise ModelError(
-            f"the model's labels {list(model_labels)} do not match the data's {list(data_labels)}: "
-            "the data must use the model's names"
-        ) from None
+    known = {name.strip().casefold(): index for index, name in enumerate(data_labels)}
+    asked = [name.strip().casefold() for name in model_labels]
+    if sorted(asked) == sorted(known):
+        return [known[name] for name in asked]
+    unnamed = all(re.fullmatch(r"label_\d+", name) for name in asked)
+    raise ModelError(
+        f"the model's labels {list(model_labels)} do not match the data's {list(data_labels)}: "
+        + (
+            "its checkpoint does not name its classes; save it with id2label and label2id in its config.json"
+            if unnamed
+            else "the data must use the model's names, each of them and no other"
+        )
+    )

@@ -135,7 +135,7 @@ class DistilbertParams(StudyParams):
     model_path: str = Field("", description="checkpoint folder for model_source local")
     model_size: Literal["base", "tiny"] = Field("base", description="shape of random weights; tiny is for tests")
     dataset_name: str = Field("nyu-mll/glue", description="data set on the hub")
-    dataset_config: str = Field("sst2", description="its configuration")
+    dataset_config: str = Field("sst2", description="its configuration; default: also the only one")
     dataset_split: str = Field("validation", description="its split")
     dataset_revision: str = Field("main", description="resolved to a commit at the first fetch, then enforced")
     data_path: str = Field("", description="csv, tsv or jsonl file with text and label for data_source local")

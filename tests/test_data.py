@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 
+import datasets
 import pytest
 from transformers import DistilBertTokenizerFast
 
@@ -125,10 +126,8 @@ def test_a_header_alone_is_refused(tmp_path):
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "sentence": "c", "label": 0}\n', 2, "has both of"),
         ("a.jsonl", '{"text": 7, "label": 1}\n', 1, "the sentence is 7, not text: write it in quotation marks"),
         ("a.jsonl", '{"text": null, "label": 1}\n', 1, "the sentence is null, not text"),
-        ("a.jsonl", '{"text": "a", "label": 0.25}\n', 1, "the label is 0.25; labels must be names, or 0 and 1"),
-        ("a.jsonl", '{"text": "a", "label": true}\n', 1, "the label is true; labels must be names, or 0 and 1"),
-        ("a.jsonl", '{"text": "a", "label": NaN}\n', 1, "the label is NaN; labels must be names, or 0 and 1"),
-        ("a.jsonl", '{"text": "a", "label": ["good"]}\n', 1, 'the label is ["good"]; labels must be names'),
+        ("a.jsonl", '{"text": "a", "label": NaN}\n', 1, "the label is empty"),
+        ("a.jsonl", '{"text": "a", "label": ["good"]}\n', 1, "a label must be a name, or 0 or 1, not ['good']"),
         (
             "a.jsonl",
             '{"text": "good \\ud83d", "label": 1}\n',
@@ -183,19 +182,19 @@ def test_a_file_that_is_not_there_says_where_it_was_looked_for(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "has"),
     [
-        (("0", "2", "-1", "positive"), "-1, 0, 2"),
-        (("0.25", "0.75"), "0.25, 0.75"),
-        (("0.0", "1.0"), "0.0, 1.0"),
-        (("good", "nan"), "nan"),
-        (tuple(map(str, range(20))), "0, 1, 10, 11, 12, 13, 14, 15, 16, 17, …"),
-        (("0", "7" * 5000), f"0, {'7' * 40}… (5,000 characters)"),
+        (("0", "2", "-1", "positive"), "-1, 0, 2 (-1 in line 4)"),
+        (("0.25", "0.75"), "0.25, 0.75 (0.25 in line 2)"),
+        (("good", "nan"), "nan (nan in line 3)"),
+        (("good", "0"), "0 (0 in line 3)"),
+        (tuple(map(str, range(20))), "0, 1, 10, 11, 12, 13, 14, 15 and 12 more (10 in line 12)"),
+        (("0", "7" * 5000), f"0, {'7' * 40}… (5,000 characters) ({'7' * 40}… (5,000 characters) in line 3)"),
     ],
-    ids=["whole", "shares", "floats", "not a number", "many", "long"],
+    ids=["whole", "shares", "not a number", "beside a name", "many", "long"],
 )
 def test_numbers_other_than_0_and_1_are_no_labels(tmp_path, labels, has):
     content = "text,label\n" + "".join(f"a,{label}\n" for label in labels)
     message = refused(tmp_path / "some.csv", content)
-    assert message.endswith(f"labels must be names, or 0 and 1; it has {has}")
+    assert f"labels must be names, or 0 and 1; it has {has}. Which class" in message
 
 
 def test_a_sentence_of_digits_is_text(tmp_path):
@@ -286,27 +285,18 @@ def test_the_embedded_text_is_the_validation_split_and_is_locked(monkeypatch):
 # ------------------------------------------------------------------ the hub's shape of data (the hub itself: test_hub)
 
 
-class Rows(dict):
-    """As much of a `datasets.Dataset` as is used."""
-
-    class Names:
-        names = ("negative", "positive")
-
-    column_names = property(lambda self: list(self))
-    features = property(lambda self: {"label": self.Names() if "idx" in self else None})
-
-    def __len__(self):
-        return len(self["label"])
-
-
-def from_hub(rows: Rows, monkeypatch) -> data.TextSet:
-    monkeypatch.setattr(hub, "fetch_dataset", lambda *_: (rows, "c" * 40))
-    return data.load_texts(params.resolve("distilbert", {"profile": "ci", "data_source": "hub"}).params)
+def from_hub(rows: dict, monkeypatch, names: tuple[str, ...] = (), **given) -> data.TextSet:
+    """What the study reads of a data set with these columns."""
+    found = datasets.Dataset.from_dict(rows)
+    if names:
+        found = found.cast_column("label", datasets.ClassLabel(names=list(names)))
+    monkeypatch.setattr(hub, "fetch_dataset", lambda *_: hub.Split(found, "c" * 40, "CC0", "Someone (2026)"))
+    return data.load_texts(params.resolve("distilbert", {"profile": "ci", "data_source": "hub"} | given).params)
 
 
 def test_a_hub_data_set_is_recorded_with_its_commit(monkeypatch):
-    rows = Rows(idx=[5, 9], sentence=["a warm film ", "dull "], label=[1, 0])
-    texts = from_hub(rows, monkeypatch)
+    rows = {"idx": [5, 9], "sentence": ["a warm film ", "dull "], "label": [1, 0]}
+    texts = from_hub(rows, monkeypatch, names=("negative", "positive"))
     assert texts.samples == ["5", "9"]
     assert texts.texts == ["a warm film", "dull"]
     assert texts.label_names == ("negative", "positive")
@@ -315,14 +305,37 @@ def test_a_hub_data_set_is_recorded_with_its_commit(monkeypatch):
 
 
 def test_a_hub_data_set_without_ids_or_names_gets_them(monkeypatch):
-    texts = from_hub(Rows(text=["warm", "dull"], label=[1, 0]), monkeypatch)
+    texts = from_hub({"text": ["warm", "dull"], "label": [1, 0]}, monkeypatch)
     assert texts.samples == ["0", "1"]
     assert texts.label_names == ("negative", "positive")
 
 
+@pytest.mark.parametrize("idx", [[7, 7], [None, None], [{"question": 1}, {"question": 1}]])
+def test_ids_that_are_not_unique_are_not_taken(monkeypatch, idx):
+    assert from_hub({"idx": idx, "text": ["warm", "dull"], "label": [1, 0]}, monkeypatch).samples == ["0", "1"]
+
+
 def test_withheld_labels_are_refused(monkeypatch):
     with pytest.raises(DataError, match="withheld"):
-        from_hub(Rows(text=["warm", "dull"], label=[-1, -1]), monkeypatch)
+        from_hub({"text": ["warm", "dull"], "label": [-1, -1]}, monkeypatch, names=("negative", "positive"))
+
+
+@pytest.mark.parametrize("texts", [["warm", None], ["warm", " "], [1, 2]], ids=["null", "blank", "numbers"])
+def test_a_hub_sentence_that_is_none_is_refused_and_its_row_named(monkeypatch, texts):
+    with pytest.raises(DataError, match=rf"row {int(texts[0] == 'warm')}: the text is empty or no text"):
+        from_hub({"text": texts, "label": [1, 0]}, monkeypatch)
+
+
+def test_licence_and_citation_are_those_of_the_data_set(monkeypatch):
+    rows = {"text": ["warm", "dull"], "label": [1, 0]}
+    other = from_hub(rows, monkeypatch, dataset_name="someone/reviews", dataset_config="default").about
+    assert (other["licence"], other["citation"]) == ("CC0", "Someone (2026)")
+    assert other["name"] == "someone/reviews default, validation split"
+    of_glue = from_hub(rows, monkeypatch, dataset_config="cola").about
+    assert (of_glue["licence"], of_glue["citation"]) == ("CC0", "Someone (2026)")
+    own = from_hub(rows, monkeypatch).about
+    assert "GLUE" in own["licence"]
+    assert "Socher" in own["citation"]
 
 
 # ------------------------------------------------------------------ tokens and manifest

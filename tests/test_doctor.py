@@ -148,7 +148,8 @@ def test_slurm(monkeypatch, tmp_path):
 
 @pytest.fixture
 def online(monkeypatch):
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_a_hub_that_answers_is_ok(monkeypatch, online):
@@ -191,11 +192,21 @@ def test_the_public_hub_is_asked_where_nothing_is_set(monkeypatch, online):
     assert asked == [(("huggingface.co", 443), 3)]
 
 
-def test_a_hub_that_one_is_told_to_leave_alone_is_limited(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.parametrize("setting", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_a_hub_that_one_is_told_to_leave_alone_is_limited(monkeypatch, online, setting):
+    monkeypatch.setenv(setting, "1")
     state, text = only(doctor.model_hub())
     assert state == "limited"
-    assert "HF_HUB_OFFLINE=1" in text
+    assert f"{setting}=1: only what is in its cache" in text
+
+
+def test_data_sets_can_be_left_alone_while_the_hub_answers(monkeypatch, online):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        state, text = only(doctor.model_hub())
+    assert state == "limited"
+    assert "answers; HF_DATASETS_OFFLINE=1: of data sets, only what is in its cache" in text
 
 
 def test_the_embedded_source_is_ok_when_both_files_are_cached(monkeypatch, tmp_path):

@@ -137,6 +137,7 @@ from distilbench import data
 from distilbench.params import DistilbertParams
 texts = data.load_texts(DistilbertParams(source="hub"))
 answer = {"commit": texts.about["revision"], "texts": texts.texts, "labels": texts.labels, "names": texts.label_names}
+answer |= {name: texts.about[name] for name in ("licence", "citation", "name")}
 """
 FORWARD = f"""
 from distilbench import models
@@ -351,6 +352,69 @@ def test_offline_loads_what_was_downloaded(home, download):
     assert answers == download.answers
 
 
+@pytest.mark.parametrize("locked_before", [False, True], ids=["first fetch", "fetch of a locked commit"])
+def test_another_checkout_finds_offline_what_was_fetched(hub, download, tmp_path, locked_before):
+    """It shares HF_HOME, and has neither the first one's lock nor its cache."""
+    if locked_before:
+        shutil.copy(download.home / "revisions.lock", tmp_path)
+    run(hub.url, tmp_path, model=FETCH, texts=TEXTS)
+    other = {
+        "HF_HUB_OFFLINE": "1",
+        "DISTILBENCH_CACHE": str(tmp_path / "other cache"),
+        "DISTILBENCH_REVISIONS_LOCK": str(tmp_path / "other.lock"),
+    }
+    hub.requests.clear()
+    answers = run(hub.url, tmp_path, other, model=FORWARD, texts=TEXTS)
+    assert answers == download.answers
+    assert hub.requests == []
+
+
+def test_a_locked_commit_does_not_move_what_a_branch_stands_for(hub, home, content):
+    """Another tool that shares the cache has seen the branch move on."""
+    moved = hub.push("datasets", DATASET, content["moved data"], "main")
+    (note,) = (home / "hf" / "hub").glob("datasets--*/refs/main")
+    note.write_text(moved, encoding="utf-8")
+    answers = run(hub.url, home, texts=TEXTS)
+    assert answers["texts"]["commit"] == locked(home)[DATA_KEY]["commit"] != moved
+    assert note.read_text(encoding="utf-8") == moved
+
+
+def test_offline_a_cache_that_datasets_itself_filled_is_enough(hub, tmp_path):
+    plain = f"import datasets\ndatasets.load_dataset({DATASET!r}, 'sst2')\nanswer = None\n"
+    run(hub.url, tmp_path, plain=plain)
+    texts = run(hub.url, tmp_path, {"HF_HUB_OFFLINE": "1"}, texts=TEXTS)["texts"]
+    assert texts["texts"] == [sentence.strip() for sentence in SENTENCES], texts
+
+
+@pytest.mark.parametrize(
+    ("given", "models", "datasets"),
+    [
+        ({}, "", ""),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE=1", "HF_HUB_OFFLINE=1"),
+        ({"HF_HUB_OFFLINE": "yes"}, "HF_HUB_OFFLINE=yes", "HF_HUB_OFFLINE=yes"),
+        ({"TRANSFORMERS_OFFLINE": "1"}, "TRANSFORMERS_OFFLINE=1", "TRANSFORMERS_OFFLINE=1"),
+        ({"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": ""}, "TRANSFORMERS_OFFLINE=1", "TRANSFORMERS_OFFLINE=1"),
+        ({"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "0"}, "", ""),
+        ({"HF_DATASETS_OFFLINE": "1"}, "", "HF_DATASETS_OFFLINE=1"),
+        ({"HF_DATASETS_OFFLINE": "0", "HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE=1", "HF_HUB_OFFLINE=1"),
+    ],
+)
+def test_offline_is_what_the_clients_take_for_it_and_the_setting_is_named(hub, tmp_path, given, models, datasets):
+    clients = """
+import huggingface_hub.constants, datasets.config
+answer = [huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE]
+"""
+    answers = run(hub.url, tmp_path, given, clients=clients, model=FETCH, texts=TEXTS)
+    assert answers["clients"][0] == bool(models)
+    assert answers["clients"][1] <= bool(datasets)
+    for step, setting in (("model", models), ("texts", datasets)):
+        if setting:
+            assert is_clear(answers[step], "HubError", f"{setting} is set", "not in the cache", *WAYS_OUT)
+        else:
+            assert "error" not in answers[step]
+    assert bool(hub.requests) == (not models)
+
+
 def test_offline_with_an_empty_cache_names_the_ways_out(hub, tmp_path):
     answers = run(hub.url, tmp_path, {"HF_HUB_OFFLINE": "1"}, model=FETCH, texts=TEXTS)
     assert is_clear(answers["model"], "HubError", MODEL, "HF_HUB_OFFLINE=1", "not in the cache", *WAYS_OUT)
@@ -478,3 +542,190 @@ def test_part_of_a_split_and_the_other_configuration(hub, tmp_path):
     assert answers["part"]["texts"] == [sentence.strip() for sentence in SENTENCES[1:]]
     assert answers["cola"]["texts"] == ["cola validation"] * 3
     assert answers["cola"]["names"] == ["unacceptable", "acceptable"]
+
+
+# ------------------------------------------------------------------ other repositories
+
+CARD = """---
+license: cc-by-4.0
+configs:
+- config_name: short
+  data_files:
+  - split: train
+    path: short/train.csv
+  - split: validation
+    path: [short/dev_0.csv, short/dev_1.csv]
+  sep: ";"
+- config_name: long
+  data_files: long/*.jsonl
+dataset_info:
+- config_name: long
+  features:
+  - name: sentence
+    dtype: string
+  - name: label
+    dtype: {class_label: {names: {'0': bad, '1': good}}}
+---
+# Reviews
+
+## Citation Information
+
+```bibtex
+@misc{someone, title = {Reviews}}
+```
+
+### Notes
+
+Cite it.
+
+## Contributions
+
+Thanks.
+"""
+FILES = {
+    "README.md": CARD.encode(),
+    "short/train.csv": b"text;label\nnot this one;good\n",
+    "short/dev_0.csv": "text;label\nA warm film, \u00e9.;x\n".encode(),
+    "short/dev_1.csv": b"text;label\nDull.;bad\nFine.;Good\n",
+    "long/a.jsonl": b'{"sentence": "Dull.", "label": 0}\n{"sentence": "Warm.", "label": 1}\n',
+    "long/notes.txt": b"not data",
+}
+
+
+def ask(hub: LoopbackHub, home: Path, cases: dict[str, tuple[dict[str, bytes], str, str]], **environment: str) -> Any:
+    """What is read of repositories, each called someone/NAME: files, configuration and split by name."""
+    steps = {}
+    for name, (files, config, split) in cases.items():
+        hub.push("datasets", f"someone/{name}", files, "main")
+        steps[name] = of_other(dataset_name=f"someone/{name}", dataset_config=config, dataset_split=split)
+    return run(hub.url, home, environment, **steps)
+
+
+def fetched(hub: LoopbackHub) -> set[str]:
+    """The data files that were downloaded."""
+    paths_ = {line.split()[1].partition("/resolve/")[2].partition("/")[2] for line in hub.requests if "GET" in line}
+    return paths_ & set(FILES) - {"README.md"}
+
+
+def test_csv_and_json_are_read_by_configuration_and_split_also_offline(hub, tmp_path):
+    cases = {"csv": (FILES, "short", "validation"), "json": (FILES, "long", "train")}
+    answers = ask(hub, tmp_path, cases)
+    assert answers["csv"]["texts"] == ["A warm film, \u00e9.", "Dull.", "Fine."], answers
+    assert answers["csv"]["names"] == ["bad", "good", "x"]
+    assert answers["csv"]["labels"] == [2, 0, 1]
+    assert answers["json"]["texts"] == ["Dull.", "Warm."]
+    assert (answers["json"]["labels"], answers["json"]["names"]) == ([0, 1], ["bad", "good"])
+    assert fetched(hub) == {"short/dev_0.csv", "short/dev_1.csv", "long/a.jsonl"}
+    assert ask(hub, tmp_path, cases, HF_HUB_OFFLINE="1") == answers
+
+
+CSV, TSV = (f"text{sep}label\nDull.{sep}0\nWarm.{sep}1\n".encode() for sep in (",", "\t"))
+FOLDER = b"---\nconfigs:\n- config_name: all\n  data_dir: sub\n---\n"
+ONE = b"---\nconfigs:\n- {config_name: all, data_files: a.csv}\n---\n"
+MARKED = ONE.replace(b"a.csv}", b"a.csv, default: true}\n- {config_name: other, data_files: b.csv}")
+LAYOUTS = {
+    "one_file": ({"reviews.csv": CSV}, "default", "train"),
+    "named_after_splits": ({"train.tsv": TSV.replace(b"Warm", b"Cold"), "dev.tsv": TSV}, "default", "validation"),
+    "shards": ({f"data/{part}-00000-of-00001.csv": CSV for part in ("test", "train")}, "default", "test"),
+    "folder": ({"README.md": FOLDER, "sub/a.tsv": TSV, "b.tsv": TSV}, "all", "train"),
+    "the_only_one": ({"README.md": ONE, "a.csv": CSV, "b.csv": b""}, "default", "train"),
+    "the_marked_one": ({"README.md": MARKED, "a.csv": CSV, "b.csv": b""}, "default", "train"),
+    "json": ({"train.json": b'[{"text": "Dull.", "label": 0}, {"text": "Warm.", "label": 1}]'}, "default", "train"),
+}
+
+
+def test_the_layout_tells_the_splits_as_datasets_does(hub, tmp_path):
+    ours = ask(hub, tmp_path, {n: ({"run.py": b"raise SystemExit"} | f, c, s) for n, (f, c, s) in LAYOUTS.items()})
+    splits = {name: split for name, (*_, split) in LAYOUTS.items()}
+    plain = f"""
+import datasets
+rows = {{n: datasets.load_dataset("someone/" + n, split=s) for n, s in {splits}.items()}}
+answer = {{n: [r["text"][:], r["label"][:]] for n, r in rows.items()}}
+"""
+    theirs = run(hub.url, tmp_path / "other", plain=plain)["plain"]
+    for name in LAYOUTS:
+        assert [ours[name]["texts"], ours[name]["labels"]] == theirs[name] == [["Dull.", "Warm."], [0, 1]], ours[name]
+        assert (ours[name]["licence"], ours[name]["citation"]) == ("not stated", "not stated")
+
+
+def test_licence_and_citation_are_what_the_card_says(hub, tmp_path, download):
+    legacy = {
+        "default": {"citation": "@misc{old}", "license": "MIT", "description": "", "homepage": "", "features": None}
+    }
+    template = (
+        "---\nlicense: [mit, other]\n---\n## Citation\n\n<!-- here -->\n**BibTeX:**\n\n[More Information Needed]\n"
+    )
+    cases = {
+        "reviews": (FILES, "long", "train"),
+        "template": ({"README.md": template.encode(), "a.csv": CSV}, "default", "train"),
+        "legacy": ({"dataset_infos.json": json.dumps(legacy).encode(), "a.csv": CSV}, "default", "train"),
+        "silent": ({"a.csv": CSV}, "default", "train"),
+    }
+    answers = ask(hub, tmp_path, cases)
+    assert {name: (answer["licence"], answer["citation"]) for name, answer in answers.items()} == {
+        "reviews": ("cc-by-4.0 (says its card)", "@misc{someone, title = {Reviews}} Cite it."),
+        "template": ("mit, other (says its card)", "not stated"),
+        "legacy": ("MIT (says its card)", "@misc{old}"),
+        "silent": ("not stated", "not stated"),
+    }
+    assert answers["reviews"]["name"] == "someone/reviews long, train split"
+    assert "GLUE" in download.answers["texts"]["licence"]
+
+
+LABELS = {
+    "five": ("0 1 2 3 4", "labels must be names, or 0 and 1; it has 0, 1, 2, 3, 4"),
+    "shares": ("0.25 0.75", "labels must be names, or 0 and 1; it has 0.25, 0.75"),
+    "withheld": ("1 -1", "withheld"),
+    "missing_name": ("good ", "row 1: the label is empty"),
+    "missing_number": ("0 ", "row 1: the label is empty"),
+    "one_class": ("good good", "a classifier needs at least two"),
+}
+
+
+def test_labels_of_the_hub_are_never_guessed(hub, tmp_path):
+    files = {
+        name: "text,label\n" + "".join(f"sentence {i},{label}\n" for i, label in enumerate(labels.split(" ")))
+        for name, (labels, _) in LABELS.items()
+    }
+    answers = ask(
+        hub, tmp_path, {name: ({"all.csv": rows.encode()}, "default", "train") for name, rows in files.items()}
+    )
+    for name, (_, why) in LABELS.items():
+        assert is_clear(answers[name], "DataError", f"someone/{name}", why)
+
+
+def with_files(data_files: str) -> dict[str, bytes]:
+    """A repository whose card lists these files."""
+    card = f"---\nconfigs:\n- {{config_name: a, data_files: '{data_files}'}}\n---\n"
+    return {"README.md": card.encode(), "a.csv": CSV}
+
+
+NOT_THERE = {
+    "which": ((FILES, "default", "train"), ("no configuration 'default'", "short, long")),
+    "configuration": ((FILES, "medium", "train"), ("no configuration 'medium'", "short, long")),
+    "split": ((FILES, "short", "test"), ("no split 'test'", "train, validation")),
+    "no_configurations": (({"all.csv": TSV}, "sst2", "train"), ("no configuration 'sst2'", "default")),
+    "script": (({"reviews.py": b"# a loading script"}, "default", "train"), ("no data files are found",)),
+    "other_form": (({"a.txt": b"a line"}, "default", "train"), ("train is kept in a.txt", ".parquet, .csv")),
+    "no_list": (({"README.md": b"---\nconfigs: 3\n---\n"}, "default", "train"), ("malformed", "config_name")),
+    "no_yaml": (({"README.md": b"---\n: [\n---\n"}, "default", "train"), ("malformed",)),
+    "elsewhere": ((with_files("https://127.0.0.1:1/a.csv"), "a", "train"), ("kept elsewhere", "https://127.0.0.1:1")),
+    "outside": ((with_files("/etc/[p]asswd"), "a", "train"), ("configuration a",)),
+    "above": ((with_files("../*/a.csv"), "a", "train"), ("configuration a",)),
+}
+
+
+def test_what_a_repository_does_not_have_is_named(hub, tmp_path):
+    answers = ask(hub, tmp_path, {name: case for name, (case, _) in NOT_THERE.items()})
+    for name, (_, why) in NOT_THERE.items():
+        assert is_clear(answers[name], "DataError", f"someone/{name}", *why)
+
+
+def test_a_file_that_is_not_what_its_name_says_is_refused(hub, tmp_path):
+    answers = ask(hub, tmp_path, {"reviews": ({"all.csv": b'text,label\n"never closed,1\n'}, "default", "train")})
+    assert is_clear(answers["reviews"], "HubError", "someone/reviews", "cannot read", "delete")
+
+
+def test_features_that_the_files_do_not_have_are_named(hub, tmp_path):
+    answers = ask(hub, tmp_path, {"reviews": (FILES | {"long/a.jsonl": b'{"review": "Dull."}\n'}, "long", "train")})
+    assert is_clear(answers["reviews"], "HubError", "someone/reviews", "cannot read long/train", "review", "sentence")

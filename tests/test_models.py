@@ -238,11 +238,40 @@ def test_labels_are_matched_by_name_in_any_case_and_order(model, meaning):
     assert match_labels(model, ("negative", "positive")) == meaning
 
 
-def test_labels_without_a_counterpart_are_refused_and_both_lists_are_named():
-    with pytest.raises(ModelError) as raised:
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        (("negative", "positive"), ("good", "bad")),
+        (("negative", "positive"), ("negative", "neutral", "positive")),
+        (("negative", "neutral", "positive"), ("negative", "positive")),
+        (("positive", "POSITIVE"), ("negative", "positive")),
+        (("negative", "positive"), ("positive", "Positive")),
+    ],
+    ids=["other names", "more in the data", "more in the model", "twice in the model", "twice in the data"],
+)
+def test_labels_without_one_counterpart_each_are_refused_and_both_lists_are_named(model, data):
+    with pytest.raises(ModelError, match="the data must use the model's names") as raised:
+        match_labels(model, data)
+    assert str(list(model)) in str(raised.value)
+    assert str(list(data)) in str(raised.value)
+
+
+def test_a_model_that_does_not_name_its_classes_is_refused_with_advice():
+    with pytest.raises(ModelError, match=r"\['LABEL_0', 'LABEL_1'\] do not match .* save it with id2label"):
         match_labels(("LABEL_0", "LABEL_1"), ("negative", "positive"))
-    assert "['LABEL_0', 'LABEL_1']" in str(raised.value)
-    assert "['negative', 'positive']" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "id2label",
+    [{"0": "a", "2": "b"}, {"0": 0, "1": 1}, {"0": "a", "1": None}, {"0": "a", "1": " "}, ["a", "b"], {"x": "a"}],
+    ids=["a gap", "numbers", "null", "blank", "a list", "no numbers"],
+)
+def test_a_checkpoint_whose_classes_are_not_all_named_is_refused(checkpoint, tmp_path, id2label):
+    shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": id2label}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"config\.json"):
+        load_model(source="local", path=tmp_path)
 
 
 # ------------------------------------------------------------------ which tokenizer
