@@ -8,6 +8,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import synthetic
 
@@ -750,6 +751,57 @@ def test_the_roofline_by_hand(this_machine, flops, moved, bound, fraction):
 
 def test_without_ceilings_there_is_no_roofline(this_machine):
     assert with_rows({"reason": "out of memory"}, {"flops_per_cycle": 1.0, "bytes_per_cycle": 1.0})["roofline"] is None
+
+
+# ------------------------------------------------------------------ another library's rounding
+
+
+INEXACT = [
+    "summary.json: cells[1]: iterations_ms: autocorrelation",
+    "summary.json: nodes: ratios: node-1",
+    "summary.json: nodes: p_value",
+    "summary.json: control: ratio",
+    "summary.json: control: ratio_interval_95[1]",
+]
+EXACT = [
+    "summary.json: cells[1]: latency_ms",
+    "summary.json: cells[1]: latency_ms_interval_95[0]",
+    "summary.json: cells[1]: iterations_ms: mean",
+    "summary.json: cells[1]: roofline: fraction",
+    "raw.jsonl, a cell timing 0: throughput_samples_per_s",
+    "summary.json: nodes: rounds",
+]
+
+
+def nested(where: str, value: float) -> dict:
+    """The JSON value in which that path leads to the value."""
+    keys = re.findall(r"[^:\[\] ]+", where.partition(": ")[2])
+    for key in reversed(keys):
+        value = [0.5] * int(key) + [value] if key.isdigit() else {key: value}
+    return value
+
+
+@pytest.mark.parametrize("where", INEXACT + EXACT)
+def test_only_what_came_through_blas_may_differ_by_rounding(where):
+    root, one = where.partition(": ")[0], 1.25
+    told, rounded, other = (nested(where, value) for value in (one, math.nextafter(one, 2), one * (1 + 1e-6)))
+    assert verify.differences(told, told, root) == []
+    assert (verify.differences(told, rounded, root) == []) == (where in INEXACT)
+    assert verify.differences(told, other, root) == [f"{where} says 1.25, computed again it is {one * (1 + 1e-6)!r}"]
+    assert verify.differences(told, nested(where, None), root), "absent is never nearly a number"
+
+
+def test_a_run_verifies_where_another_library_rounds_otherwise(this_machine, monkeypatch):
+    """Least squares, dot products and logarithms that differ in their last bits, as between two kinds of BLAS."""
+    run = synthetic.finished_run(control=True, repetitions=6)
+    lstsq, log = np.linalg.lstsq, np.log
+    monkeypatch.setattr(np.linalg, "lstsq", lambda *a, **k: (lstsq(*a, **k)[0] * (1 + 1e-15), None, None, None))
+    monkeypatch.setattr(np, "log", lambda values: log(values) * (1 + 1e-15))
+    correlate = summary.autocorrelation
+    monkeypatch.setattr(summary, "autocorrelation", lambda one: (r := correlate(one)) and r * (1 + 1e-15))
+    again = summary.summarise(run.folder)
+    assert again != paths.read_json(run.folder / "summary.json"), "it does differ"
+    assert verify.problems(run.folder) == []
 
 
 def test_a_warm_up_that_was_altered_is_found(finished_run):
