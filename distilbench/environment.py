@@ -48,6 +48,16 @@ THREAD_VARIABLES = (
     "GLIBC_TUNABLES",
 )
 MALLOC = ("MALLOC_", "GLIBC_TUNABLES")
+#: The modules that decide what is measured and how, below the package: all that a worker imports, and what its parent
+#: prepares and plans with. Not those that keep, derive or show what was measured: `verify` computes that again.
+MEASURING = (
+    "__init__", "batches", "bench/__init__", "bench/__main__", "bench/design", "bench/energy_pass", "bench/job",
+    "bench/loop", "bench/parts", "bench/preparation", "bench/repetitions", "bench/roofline", "bench/sweep",
+    "bench/timing", "bench/variants", "bench/worker", "cgroups", "collectors/__init__", "collectors/energy",
+    "collectors/latency", "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry", "data",
+    "derive", "device", "embedded", "environment", "errors", "hub", "models", "neighbours", "params", "paths",
+    "records", "revisions", "stats",
+)  # fmt: skip
 ISA_FLAGS = (
     "avx2",
     "fma",
@@ -84,6 +94,7 @@ def capture() -> dict[str, Any]:
         "packages": packages(),
         "lock_sha256": lock_sha256(),
         "code_sha256": code_sha256(),
+        "measuring_sha256": measuring_sha256(),
         "git": git(),
         "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
         "preloaded": [Path(word).name for word in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()],
@@ -108,7 +119,7 @@ def key_of(env: dict[str, Any]) -> dict[str, Any]:
         "visible GPUs": env.get("visible_gpus"),
         "driver": next((gpu.get("driver") for gpu in env["gpus"]), None),
         "gpus": [gpu["name"] for gpu in env["gpus"]],
-        "code": env.get("code_sha256"),
+        "code": env.get("measuring_sha256") or env.get("code_sha256"),
         "python": env["python"]["version"],
         **{name: env["packages"].get(name) for name in names},
     }
@@ -300,9 +311,17 @@ def lock_sha256() -> str | None:
 
 
 def code_sha256() -> str:
-    """SHA-256 of the package's own source: two versions of it must not measure one run."""
+    """SHA-256 of the package's own source, all of it."""
+    return _sources_sha256(sorted(Path(__file__).parent.rglob("*.py")))
+
+
+def measuring_sha256() -> str:
+    """SHA-256 of the modules that measure: two versions of them must not measure one run; the rest may change."""
+    return _sources_sha256([Path(__file__).parent / f"{name}.py" for name in MEASURING])
+
+
+def _sources_sha256(files: list[Path]) -> str:
     package = Path(__file__).parent
-    files = sorted(package.rglob("*.py"))
     return paths.sha256_bytes(*(f"{file.relative_to(package)}\n".encode() + file.read_bytes() for file in files))
 
 

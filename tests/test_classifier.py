@@ -14,6 +14,7 @@ import torch
 from transformers import DistilBertTokenizerFast
 
 from distilbench import embedded, paths
+from distilbench.errors import ModelError
 from distilbench.training import classifier
 from distilbench.training.classifier import Recipe
 
@@ -98,6 +99,12 @@ def test_accuracy_is_the_share_of_right_labels(sentences, tokenizer):
 
 
 # ------------------------------------------------------------------ training
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(few, tokenizer):
+    rows = [row for row in few if row[3] == "train"]
+    with pytest.raises(ModelError, match=r"the loss of step \d is (nan|inf): a lower learning_rate may help"):
+        classifier.train(replace(QUICK, epochs=8, learning_rate=1e30, warmup_share=0.0), rows, rows, tokenizer)
 
 
 def test_training_learns_with_the_adapter_alone(few, tokenizer, caplog):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -48,8 +49,8 @@ def test_a_capture_is_plain_json_with_all_its_parts():
     assert json.loads(json.dumps(env, allow_nan=False)) == env
     assert env.keys() == {
         "schema_version", "captured", "host", "cpu", "memory_MiB", "cgroup", "gpus", "python", "packages",
-        "lock_sha256", "code_sha256", "git", "threads", "slurm", "visible_gpus", "tuning", "container", "preloaded",
-            "slurm_job", "slurm_job_reason",
+        "lock_sha256", "code_sha256", "measuring_sha256", "git", "threads", "slurm", "visible_gpus", "tuning",
+        "container", "preloaded", "slurm_job", "slurm_job_reason",
     }  # fmt: skip
     assert env["memory_MiB"] > 100
     assert env["python"]["version"] == sys.version.split()[0]
@@ -98,15 +99,64 @@ def test_another_heap_is_another_environment(captured, monkeypatch):
     assert environment.key_of(captured)["malloc"] == {}
 
 
-def test_another_version_of_the_code_is_another_environment(monkeypatch, tmp_path):
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "environment.py").write_text("one")
-    monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
-    one = environment.code_sha256()
-    assert environment.code_sha256() == one
-    (package / "environment.py").write_text("two")
-    assert environment.code_sha256() != one
+@pytest.fixture
+def package(monkeypatch, tmp_path) -> Path:
+    """A copy of the package's sources, which is hashed instead."""
+    copied = tmp_path / "package"
+    shutil.copytree(Path(environment.__file__).parent, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(environment, "__file__", str(copied / "environment.py"))
+    return copied
+
+
+def append(file: Path) -> None:
+    file.write_text(file.read_text(encoding="utf-8") + "# another version\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", ["bench/worker", "bench/repetitions", "collectors/rapl", "stats", "data"])
+def test_another_version_of_what_measures_is_another_environment(package, module):
+    before = environment.capture()
+    assert environment.key_of(environment.capture()) == environment.key_of(before)
+    append(package / f"{module}.py")
+    assert environment.key_of(environment.capture())["code"] != environment.key_of(before)["code"]
+
+
+@pytest.mark.parametrize("module", ["report/slides", "report/charts", "summary", "doubts", "cli", "slurm"])
+def test_another_version_of_what_shows_is_the_same_environment_and_other_code(package, module):
+    """A run may be gone on with when a slide got another colour; that the code differs is on record all the same."""
+    before = environment.capture()
+    append(package / f"{module}.py")
+    after = environment.capture()
+    assert environment.key_of(after) == environment.key_of(before)
+    assert after["code_sha256"] != before["code_sha256"]
+
+
+def test_an_environment_of_an_early_version_is_told_by_all_of_its_code(captured):
+    early = {name: value for name, value in captured.items() if name != "measuring_sha256"}
+    assert environment.key_of(early)["code"] == captured["code_sha256"]
+
+
+def imported(module: str) -> set[str]:
+    """The package's modules that importing this one brings, as paths below the package."""
+    code = (
+        f"import sys, pathlib, distilbench, distilbench.{module}\n"
+        "root = pathlib.Path(distilbench.__file__).parent\n"
+        "mine = [m for name, m in sys.modules.items() if name.split('.')[0] == 'distilbench']\n"
+        "print(*(str(pathlib.Path(m.__file__).relative_to(root).with_suffix('')) for m in mine))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    return set(done.stdout.split())
+
+
+#: What the parent imports besides: folders and locks, derived numbers, progress bars. None of it measures.
+BESIDE = {"runs", "summary", "doubts", "progress"}
+
+
+def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
+    worker = imported("bench.worker") | imported("bench.roofline") | imported("bench.__main__")
+    assert worker <= set(environment.MEASURING)
+    parent = imported("bench.sweep") | imported("bench.preparation")
+    assert parent - set(environment.MEASURING) == BESIDE
+    assert set(environment.MEASURING) <= worker | parent, "nothing else is in the list"
 
 
 # ------------------------------------------------------------------ processor and limits

@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from distilbench import environment, paths, runs
-from distilbench.errors import RunError
+from distilbench.errors import ParameterError, RunError
+from distilbench.report import pdf as printing
+from distilbench.report import publish, slides
 from distilbench.report import release as releasing
 
 
@@ -62,7 +64,7 @@ def test_what_an_earlier_release_left_is_gone(tmp_path, parts, dist):
 def test_archives_hold_what_they_say(dist):
     html = members(dist / "report-html.tar.gz")
     assert set(html) == {"html/index.html", "html/_static/x.js"}, "no locks"
-    assert {entry.mtime for entry in html.values()} == {releasing.epoch()}
+    assert {entry.mtime for entry in html.values()} == {publish.epoch()}
     assert {(entry.uid, entry.uname, entry.mode) for entry in html.values()} == {(0, "", 0o644)}
     runs_in_order = list(members(dist / "runs.tar.gz"))
     assert runs_in_order == sorted(runs_in_order), "a folder lists its files in another order on another disk"
@@ -82,9 +84,36 @@ def test_the_time_is_that_of_the_newest_run(monkeypatch):
     configs = paths.published_root().glob("*/*/config.json")
     newest = max(paths.read_json(config)["created"] for config in configs)
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-    assert f"{pd.Timestamp(releasing.epoch(), unit='s'):%Y-%m-%dT%H:%M:%SZ}" == newest
+    assert f"{pd.Timestamp(publish.epoch(), unit='s'):%Y-%m-%dT%H:%M:%SZ}" == newest
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    assert releasing.epoch() == 1700000000
+    assert publish.epoch() == 1700000000
+
+
+@pytest.mark.parametrize("ask", [publish.epoch, printing._environment, lambda: slides.moment([])])
+@pytest.mark.parametrize("given", ["yesterday", "-1", "1.5", " 17", "²", "4294967296", "9" * 5000])
+def test_a_time_that_is_none_is_refused_alike_by_all_that_read_it(monkeypatch, ask, given):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
+    with pytest.raises(
+        ParameterError, match=r"SOURCE_DATE_EPOCH is .*: it must be whole seconds since 1970, from 0 to"
+    ):
+        ask()
+
+
+@pytest.mark.parametrize("given", ["0", "4294967295"])
+def test_the_first_and_the_last_time_are_taken_by_all(monkeypatch, tmp_path, given):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
+    assert publish.epoch() == int(given)
+    assert printing._environment()["SOURCE_DATE_EPOCH"] == given
+    assert slides.moment([]).timestamp() == int(given)
+    (tmp_path / "x").write_text("x")
+    releasing._archive(tmp_path / "x.tar.gz", {"x": tmp_path}, publish.epoch())
+
+
+def test_a_release_with_a_time_that_is_none_leaves_nothing(tmp_path, parts, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "tomorrow")
+    with pytest.raises(ParameterError, match="SOURCE_DATE_EPOCH is 'tomorrow'"):
+        releasing.release(tmp_path / "dist", *parts)
+    assert not list((tmp_path / "dist").glob("*"))
 
 
 def test_notes_name_the_runs_and_the_changes(dist):

@@ -8,12 +8,13 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import synthetic
 
 from distilbench import derive, paths, records, summary, verify
 from distilbench.bench import design
-from distilbench.errors import RunError
+from distilbench.errors import ImplausibleError, RunError
 from distilbench.records import Cell, read_parquet
 from distilbench.runs import Run
 
@@ -228,6 +229,49 @@ def test_a_cell_is_as_bad_as_its_worst_repetition(this_machine, state):
     assert got["state"] == state
     assert got["errors"] == [f"timing 1: {state}: it broke"]
     assert got["latency_ms_repetitions"] == 1, "what was measured counts all the same"
+    said = [doubt for doubt in got["doubts"] if "it broke" in doubt]
+    assert said == (["invalid, timing 1: invalid: it broke"] if state == "invalid" else [])
+
+
+@pytest.mark.parametrize("logit", [math.nan, math.inf])
+def test_predictions_that_come_of_no_class_are_no_accuracy(this_machine, logit):
+    """As an earlier version recorded them: the line says `ok` and an accuracy."""
+    run, cell = one_cell(passes=["timing"], repetitions=1)
+    predicted = synthetic.predictions(cell.cell)
+    record = synthetic.timing(run, cell, 0, synthetic.iterations(2), predicted)
+    broken = [row | {"logits": [logit, logit]} for row in predicted[:2]] + predicted[2:]
+    digest = derive.classification_fields(broken, random_weights=False)["logits_sha256"]
+    run.commit(record.model_copy(update={"accuracy": 0.5, "accuracy_reason": None, "logits_sha256": digest}), broken)
+    synthetic.summarised(run)
+    why = f"the logits of 2 of {len(predicted)} sentences are NaN or infinite"
+    got = cell_of(run)
+    assert (got["state"], got["accuracy"], got["accuracy_reason"]) == ("invalid", None, why)
+    assert "accuracy_wilson_95" not in got
+    assert f"invalid, predictions: invalid: {why}" in got["doubts"]
+    assert any("accuracy says 0.5, computed again it is None" in problem for problem in verify.problems(run.folder))
+
+
+@pytest.mark.parametrize("ms", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["latency_ms", "latency_device_ms"])
+def test_what_is_no_time_is_no_latency(name, ms):
+    one = rows([10, 40, 20], [2, 2, 1])
+    one[2] |= {name: ms}
+    if (name, ms) == ("latency_device_ms", 0.0):
+        one = [row | {"latency_device_ms": 0.0} for row in one]
+        assert derive.timing_fields(one)["latency_device_ms"] == 0.0, "shorter than the device's clock can tell"
+        return
+    with pytest.raises(ImplausibleError, match=r"cycle 1, batch 1: .* is no time of a forward"):
+        derive.timing_fields(one)
+
+
+def test_a_committed_file_with_a_time_that_is_none_is_found(this_machine):
+    run, cell = one_cell(passes=["timing"], repetitions=1)
+    predicted = synthetic.predictions(cell.cell)
+    record = synthetic.timing(run, cell, 0, synthetic.iterations(2), predicted)
+    broken = [*synthetic.iterations(2)[:-1], synthetic.iterations(2)[-1] | {"latency_ms": math.nan}]
+    digest = records.write_parquet(run.folder / record.iterations_file, broken, records.ITERATIONS)
+    run.commit(record.model_copy(update={"iterations_sha256": digest}), predicted)
+    assert any("nan ms" in problem and "is no time of a forward" in problem for problem in verify.problems(run.folder))
 
 
 def test_states_while_a_cell_is_measured(this_machine):
@@ -707,6 +751,57 @@ def test_the_roofline_by_hand(this_machine, flops, moved, bound, fraction):
 
 def test_without_ceilings_there_is_no_roofline(this_machine):
     assert with_rows({"reason": "out of memory"}, {"flops_per_cycle": 1.0, "bytes_per_cycle": 1.0})["roofline"] is None
+
+
+# ------------------------------------------------------------------ another library's rounding
+
+
+INEXACT = [
+    "summary.json: cells[1]: iterations_ms: autocorrelation",
+    "summary.json: nodes: ratios: node-1",
+    "summary.json: nodes: p_value",
+    "summary.json: control: ratio",
+    "summary.json: control: ratio_interval_95[1]",
+]
+EXACT = [
+    "summary.json: cells[1]: latency_ms",
+    "summary.json: cells[1]: latency_ms_interval_95[0]",
+    "summary.json: cells[1]: iterations_ms: mean",
+    "summary.json: cells[1]: roofline: fraction",
+    "raw.jsonl, a cell timing 0: throughput_samples_per_s",
+    "summary.json: nodes: rounds",
+]
+
+
+def nested(where: str, value: float) -> dict:
+    """The JSON value in which that path leads to the value."""
+    keys = re.findall(r"[^:\[\] ]+", where.partition(": ")[2])
+    for key in reversed(keys):
+        value = [0.5] * int(key) + [value] if key.isdigit() else {key: value}
+    return value
+
+
+@pytest.mark.parametrize("where", INEXACT + EXACT)
+def test_only_what_came_through_blas_may_differ_by_rounding(where):
+    root, one = where.partition(": ")[0], 1.25
+    told, rounded, other = (nested(where, value) for value in (one, math.nextafter(one, 2), one * (1 + 1e-6)))
+    assert verify.differences(told, told, root) == []
+    assert (verify.differences(told, rounded, root) == []) == (where in INEXACT)
+    assert verify.differences(told, other, root) == [f"{where} says 1.25, computed again it is {one * (1 + 1e-6)!r}"]
+    assert verify.differences(told, nested(where, None), root), "absent is never nearly a number"
+
+
+def test_a_run_verifies_where_another_library_rounds_otherwise(this_machine, monkeypatch):
+    """Least squares, dot products and logarithms that differ in their last bits, as between two kinds of BLAS."""
+    run = synthetic.finished_run(control=True, repetitions=6)
+    lstsq, log = np.linalg.lstsq, np.log
+    monkeypatch.setattr(np.linalg, "lstsq", lambda *a, **k: (lstsq(*a, **k)[0] * (1 + 1e-15), None, None, None))
+    monkeypatch.setattr(np, "log", lambda values: log(values) * (1 + 1e-15))
+    correlate = summary.autocorrelation
+    monkeypatch.setattr(summary, "autocorrelation", lambda one: (r := correlate(one)) and r * (1 + 1e-15))
+    again = summary.summarise(run.folder)
+    assert again != paths.read_json(run.folder / "summary.json"), "it does differ"
+    assert verify.problems(run.folder) == []
 
 
 def test_a_warm_up_that_was_altered_is_found(finished_run):

@@ -27,7 +27,7 @@ from distilbench.bench import calibrate, repetitions, variants, worker
 from distilbench.collectors import latency
 from distilbench.data import tokenise
 from distilbench.environment import usable_cores
-from distilbench.errors import DeviceError, ModelError, StorageError
+from distilbench.errors import DeviceError, ImplausibleError, ModelError, StorageError
 from distilbench.records import Repetition
 
 CYCLE = 8  # batches: 16 sentences, 2 at a time
@@ -330,6 +330,93 @@ def test_accuracy_matches_labels_by_name(tmp_path, monkeypatch):
     assert {row["predicted"] for row in rows} == {LABELS.index("positive")}
     assert fields["accuracy"] == sum(row["label"] for row in rows) / 16
     assert fields["accuracy_reason"] is None
+
+
+# ------------------------------------------------------------------ what is not finite
+
+
+def loads(monkeypatch, change) -> None:
+    """Every model is loaded with this change: a function of the loaded model that returns another one, or None."""
+    real_load = variants.load_model
+
+    def load(**arguments):
+        loaded = real_load(**arguments)
+        return change(loaded) or loaded
+
+    monkeypatch.setattr(variants, "load_model", load)
+
+
+def break_head(loaded) -> None:
+    loaded.module.classifier.bias.data[0] = math.nan
+
+
+def overflow_in_float16(loaded) -> None:
+    """All weights are finite; in float16 the sum over the last layer is not, in float32 it is 384 million."""
+    loaded.module.pre_classifier.bias.data.fill_(100.0)
+    loaded.module.classifier.weight.data.fill_(60_000.0)
+
+
+def break_one_sentence(loaded):
+    """The sixth batch of a cycle has one sentence that gives infinity; the first batch is sound."""
+    seen: list[bytes] = []
+
+    def forward(ids, mask):
+        key, logits = ids.numpy().tobytes(), loaded.forward(ids, mask).clone()
+        if key not in seen:
+            seen.append(key)
+        if seen.index(key) == 5:
+            logits[1, 1] = math.inf
+        return logits
+
+    return replace(loaded, forward=forward)
+
+
+@pytest.mark.parametrize("where", ["timing", "memory", "energy"])
+def test_logits_that_are_nan_make_the_repetition_invalid(tmp_path, monkeypatch, where):
+    """A checkpoint whose logits are NaN was right in half of all cases, since NaN counted as class 0."""
+    loads(monkeypatch, break_head)
+    job(tmp_path, where, modelled_power_W=65.0).save(tmp_path / "work" / "job.json")
+    assert worker.main(tmp_path / "work" / "job.json") == 1
+    assert failure(tmp_path / "work" / "job.json") == {
+        "status": "invalid",
+        "error": "the logits of 2 of 2 sentences are NaN or infinite (are all weights of the checkpoint finite?)",
+    }
+    assert not list((tmp_path / "work").glob("*.predictions.parquet"))
+
+
+@pytest.mark.parametrize(("dtype", "code"), [("float16", 1), ("float32", 0)])
+def test_an_overflow_in_float16_is_invalid_and_says_what_helps(tmp_path, monkeypatch, dtype, code):
+    loads(monkeypatch, overflow_in_float16)
+    job(tmp_path, dtype=dtype).save(tmp_path / "work" / "job.json")
+    assert worker.main(tmp_path / "work" / "job.json") == code
+    if code:
+        found = failure(tmp_path / "work" / "job.json")
+        assert found["status"] == "invalid"
+        assert "overflow in float16: choose dtype float32 or bfloat16" in found["error"]
+
+
+def test_one_sentence_anywhere_in_the_cycle_is_enough(tmp_path, monkeypatch):
+    loads(monkeypatch, break_one_sentence)
+    with pytest.raises(ImplausibleError, match="the logits of 1 of 16 sentences are NaN or infinite"):
+        measured(job(tmp_path))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_of_the_record_that_is_not_finite_makes_it_invalid(job_file, monkeypatch, value):
+    monkeypatch.setattr(worker, "measure", lambda job: {"latency_ms": value})
+    assert worker.main(job_file) == 1
+    assert failure(job_file) == {"status": "invalid", "error": "latency_ms: Input should be a finite number"}
+    assert not job_file.with_suffix(".record.json").exists()
+
+
+@pytest.mark.parametrize("ms", [math.nan, math.inf, 0.0, -1.0])
+def test_a_clock_that_says_no_time_makes_the_repetition_invalid(job_file, monkeypatch, ms):
+    monkeypatch.setattr(latency, "clock_for", lambda _: SimpleNamespace(time=lambda work: (ms, None, work())))
+    work = job(job_file.parent.parent, max_seconds=0.0, min_seconds=0.0)
+    work.save(job_file)
+    assert worker.main(job_file) == 1
+    assert failure(job_file)["status"] == "invalid"
+    assert failure(job_file)["error"] == f"a cycle of {CYCLE} iterations took {CYCLE * ms} ms by its clock"
 
 
 # ------------------------------------------------------------------ when it cannot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from distilbench.collectors.telemetry import Telemetry
+from distilbench.errors import ImplausibleError
 from distilbench.stats import half_width, settled
 
 Row = dict[str, Any]
@@ -96,7 +98,11 @@ class Loop:
         yield
 
     def _cycle(self, cycle: int, warmup: bool) -> list[float]:
-        """One pass over the steps, every iteration kept; returns its times in ms."""
+        """One pass over the steps, every iteration kept; returns its times in ms.
+
+        Raises:
+            ImplausibleError: the clock stands still, goes back or says no number: the loop would never end.
+        """
         results, first, faults = [], len(self.rows), _page_faults()
         for batch, (step, samples) in enumerate(zip(self.steps, self.samples, strict=True)):
             host_ms, device_ms, result = self.clock.time(step)
@@ -112,7 +118,10 @@ class Loop:
         if self.telemetry.due():
             with self.under_load():
                 self.rows[-1] |= self.telemetry.block()
-        return [row["latency_ms"] for row in self.rows[first:]]
+        times = [row["latency_ms"] for row in self.rows[first:]]
+        if not 0 < sum(times) < math.inf:
+            raise ImplausibleError(f"a cycle of {len(times)} iterations took {sum(times)} ms by its clock")
+        return times
 
 
 def _page_faults() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -72,9 +71,7 @@ def _environment() -> dict[str, str]:
     xdvipdfmx takes the file's dates, its identifier and the names of its parts of fonts from SOURCE_DATE_EPOCH;
     FORCE_SOURCE_DATE makes TeX's own clock follow, for packages that ask it.
     """
-    newest = publish.newest()
-    epoch = os.environ.get("SOURCE_DATE_EPOCH") or str(int(newest.timestamp()) if newest else 0)
-    reproducible = {"SOURCE_DATE_EPOCH": epoch, "FORCE_SOURCE_DATE": "1"}
+    reproducible = {"SOURCE_DATE_EPOCH": str(publish.epoch()), "FORCE_SOURCE_DATE": "1"}
     whole_lines = {"max_print_line": "1000"}  # in the log, which TeX would break in the middle of words
     return reproducible | whole_lines | {"LATEXOPTS": "--interaction=nonstopmode --halt-on-error"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import re
 import shutil
 import tarfile
@@ -66,17 +65,6 @@ FILES = {
 }
 
 
-def epoch() -> int:
-    """The time that everything made of the published runs bears: $SOURCE_DATE_EPOCH, else when the newest was begun.
-
-    Seconds since 1970, UTC (https://reproducible-builds.org/specs/source-date-epoch).
-    """
-    if given := os.environ.get("SOURCE_DATE_EPOCH"):
-        return int(given)
-    newest = publish.newest()
-    return int(newest.timestamp()) if newest else 0
-
-
 def release(target: Path, pdf: Path, slides: Path, html: Path, draft: bool = False) -> list[Path]:
     """Gathers a release into a folder, which is made anew; returns its files.
 
@@ -115,7 +103,7 @@ def release(target: Path, pdf: Path, slides: Path, html: Path, draft: bool = Fal
 
 
 def _fill(folder: Path, runs: list[Run], pdf: Path, slides: Path, html: Path) -> None:
-    root, when = paths.repo_root(), epoch()
+    root, when = paths.repo_root(), publish.epoch()
     shutil.copyfile(pdf, folder / "report.pdf")
     shutil.copyfile(slides, folder / "slides.pptx")
     shutil.copyfile(root / "constraints.txt", folder / "constraints.txt")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,7 +14,7 @@ import pandas as pd
 
 from distilbench import paths
 from distilbench.bench import calibrate
-from distilbench.errors import DistilbenchError, ParameterError, RunError
+from distilbench.errors import DistilbenchError, RunError
 from distilbench.report import charts, findings, glue, load, powerpoint, publish, slide_pictures, tables
 from distilbench.runs import Run
 
@@ -113,10 +112,8 @@ def moment(shown: list[Run]) -> datetime:
     Raises:
         ParameterError: the variable is no number of seconds.
     """
-    if given := os.environ.get("SOURCE_DATE_EPOCH"):
-        if not given.isdigit():
-            raise ParameterError(f"SOURCE_DATE_EPOCH is {given!r}: it must be whole seconds since 1970, or not be set")
-        return datetime.fromtimestamp(int(given), UTC)
+    if (given := publish.source_date_epoch()) is not None:
+        return datetime.fromtimestamp(given, UTC)
     return max(datetime.fromisoformat(run.config["created"]) for run in shown).astimezone(UTC)
 
 
