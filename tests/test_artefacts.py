@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import SBIN, free_ports, wait_for
+from cluster import SBIN, free_ports
 from conftest import IN_CI
+from waiting import wait_for
 
 from distilbench import artefacts
 from distilbench.errors import DistilbenchError, ParameterError, StorageError
@@ -131,11 +132,11 @@ def host(tmp_path, monkeypatch) -> Iterator[Path]:
     ssh = f"ssh -p {port} -i {tmp_path}/user -o UserKnownHostsFile={tmp_path}/known -o BatchMode=yes -F /dev/null"
     monkeypatch.setenv("RSYNC_RSH", ssh)
     try:
-        wait_for(lambda: subprocess.run([*ssh.split(), "127.0.0.1", "true"], check=False).returncode == 0, 20, "sshd")
+        wait_for(lambda: subprocess.run([*ssh.split(), "127.0.0.1", "true"], check=False).returncode == 0, "sshd")
         yield tmp_path / "there"
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate()
 
 
 def test_a_run_goes_to_a_host_over_ssh(finished_run, host):
