@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,13 +14,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import Cluster, missing
+from cluster import Cluster, free_ports, missing
 from conftest import IN_CI
 from measuring import finished_once
 from waiting import ended, wait_for
 
 from distilbench import chain, paths, runs, slurm, verify
 from distilbench.bench import design, parts, sweep
+from distilbench.errors import SlurmError
 from distilbench.records import FINAL, read_parquet
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
@@ -150,17 +152,36 @@ def test_the_whole_chain(cluster, site, tmp_path, monkeypatch):
     assert "nothing is missing" in distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
 
 
-def test_status_shows_jobs_and_cells(cluster, site):
+def test_status_shows_jobs_and_cells(cluster, site, monkeypatch):
+    """Of jobs on a cluster that is chosen by name; while it does not answer, nothing is said of them."""
+    monkeypatch.setenv("SBATCH_CLUSTERS", "distilbench")
     run = submit("--throttle", "1")
+    monkeypatch.delenv("SBATCH_CLUSTERS")
+    assert {job["cluster"] for told in slurm.submissions(run) for job in told["jobs"]} == {"distilbench"}
     said = distilbench("status", run.run_id)
     assert "ingest" in said
     assert "PENDING" in said
     assert "0 of 2" in said
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("SLURM_CONF", str(without_controller(cluster, site)))
+        elsewhere.setattr(slurm, "_on", lambda cluster: [])  # by its name it would be found all the same
+        with pytest.raises(SlurmError, match="Unable to contact slurm controller"):
+            slurm.cancel(run)
+        assert {job["state"] for job in slurm.jobs(run)} == {slurm.UNKNOWN}
+    assert run.status["state"] != "cancelled"
     assert "still wait or run" in distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
     said = distilbench("cancel", run.run_id)
     assert "cancelled; go on with: distilbench submit distilbert --resume" in said
     cluster.wait_until_gone(*slurm.job_ids(run))
     assert run.status["state"] == "cancelled"
+
+
+def without_controller(cluster: Cluster, site: Path) -> Path:
+    """A configuration in which nobody listens where the controller should."""
+    file = site / "nobody.conf"
+    conf = (cluster.root / "slurm.conf").read_text()
+    file.write_text(re.sub("SlurmctldPort=.*", f"SlurmctldPort={free_ports(1)[0]}\nMessageTimeout=5", conf))
+    return file
 
 
 def test_a_cancelled_run_goes_on(cluster, site):
@@ -273,6 +294,49 @@ def test_usr1_stops_after_the_repetition_and_the_job_goes_on(cluster, site):
     assert {(r.cell, r.logits_sha256) for r in undisturbed.measured()} == {
         (r.cell, r.logits_sha256) for r in run.measured()
     }
+
+
+#: Each task says what it is; the last one, which has the array's own number, stops once with work left.
+STAND_IN = """#!/bin/bash
+cd "$SLURM_SUBMIT_DIR"
+@PYTHON@ -c '
+import json, os
+from distilbench import environment
+from distilbench.collectors import energy
+job = os.environ["SLURM_JOB_ID"]
+steps = energy._said("sstat", "-a", "-n", "-P", "-j", environment.slurm_name(job), "-o", "JobID,ConsumedEnergyRaw")
+energy.consumed_energy_J(steps, job)
+told = {"id": job, "node": os.environ["SLURMD_NODENAME"], "recorded": environment.slurm_job()}
+print(json.dumps(told))' >told-$SLURM_ARRAY_TASK_ID.part && mv told-$SLURM_ARRAY_TASK_ID.part told-$SLURM_ARRAY_TASK_ID
+echo "start ${SLURM_RESTART_COUNT:-0}" >>starts-$SLURM_ARRAY_TASK_ID
+[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || exit 0
+while [ "$(ls told-? | wc -l)" -lt 4 ]; do sleep 0.2; done
+[ "$SLURM_ARRAY_TASK_ID" != 3 ] || exit 75
+while [ ! -e go ]; do sleep 0.2; done
+"""
+
+
+def test_the_last_task_of_an_array_speaks_for_itself_alone(cluster, site, monkeypatch):
+    """It is put back, and the others go on undisturbed; each records its own allocation."""
+    (site / "bin").mkdir()
+    (site / "bin" / "distilbench").write_text(STAND_IN.replace("@PYTHON@", sys.executable))
+    (site / "bin" / "distilbench").chmod(0o755)
+    monkeypatch.setenv("DISTILBENCH_BIN", str(site / "bin"))
+    monkeypatch.setenv("RUN", "x")
+    small = ["--mem=700M", "--cpus-per-task=1", "--array=0-3"]
+    array = cluster.run("sbatch", "--parsable", *small, "slurm/bench_distilbert.slurm", env=os.environ).strip()
+    cluster.wait(lambda: [f"{array}_3", "PENDING", ""] in cluster.queue(array), "the last one waits")
+    assert sorted(row[:2] for row in cluster.queue(array))[:3] == [[f"{array}_{task}", "RUNNING"] for task in range(3)]
+    (site / "go").touch()
+    cluster.wait_until_gone(array)
+    starts = [(site / f"starts-{task}").read_text().split("\n")[:-1] for task in range(4)]
+    assert starts == [["start 0"]] * 3 + [["start 0", "start 1"]], logs(site)
+    cluster.wait(lambda: sorted(cluster.states(array)) == ["COMPLETED"] * 4 + ["REQUEUED"], "accounting has their ends")
+    for task in range(4):
+        told = paths.read_json(site / f"told-{task}")
+        recorded = told["recorded"]
+        assert (recorded["JobId"], recorded["ArrayTaskId"]) == (told["id"], str(task))
+        assert recorded["BatchHost"] == told["node"]
 
 
 def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):

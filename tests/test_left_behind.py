@@ -28,8 +28,8 @@ def test_leaves():
 KEEP = f"""
 import subprocess
 def test_keeps():
-    held.append(subprocess.Popen("exec {SLEEP}".split()[1:]))
-    open("{{pids}}", "a").write(f"{{{{held[-1].pid}}}}\\n")
+    held.append(subprocess.Popen("{SLEEP}".split()))
+    print(held[-1].pid, file=open("{{pids}}", "a"))
 held = []
 """
 NOTHING = """
