@@ -3,24 +3,38 @@
 A node is a slurmd in namespaces of its own: host name, processes, mounts, network. Killing its first process is the
 node's power loss. Everything lives below one folder, and nothing of the system's own configuration is touched. Needs
 root, and the packages that scripts/system_packages.sh installs.
+
+Each daemon is killed with the process that started it, however that ends (the kernel does it: PR_SET_PDEATHSIG), and
+with a node's first process all that runs in it. What is no process (bridge, namespaces, control groups) the next
+cluster clears away.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import re
 import secrets
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
+from waiting import ended, wait_for, work_of
 
-NEEDED = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "sacct", "ip", "unshare", "rsync")
+NEEDED = ("setpriv", "munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "sacct", "ip", "unshare", "rsync")
 SBIN = "/usr/sbin:/sbin"
 CONTROLLERS = Path("/sys/fs/cgroup")
+PATIENCE_S = 240.0  # SLURM looks at some things once a minute or two only
+TAG = re.compile(
+    r"db([0-9a-f]+)x\d+"
+)  # of what belongs to a cluster: the process that started it, and which of its own
+_numbers = itertools.count()
 
 SLURM_CONF = """\
 ClusterName=distilbench
@@ -103,21 +117,11 @@ def missing() -> str | None:
     return None
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0, what: str = "") -> object:
-    """What the condition gives once it holds."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:g} s: {what or condition}")
-        time.sleep(0.1)
-    return found
-
-
 class Cluster:
     """Nodes whose `names` end in n1, n2, ...; `env` is what clients need."""
 
     def __init__(self, root: Path, nodes: int = 2, cpus: int = 2, memory_MiB: int = 3000) -> None:
-        self.tag = f"db{secrets.token_hex(2)}"  # of nodes and network devices: several clusters may be up
+        self.tag = f"db{os.getpid():x}x{next(_numbers)}"  # of nodes and network devices: several clusters may be up
         self.root, self.names = root, [f"{self.tag}n{i + 1}" for i in range(nodes)]
         self.address = f"10.214.{secrets.randbelow(250) + 1}"
         ctl, dbd, self.sql, port = free_ports(4)
@@ -159,12 +163,13 @@ class Cluster:
     def start(self) -> None:
         """Starts everything and waits until all nodes are idle."""
         root = self.root
+        clear_away()
         self._network()
         self._daemon(
             "munged", "--foreground", "--force", f"--key-file={root}/munge.key", f"--socket={root}/munge.sock",
             f"--pid-file={root}/munged.pid", f"--log-file={root}/munged.log", f"--seed-file={root}/munge.seed",
         )  # fmt: skip
-        wait_for(lambda: self.ok("munge", "-n", "-S", f"{root}/munge.sock"), what="munged")
+        wait_for(lambda: self.ok("munge", "-n", "-S", f"{root}/munge.sock"), "munged", patience_s=PATIENCE_S)
         self.run(
             "mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={root}/sql", "--skip-test-db",
             "--auth-root-authentication-method=normal", "--innodb-log-file-size=8M",
@@ -176,7 +181,7 @@ class Cluster:
             "--innodb-flush-log-at-trx-commit=2", "--performance-schema=OFF",
         )  # fmt: skip
         sql = ("mariadb", "--no-defaults", "-uroot", f"--socket={root}/sql.sock", "-e")
-        wait_for(lambda: self.ok(*sql, "select 1"), what="mariadbd")
+        wait_for(lambda: self.ok(*sql, "select 1"), "mariadbd", patience_s=PATIENCE_S)
         self.run(
             *sql,
             "create database accounts; create user slurm@localhost identified by 'slurm'; "
@@ -184,50 +189,72 @@ class Cluster:
             "grant all on accounts.* to slurm@127.0.0.1;",
         )
         self._daemon("slurmdbd", "-D")
-        wait_for(lambda: self.ok("sacctmgr", "-n", "-i", "list", "cluster"), what="slurmdbd")
+        wait_for(lambda: self.ok("sacctmgr", "-n", "-i", "list", "cluster"), "slurmdbd", patience_s=PATIENCE_S)
         self.run("sacctmgr", "-i", "add", "cluster", "distilbench")
         self._daemon("slurmctld", "-D", "-f", f"{root}/slurm.conf")
-        wait_for(lambda: "is UP" in self.run("scontrol", "ping", check=False), what="slurmctld")
+        wait_for(lambda: "is UP" in self.run("scontrol", "ping", check=False), "slurmctld", patience_s=PATIENCE_S)
         for name in self.names:
             self.power_on(name)
 
     def stop(self) -> None:
-        """Ends everything that was started."""
-        if "slurmctld" in self._running:
-            self.run("scancel", "--user=root", check=False)
-        for name in self.names:
-            self.power_off(name)
-        for name in ("slurmctld", "slurmdbd", "mariadbd", "munged"):
-            if process := self._running.pop(name, None):
-                process.terminate()
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-        for i in range(len(self.names)):
-            subprocess.run(["ip", "netns", "del", f"{self.tag}n{i + 1}"], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "del", self.tag], check=False, capture_output=True)
-        for name in self.names:
-            for folder in CONTROLLERS.glob(f"*/slurm_{name}"):
-                subprocess.run(["find", str(folder), "-depth", "-type", "d", "-delete"], check=False)
+        """Ends everything that was started; what goes wrong with one thing keeps none of the others alive."""
+        with contextlib.ExitStack() as last_to_first:
+            last_to_first.callback(clear_away, self.tag)
+            for name in ("munged", "mariadbd", "slurmdbd", "slurmctld"):
+                last_to_first.callback(self._end, name)
+            for name in self.names:
+                last_to_first.callback(self.power_off, name)
+            if "slurmctld" in self._running:
+                self.run("scancel", "--user=root", check=False)
+
+    def _end(self, name: str) -> None:
+        """Asks a daemon to end, and kills the one that does not."""
+        if not (process := self._running.pop(name, None)):
+            return
+        process.terminate()
+        try:
+            ended(process)
+        finally:
+            process.kill()
+            process.wait()
 
     def power_off(self, name: str) -> None:
         """Power loss: the node, its slurmd and all that runs on it are gone at once."""
         if process := self._running.pop(name, None):
-            on_it = psutil.Process(process.pid).children(recursive=True)
+            on_it = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.kill()
-            process.wait(10)
-            _, alive = psutil.wait_procs(on_it, 10)  # else slurmctld could still tell them that their node is lost
-            assert not alive, f"{name} is off, but {alive} still run"
+            process.wait()
+            # While one is there slurmctld could still tell it that its node is lost.
+            wait_for(lambda: not psutil.wait_procs(on_it, 0.1)[1], f"{name} is off: {on_it} ended")
 
     def power_on(self, name: str) -> None:
         """Boots a node and waits until it can take jobs."""
+        self.boot(name)
+        self.wait(lambda: self._is_up(name), f"node {name} up")
+
+    def boot(self, name: str) -> None:
+        """Starts a node that is off."""
         script, i = str(self.root / "init.sh"), self.names.index(name) + 1
         self._daemon(
             "nsenter", f"--net=/run/netns/{self.tag}n{i}", "unshare", "--uts", "--mount", "--pid", "--fork",
             "--mount-proc", "--kill-child=KILL", "bash", script, name, "-b", name=name,
         )  # fmt: skip
-        wait_for(lambda: self._is_up(name), what=f"node {name} up")
+
+    def is_on(self, name: str) -> bool:
+        """Whether a node has power."""
+        return name in self._running and self._running[name].poll() is None
+
+    def wait(self, condition: Callable[[], Any], what: object = "") -> Any:
+        """What the condition gives once it holds; fails when meanwhile nothing happens on the nodes or in the queue."""
+        return wait_for(condition, what, self._signs, PATIENCE_S)
+
+    def _signs(self) -> Hashable:
+        at_work = []
+        for name in filter(self.is_on, self.names):
+            with contextlib.suppress(psutil.Error):
+                below = psutil.Process(self._running[name].pid).children(recursive=True)
+                at_work += [process for process in below if not process.name().startswith("slurm")]
+        return work_of(at_work), tuple(map(tuple, self.queue()))
 
     def lose(self, name: str) -> None:
         """Power loss that slurmctld learns of now, without waiting for its own timeout."""
@@ -239,6 +266,12 @@ class Cluster:
         if state.startswith(("down", "drain", "inval")) and not state.endswith("*"):
             self.run("scontrol", "update", f"nodename={name}", "state=resume", check=False)
         return state in ("idle", "mixed", "allocated")
+
+    def idle(self) -> bool:
+        """Whether every node waits for work."""
+        up = [self._is_up(name) for name in self.names]
+        states = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False).split()
+        return all(up) and states == ["idle"] * len(self.names)
 
     def _network(self) -> None:
         """A bridge of this machine, and behind it a network namespace per node."""
@@ -256,10 +289,13 @@ class Cluster:
 
     def _daemon(self, *command: str, name: str = "") -> None:
         name = name or command[0]
+        assert not self.is_on(name), f"{name} runs already, and would be forgotten"
         log = (self.root / f"{name}.out").open("ab")
         self._running[name] = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, start_new_session=True
-        )
+            ["setpriv", "--pdeathsig", "KILL", *command],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, start_new_session=True,
+        )  # fmt: skip
+        log.close()
 
     # -------------------------------------------------------------- clients
 
@@ -267,9 +303,9 @@ class Cluster:
         """Whether a command succeeds."""
         return subprocess.run(command, env=self.env, capture_output=True, check=False).returncode == 0
 
-    def run(self, *command: str, check: bool = True) -> str:
+    def run(self, *command: str, check: bool = True, env: Mapping[str, str] | None = None) -> str:
         """What a command prints; its own words where it fails."""
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=env or self.env, capture_output=True, text=True, check=False)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr or done.stdout}")
         return done.stdout
@@ -285,19 +321,19 @@ class Cluster:
         lines = self.run("squeue", "-h", "-r", "-o", "%A|%T|%N", check=False).splitlines()
         return [line.split("|") for line in lines]
 
-    def wait_until_gone(self, *jobs: str, seconds: float = 480) -> None:
+    def wait_until_gone(self, *jobs: str) -> None:
         """Waits until jobs have left the queue; those that were requeued need not wait for their two minutes."""
 
         def gone() -> bool:
             self.hurry(*jobs)
             return not self.queue(*jobs)
 
-        wait_for(gone, seconds, f"jobs {jobs} gone; queue: {self.queue(*jobs)}")
+        self.wait(gone, f"jobs {jobs} gone; queue: {self.queue(*jobs)}")
 
     def hurry(self, *jobs: str) -> None:
         """Lets requeued jobs start: SLURM holds them back for two minutes. In the next second, not in this one."""
         named = ["-j", ",".join(jobs)] if jobs else []
-        lines = self.run("squeue", "-h", "-r", *named, "-t", "PD", "-o", "%A|%r", check=False).splitlines()
+        lines = self.run("squeue", "-h", "-r", *named, "-t", "PD", "-o", "%i|%r", check=False).splitlines()
         for job, reason in (line.split("|") for line in lines):
             if reason == "BeginTime" and time.monotonic() - self._hurried.get(job, 0) > 5:
                 self._hurried[job] = time.monotonic()
@@ -307,6 +343,26 @@ class Cluster:
         """States of all incarnations of a job's tasks, as accounting has them."""
         said = self.run("sacct", "-n", "-P", "-X", "-D", "-j", job, "-o", "State").split("\n")
         return [line.split(" ")[0] for line in said if line]
+
+
+def clear_away(tag: str = "") -> None:
+    """Network devices, namespaces and control groups with that tag; without one, those of processes that are gone."""
+
+    def meant(name: str) -> bool:
+        found = TAG.match(name)
+        return bool(found) and (found[0] == tag if tag else not psutil.pid_exists(int(found[1], 16)))
+
+    for space in filter(meant, [line.split()[0] for line in _lines("ip", "netns", "list")]):
+        subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)
+    for device in filter(meant, [line.split()[1].rstrip(":") for line in _lines("ip", "-o", "link")]):
+        subprocess.run(["ip", "link", "del", device.split("@")[0]], check=False, capture_output=True)
+    for folder in CONTROLLERS.glob("*/slurm_db*"):
+        if meant(folder.name.removeprefix("slurm_")):
+            subprocess.run(["find", str(folder), "-depth", "-type", "d", "-delete"], check=False, capture_output=True)
+
+
+def _lines(*command: str) -> list[str]:
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout.splitlines()
 
 
 def free_ports(count: int) -> list[int]:

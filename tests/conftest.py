@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import synthetic
+from left_behind import pytest_configure, pytest_sessionfinish  # noqa: F401 - hooks
 
 from distilbench import environment, runs
 

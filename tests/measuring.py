@@ -8,14 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import psutil
 import yaml
+from waiting import alive
 
 from distilbench import params, paths, runs
 from distilbench.batches import save_inputs
@@ -108,23 +108,6 @@ def ctrl_c_works() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Waits until the condition holds and returns what it gave; fails the test when it never does."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {condition}"
-        time.sleep(0.02)
-    return found
-
-
-def alive(process: psutil.Process) -> bool:
-    """Whether it still does anything; a dead process may wait a while for its new parent to take note."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def descendants(process: subprocess.Popen | int, word: str = "") -> list[psutil.Process]:
     """The living processes below a process whose command line has the word."""
     found = []
@@ -135,16 +118,6 @@ def descendants(process: subprocess.Popen | int, word: str = "") -> list[psutil.
                 if any(word in part for part in child.cmdline()):
                     found.append(child)
     return found
-
-
-def all_gone(processes: list[psutil.Process], seconds: float = 15.0) -> bool:
-    """Whether the processes end within a time."""
-    deadline = time.monotonic() + seconds
-    while any(map(alive, processes)):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def committed(run: runs.Run) -> list[tuple[tuple[str, str, int], int, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+SLOW_MS = 300_000  # a browser does not tell how it gets on; so long it may take for anything
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 
 
@@ -32,9 +33,17 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        yield running
-        running.close()
+        running = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS, timeout=SLOW_MS)
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+def patient(page: Any) -> Any:
+    """The page, which waits long for what a slow machine draws."""
+    page.set_default_timeout(SLOW_MS)
+    return page
 
 
 @contextlib.contextmanager

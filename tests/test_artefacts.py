@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import SBIN, free_ports, wait_for
+from cluster import SBIN, free_ports
 from conftest import IN_CI
+from waiting import wait_for
 
 from distilbench import artefacts
 from distilbench.errors import DistilbenchError, ParameterError, StorageError
@@ -80,6 +81,19 @@ def test_what_no_second_try_can_help_is_tried_once(finished_run, tmp_path, monke
         artefacts.push(finished_run, str(tmp_path / "there"))
 
 
+def test_banners_of_a_place_are_no_files_and_hide_no_reason(finished_run, tmp_path, monkeypatch):
+    """A daemon's motd stands among what rsync lists, a host's before what it complains of."""
+    rsync = tmp_path / "rsync"
+    rsync.write_text("#!/bin/sh\necho '<file archive of the site: welcome>'\necho '<f.st...... raw.jsonl extra'\n")
+    rsync.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(StorageError, match=r"^1 files in .*: raw\.jsonl extra$"):
+        artefacts.push(finished_run, str(tmp_path / "there"))
+    rsync.write_text("#!/bin/sh\nprintf 'Welcome\\nto the\\nsite\\nrsync: no space\\n' >&2\nexit 1\n")
+    with pytest.raises(StorageError, match="rsync: no space"):
+        artefacts.push(finished_run, str(tmp_path / "there"))
+
+
 def test_a_place_that_cannot_be_compared(finished_run):
     with pytest.raises(StorageError, match="could not be compared"):
         artefacts._different([str(finished_run.folder)], "rsync://127.0.0.1:1/no")
@@ -118,11 +132,11 @@ def host(tmp_path, monkeypatch) -> Iterator[Path]:
     ssh = f"ssh -p {port} -i {tmp_path}/user -o UserKnownHostsFile={tmp_path}/known -o BatchMode=yes -F /dev/null"
     monkeypatch.setenv("RSYNC_RSH", ssh)
     try:
-        wait_for(lambda: subprocess.run([*ssh.split(), "127.0.0.1", "true"], check=False).returncode == 0, 20, "sshd")
+        wait_for(lambda: subprocess.run([*ssh.split(), "127.0.0.1", "true"], check=False).returncode == 0, "sshd")
         yield tmp_path / "there"
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate()
 
 
 def test_a_run_goes_to_a_host_over_ssh(finished_run, host):

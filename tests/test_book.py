@@ -15,7 +15,7 @@ import nbformat
 import pytest
 import synthetic
 import yaml
-from pages import Complaints, browser, served
+from pages import Complaints, browser, patient, served
 
 from distilbench import environment, paths, runs
 from distilbench.errors import DistilbenchError
@@ -247,7 +247,7 @@ def opened(site, theme: str, size: dict):
     """A page in a theme and of a size."""
     context = site[1].new_context(viewport=size, color_scheme=theme)
     context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')")
-    return context.new_page()
+    return patient(context.new_page())
 
 
 def test_no_page_complains_or_asks_other_hosts(site, html):
@@ -281,7 +281,7 @@ def test_every_chart_is_drawn_and_answers_to_the_pointer(site, html):
 
 def test_without_scripts_the_pictures_stay(site):
     context = site[1].new_context(java_script_enabled=False)
-    page = context.new_page()
+    page = patient(context.new_page())
     page.goto(f"{site[0]}/your-run.html")
     assert page.locator(".db-chart svg").count() >= 3
     assert page.locator(".db-chart svg").first.bounding_box()["width"] > 300

@@ -15,16 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from measuring import (
-    SMALL,
-    all_gone,
-    checkout_with_notebooks,
-    committed,
-    ctrl_c_works,
-    descendants,
-    finished_once,
-    wait_for,
-)
+from measuring import SMALL, checkout_with_notebooks, committed, ctrl_c_works, descendants, finished_once
+from waiting import all_gone, ended, wait_for
 
 from distilbench import chain, cli, embedded, logs, options, params, paths, revisions, runs, verify
 from distilbench.errors import DistilbenchError
@@ -478,7 +470,7 @@ def test_an_interrupt_is_one_line_and_takes_the_kernel_along(tmp_path, number):
             assert line, "it ended before it began"
         kernels = descendants(process, "distilbench.kernels")
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        _, said = ended(process)
         assert process.returncode == 130
         assert said.strip() == ("interrupted: nothing that was measured is lost; the same command goes on from here"), (
             "one line, no traceback of any process"
@@ -506,7 +498,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
     assert len(at_work) == 2
     process.kill()
     process.communicate()
-    assert all_gone(at_work, seconds=10), "kernel and worker end with it"
+    assert all_gone(at_work), "kernel and worker end with it"
     (run,) = runs.all_runs(results / "distilbert")
     assert run.status["state"] == "cancelled"
     assert committed(run) == []
@@ -516,7 +508,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
     at_work = wait_for(lambda: descendants(process, "job.json"))
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = ended(process)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("interrupted: nothing that was measured is lost")
@@ -526,7 +518,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
     first = run.raw.read_bytes()
 
     process = start(results, env, *words)
-    out, said = process.communicate(timeout=120)
+    out, said = ended(process)
     assert process.returncode == 0, said
     assert str(run.folder) in out
     assert "[2/2]" in said, "it goes on at the second"
@@ -564,8 +556,8 @@ def test_a_reader_that_goes_away_is_no_error_to_speak_of():
     process = subprocess.Popen([COMMAND, "version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
     assert "Traceback" not in process.stderr.read()
-    process.wait(timeout=30)
     process.stderr.close()
+    process.wait()
 
 
 def test_the_module_is_the_command():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,15 +14,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import Cluster, missing, wait_for
+from cluster import Cluster, free_ports, missing
 from conftest import IN_CI
 from measuring import finished_once
+from waiting import ended, wait_for
 
 from distilbench import chain, paths, runs, slurm, verify
 from distilbench.bench import design, parts, sweep
+from distilbench.errors import SlurmError
 from distilbench.records import FINAL, read_parquet
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 BIN = Path(sys.executable).parent
 #: Two cells, timing only: what each repetition costs is the start of its process.
 SMALL = ["--profile", "ci", "-p", "passes", "timing", "-p", "length_policies", "fixed-16"]
@@ -62,10 +65,11 @@ def site(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     yield root
     if left := cluster.queue():
         cluster.run("scancel", "--user=root")
-        wait_for(lambda: not cluster.queue(), 30, f"the queue is empty; before: {left}")
+        cluster.wait(lambda: not cluster.queue(), f"the queue is empty; before: {left}")
     for name in cluster.names:
-        if cluster.run("sinfo", "-h", "-n", name, "-p", "main", "-o", "%T").strip() != "idle":
+        if not cluster.is_on(name):
             cluster.power_on(name)
+    cluster.wait(lambda: cluster.idle(), "all nodes are idle")
 
 
 def distilbench(*words: str, code: int = 0) -> str:
@@ -148,12 +152,23 @@ def test_the_whole_chain(cluster, site, tmp_path, monkeypatch):
     assert "nothing is missing" in distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
 
 
-def test_status_shows_jobs_and_cells(cluster, site):
+def test_status_shows_jobs_and_cells(cluster, site, monkeypatch):
+    """Of jobs on a cluster that is chosen by name; while it does not answer, nothing is said of them."""
+    monkeypatch.setenv("SBATCH_CLUSTERS", "distilbench")
     run = submit("--throttle", "1")
+    monkeypatch.delenv("SBATCH_CLUSTERS")
+    assert {job["cluster"] for told in slurm.submissions(run) for job in told["jobs"]} == {"distilbench"}
     said = distilbench("status", run.run_id)
     assert "ingest" in said
     assert "PENDING" in said
     assert "0 of 2" in said
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("SLURM_CONF", str(without_controller(cluster, site)))
+        elsewhere.setattr(slurm, "_on", lambda cluster: [])  # by its name it would be found all the same
+        with pytest.raises(SlurmError, match="Unable to contact slurm controller"):
+            slurm.cancel(run)
+        assert {job["state"] for job in slurm.jobs(run)} == {slurm.UNKNOWN}
+    assert run.status["state"] != "cancelled"
     assert "still wait or run" in distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
     said = distilbench("cancel", run.run_id)
     assert "cancelled; go on with: distilbench submit distilbert --resume" in said
@@ -161,9 +176,17 @@ def test_status_shows_jobs_and_cells(cluster, site):
     assert run.status["state"] == "cancelled"
 
 
+def without_controller(cluster: Cluster, site: Path) -> Path:
+    """A configuration in which nobody listens where the controller should."""
+    file = site / "nobody.conf"
+    conf = (cluster.root / "slurm.conf").read_text()
+    file.write_text(re.sub("SlurmctldPort=.*", f"SlurmctldPort={free_ports(1)[0]}\nMessageTimeout=5", conf))
+    return file
+
+
 def test_a_cancelled_run_goes_on(cluster, site):
     run = submit("-p", "batch_sizes", "1")
-    wait_for(first_record(run), 240, "a first repetition")
+    cluster.wait(first_record(run), "a first repetition")
     distilbench("cancel", run.run_id)
     cluster.wait_until_gone(*slurm.job_ids(run))
     recorded = {parts.about(attempt)["state"] for attempt in parts.attempts(run)}
@@ -178,7 +201,9 @@ def test_two_submissions_at_once_are_two_runs(cluster, site):
         "--no-book", "-p", "repetitions", "1", "-p", "batch_sizes", "1",
     ]  # fmt: skip
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.wait(60) for process in started] == [0, 0]
+    for process in started:
+        ended(process)
+    assert [process.returncode for process in started] == [0, 0]
     found = runs.all_runs(paths.results_root() / "distilbert")
     assert len(found) == 2
     for run in found:
@@ -236,8 +261,8 @@ def kill_for_memory(job: str, worker: psutil.Process) -> None:
         "while os.path.exists('/proc/' + sys.argv[2] + '/exe'):\n"
         "    held.append(b'x' * (8 << 20))\n    time.sleep(0.01)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(group), str(worker.pid)], timeout=60, check=False)
-    wait_for(lambda: not worker.is_running(), 10, f"the kernel ended the worker, not the other process ({done})")
+    done = subprocess.run([sys.executable, "-c", code, str(group), str(worker.pid)], check=False)
+    wait_for(lambda: not worker.is_running(), f"the kernel ended the worker, not the other process ({done})")
 
 
 def test_usr1_stops_after_the_repetition_and_the_job_goes_on(cluster, site):
@@ -249,10 +274,10 @@ def test_usr1_stops_after_the_repetition_and_the_job_goes_on(cluster, site):
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=True)
     job = done.stdout.strip()
     folder = paths.results_root() / "distilbert" / f"slurm-{job}-cpu"
-    wait_for(lambda: (folder / "raw.jsonl").is_file(), 240, "a first repetition")
+    cluster.wait(lambda: (folder / "raw.jsonl").is_file(), "a first repetition")
     cluster.run("scancel", "--batch", "--signal=USR1", job)
     run = runs.Run(folder)
-    wait_for(lambda: run.status["state"] == "preempted", 30, "the run says that it was stopped")
+    cluster.wait(lambda: run.status["state"] == "preempted", "the run says that it was stopped")
     stopped_with = len(run.repetitions())
     cluster.wait_until_gone(job)
     assert run.status["state"] == "ok", logs(site)
@@ -271,6 +296,49 @@ def test_usr1_stops_after_the_repetition_and_the_job_goes_on(cluster, site):
     }
 
 
+#: Each task says what it is; the last one, which has the array's own number, stops once with work left.
+STAND_IN = """#!/bin/bash
+cd "$SLURM_SUBMIT_DIR"
+@PYTHON@ -c '
+import json, os
+from distilbench import environment
+from distilbench.collectors import energy
+job = os.environ["SLURM_JOB_ID"]
+steps = energy._said("sstat", "-a", "-n", "-P", "-j", environment.slurm_name(job), "-o", "JobID,ConsumedEnergyRaw")
+energy.consumed_energy_J(steps, job)
+told = {"id": job, "node": os.environ["SLURMD_NODENAME"], "recorded": environment.slurm_job()}
+print(json.dumps(told))' >told-$SLURM_ARRAY_TASK_ID.part && mv told-$SLURM_ARRAY_TASK_ID.part told-$SLURM_ARRAY_TASK_ID
+echo "start ${SLURM_RESTART_COUNT:-0}" >>starts-$SLURM_ARRAY_TASK_ID
+[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || exit 0
+while [ "$(ls told-? | wc -l)" -lt 4 ]; do sleep 0.2; done
+[ "$SLURM_ARRAY_TASK_ID" != 3 ] || exit 75
+while [ ! -e go ]; do sleep 0.2; done
+"""
+
+
+def test_the_last_task_of_an_array_speaks_for_itself_alone(cluster, site, monkeypatch):
+    """It is put back, and the others go on undisturbed; each records its own allocation."""
+    (site / "bin").mkdir()
+    (site / "bin" / "distilbench").write_text(STAND_IN.replace("@PYTHON@", sys.executable))
+    (site / "bin" / "distilbench").chmod(0o755)
+    monkeypatch.setenv("DISTILBENCH_BIN", str(site / "bin"))
+    monkeypatch.setenv("RUN", "x")
+    small = ["--mem=700M", "--cpus-per-task=1", "--array=0-3"]
+    array = cluster.run("sbatch", "--parsable", *small, "slurm/bench_distilbert.slurm", env=os.environ).strip()
+    cluster.wait(lambda: [f"{array}_3", "PENDING", ""] in cluster.queue(array), "the last one waits")
+    assert sorted(row[:2] for row in cluster.queue(array))[:3] == [[f"{array}_{task}", "RUNNING"] for task in range(3)]
+    (site / "go").touch()
+    cluster.wait_until_gone(array)
+    starts = [(site / f"starts-{task}").read_text().split("\n")[:-1] for task in range(4)]
+    assert starts == [["start 0"]] * 3 + [["start 0", "start 1"]], logs(site)
+    cluster.wait(lambda: sorted(cluster.states(array)) == ["COMPLETED"] * 4 + ["REQUEUED"], "accounting has their ends")
+    for task in range(4):
+        told = paths.read_json(site / f"told-{task}")
+        recorded = told["recorded"]
+        assert (recorded["JobId"], recorded["ArrayTaskId"]) == (told["id"], str(task))
+        assert recorded["BatchHost"] == told["node"]
+
+
 def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
     """What is missing is submitted again; every cell is measured once, and nothing is lost."""
     if not cluster.kills_by_kernel:
@@ -284,13 +352,13 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
     )  # fmt: skip
     assert len(parts.of(run, chain.resolve_again(run))) == 12
     measure = ids(run, "measure")
-    job, worker = wait_for(
-        lambda: (job := measuring_on(cluster, run, first)) and (worker := worker_of(job)) and (job, worker), 240,
+    job, worker = cluster.wait(
+        lambda: (job := measuring_on(cluster, run, first)) and (worker := worker_of(job)) and (job, worker),
         "a task that measures on the first node",
     )  # fmt: skip
     kill_for_memory(job, worker)
-    wait_for(lambda: job not in [row[0] for row in cluster.raw_queue()], 60, "the task that lacks memory ended")
-    wait_for(lambda: measuring_on(cluster, run, second), 120, "a task that measures on the second")
+    cluster.wait(lambda: job not in [row[0] for row in cluster.raw_queue()], "the task that lacks memory ended")
+    cluster.wait(lambda: measuring_on(cluster, run, second), "a task that measures on the second")
     cluster.lose(second)
     cluster.power_on(second)
     cluster.wait_until_gone(*slurm.job_ids(run))
@@ -315,11 +383,11 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
 @pytest.mark.slow
 def test_a_preempted_job_goes_on(cluster, site):
     run = submit("--partition", "low", f"--flags=--nodelist={cluster.names[0]}", "--tasks", "1")
-    wait_for(first_record(run), 240, "a first repetition")
+    cluster.wait(first_record(run), "a first repetition")
     urgent = cluster.run(
         "sbatch", "--parsable", "-w", cluster.names[0], "-p", "main", "--exclusive", "--wrap", "sleep 1"
     ).strip()
-    wait_for(lambda: not cluster.queue(urgent), 60, "the urgent job done")
+    cluster.wait(lambda: not cluster.queue(urgent), "the urgent job done")
     finish(cluster, site, run)
     assert "PREEMPTED" in cluster.states(ids(run, "measure"))
     assert {parts.about(attempt)["state"] for attempt in parts.attempts(run)} == {"preempted", "ok"}
@@ -339,7 +407,6 @@ def test_a_real_time_limit_leaves_a_run_that_goes_on(cluster, site):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_two_hundred_tasks(cluster, site):
     sizes, lengths = [*range(1, 50, 2)], [f"fixed-{length}" for length in range(16, 24)]
     run = submit(
@@ -347,7 +414,7 @@ def test_two_hundred_tasks(cluster, site):
         "400", "-p", "repetitions", "1", "-p", "warmup_cycles", "1", "-p", "min_cycles", "1", "--split", "cells",
     )  # fmt: skip
     assert len(parts.of(run, chain.resolve_again(run))) == 200
-    cluster.wait_until_gone(*slurm.job_ids(run), seconds=1500)
+    cluster.wait_until_gone(*slurm.job_ids(run))
     finish(cluster, site, run)
 
 
@@ -373,7 +440,7 @@ def test_two_nodes_find_each_other(cluster, site):
     said = (site / "slurm_logs" / f"allreduce_{job}.out").read_text()
     for name in cluster.names:
         assert f"of 2 on {name}: sum 3, wanted 3" in said, logs(site)
-    wait_for(lambda: cluster.states(job) == ["COMPLETED"], 10, "accounting has its end")
+    cluster.wait(lambda: cluster.states(job) == ["COMPLETED"], "accounting has its end")
 
 
 @pytest.mark.parametrize("script", ["bench_distilbert.slurm", "step.slurm", "notebook.slurm", "allreduce.slurm"])
@@ -386,7 +453,7 @@ def test_sbatch_takes_every_script(cluster, site, script):
 def test_a_refused_job_leaves_nothing_in_the_queue(cluster, site):
     said = distilbench("submit", "distilbert", *SMALL, "--flags=--partition=nowhere", "--step-flags", STEPS, code=1)
     assert "sbatch refused job measure, nothing is left in the queue" in said
-    wait_for(lambda: not cluster.queue(), 30)
+    cluster.wait(lambda: not cluster.queue(), "an empty queue")
     run = runs.find("latest")
     assert run.status["state"] == "cancelled"
     assert "not submitted" in run.status["message"]
@@ -416,10 +483,10 @@ def daemon(cluster: Cluster, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     command = ["rsync", "--daemon", "--no-detach", f"--config={conf}", f"--port={port}", "--address=127.0.0.1"]
     process = subprocess.Popen(command)
     address = f"rsync://127.0.0.1:{port}/results"
-    wait_for(lambda: subprocess.run(["rsync", address], capture_output=True, check=False).returncode == 0, 10)
+    wait_for(lambda: subprocess.run(["rsync", address], capture_output=True, check=False).returncode == 0)
     yield address, module
     process.terminate()
-    process.wait(10)
+    ended(process)
 
 
 def test_a_run_goes_to_an_rsync_daemon(daemon, finished_run):

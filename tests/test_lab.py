@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any
 import nbformat
 import pytest
 import synthetic
-from pages import Complaints, browser
+from pages import Complaints, browser, patient
+from waiting import Patience, ended, wait_for
 
 from distilbench import environment, paths
 
@@ -31,16 +31,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_until_up(url: str, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "JupyterLab ended"
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.3)
-    pytest.fail("JupyterLab did not come up within a minute")
+def is_up(url: str, process: subprocess.Popen) -> bool:
+    assert process.poll() is None, "JupyterLab ended"
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 SETTINGS = {
@@ -76,31 +73,26 @@ def lab(tmp_path_factory: pytest.TempPathFactory, captured: dict) -> Iterator[tu
     with (folder / "lab.log").open("w") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        wait_until_up(f"http://127.0.0.1:{port}/api/status?token={TOKEN}", process)
+        wait_for(lambda: is_up(f"http://127.0.0.1:{port}/api/status?token={TOKEN}", process), "JupyterLab is up")
         yield f"http://127.0.0.1:{port}", folder / "notebooks"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        ended(process)
 
 
-def wait_for_kernel(page: Any, address: str, name: str) -> None:
-    """Until the kernel is idle and the page talks to it: before that, Run All asks for a kernel, or is lost."""
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"{address}/api/sessions?token={TOKEN}", timeout=10) as answer:
-            kernels = [one["kernel"] for one in json.load(answer) if one["path"].endswith(f"{name}.ipynb")]
-        shown = page.locator(".jp-Toolbar-kernelName").first.inner_text()
-        ready = [k for k in kernels if k and k["execution_state"] == "idle" and k["connections"]]
-        if ready and "Python 3" in shown:
-            return
-        page.wait_for_timeout(300)
-    pytest.fail(f"the kernel of {name} did not become ready: {kernels}, shown as {shown!r}")
+def kernel_is_ready(page: Any, address: str, name: str) -> bool:
+    """Whether it is idle and the page talks to it: before that, Run All asks for a kernel, or is lost."""
+    page.wait_for_timeout(300)
+    with urllib.request.urlopen(f"{address}/api/sessions?token={TOKEN}", timeout=60) as answer:
+        kernels = [one["kernel"] for one in json.load(answer) if one["path"].endswith(f"{name}.ipynb")]
+    shown = page.locator(".jp-Toolbar-kernelName").first.inner_text()
+    return "Python 3" in shown and any(k and k["execution_state"] == "idle" and k["connections"] for k in kernels)
 
 
 def run_all(page: Any) -> None:
     """Chooses Run All, again until the first code cell has begun; a question for the kernel is answered as proposed."""
-    begun = page.locator(".jp-CodeCell .jp-InputPrompt").first
-    for _ in range(10):
+    begun, patience = page.locator(".jp-CodeCell .jp-InputPrompt").first, Patience("something begins to run")
+    while True:
         dialog = page.locator(".jp-Dialog .jp-mod-accept")
         if dialog.count():
             dialog.first.click()
@@ -109,32 +101,28 @@ def run_all(page: Any) -> None:
         page.wait_for_timeout(2000)
         if begun.inner_text().strip("[]: \xa0"):
             return
-    pytest.fail("nothing began to run")
+        patience.spend(0)
 
 
-def wait_until_executed(page: Any, notebook: Path) -> list[Any]:
-    """Saves until every code cell of the file has run; returns those cells."""
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        page.keyboard.press("Control+s")
-        page.wait_for_timeout(1000)
-        code = [cell for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
-        if all(cell.execution_count for cell in code):
-            return code
-    return pytest.fail(f"not everything ran: {[cell.source[:60] for cell in code if not cell.execution_count]}")
+def executed_cells(page: Any, notebook: Path) -> list[Any]:
+    """Saves; the code cells of the file once all of them have run, before that none."""
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(1000)
+    code = [cell for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
+    return code if all(cell.execution_count for cell in code) else []
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_run_all_works(lab, name):
     address, folder = lab
     with browser() as running:
-        page = running.new_page(viewport={"width": 1400, "height": 1000})
+        page = patient(running.new_page(viewport={"width": 1400, "height": 1000}))
         complaints = Complaints().watch(page)
         page.goto(f"{address}/lab/tree/notebooks/{name}.ipynb?token={TOKEN}&reset")
-        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
-        wait_for_kernel(page, address, name)
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        wait_for(lambda: kernel_is_ready(page, address, name), f"the kernel of {name}")
         run_all(page)
-        executed = wait_until_executed(page, folder / f"{name}.ipynb")
+        executed = wait_for(lambda: executed_cells(page, folder / f"{name}.ipynb"), "every cell has run")
         assert not [out for cell in executed for out in cell.outputs if out.output_type == "error"]
         assert page.locator(".jp-OutputArea table").count() >= 1
         charts = page.locator(".db-chart svg")

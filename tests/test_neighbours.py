@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
+from waiting import cpu_time_s, wait_for
 
 from distilbench import neighbours
 from distilbench.neighbours import Look, between
@@ -76,6 +78,7 @@ BURN = "import time; start = time.process_time()\nwhile time.process_time() - st
 def test_the_work_of_a_stranger_is_foreign():
     """Others that are at work meanwhile can only add to it."""
     stranger = subprocess.Popen([sys.executable, "-c", BURN])
+    wait_for(lambda: cpu_time_s([psutil.Process(stranger.pid)]) > 0.1, "it is at work")
     before = neighbours.look()
     time.sleep(0.8)
     meanwhile = between(before, neighbours.look())

@@ -300,7 +300,7 @@ def test_waiting_for_the_lock(tmp_path, start_process):
     holder = start_process(HOLD, lock)
     threading.Timer(0.4, holder.kill).start()
     with paths.hold_lock(lock, "busy", wait=True):
-        assert holder.wait(5) == -signal.SIGKILL, "the other one must be gone first"
+        assert holder.wait() == -signal.SIGKILL, "the other one must be gone first"
 
 
 def test_the_shorter_name_of_the_next_holder_leaves_nothing_of_the_longer(tmp_path):

@@ -310,6 +310,21 @@ def test_a_missing_part_of_tex_can_be_installed(complaint, hint, monkeypatch):
     assert ("make pdf-deps" in str(failed.value)) == hint
 
 
+@pytest.mark.parametrize(("left", "missing"), [([], "report.log"), (["report.log"], "report.pdf")])
+def test_a_tex_that_ends_well_without_its_files_is_not_believed(left, missing, monkeypatch, tmp_path):
+    monkeypatch.setenv("DISTILBENCH_ROOT", str(copy_of_checkout(tmp_path / "checkout")))
+    folder = tmp_path / "checkout" / "book" / "_build" / "latex"
+
+    def end(*_: str, env: dict[str, str]) -> None:
+        folder.mkdir(parents=True)
+        for name in left:
+            (folder / name).touch()
+
+    monkeypatch.setattr(book, "call_builder", end)
+    with pytest.raises(DistilbenchError, match=rf"TeX ended without an error and without .*{missing}"):
+        printing._typeset()
+
+
 def test_without_tex_and_browser_the_way_out_is_said(monkeypatch):
     monkeypatch.setattr(printing.shutil, "which", lambda program: None)
     with pytest.raises(DistilbenchError, match=r"latexmk, xelatex missing\) or, .* Chromium. `make pdf-deps`"):
@@ -327,14 +342,25 @@ def test_the_page_for_print_has_pictures_and_no_scripts_for_them(elsewhere, prin
     assert "Show code cell" not in tool("pdftotext", printed, "-")
 
 
-def test_a_browser_that_cannot_print_is_named(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo no display >&2; exit 3", r"could not print .*intro\.html:\nno display"),
+        ("echo no page >&2", r"could not print .*intro\.html:\nno page"),
+        ('for word; do case $word in --print-to-pdf=*) echo "<html>" >"${word#*=}";; esac; done', "could not print"),
+        ("exec sleep 60", r"did not print .*intro\.html within 0\.5 s"),
+    ],
+)
+def test_a_browser_that_cannot_print_is_named(monkeypatch, tmp_path, script, said):
     browser = tmp_path / "chromium"
-    browser.write_text("#!/bin/sh\necho no display >&2\nexit 3\n")
+    browser.write_text(f"#!/bin/sh\n{script}\n")
     browser.chmod(0o755)
     monkeypatch.setattr(printing, "BROWSERS", (str(browser),))
     monkeypatch.setattr(printing, "TEX", ("no-such-tex",))
+    if "sleep" in script:
+        monkeypatch.setattr(printing, "PRINTING_S", 0.5)
     monkeypatch.setattr(book, "call_builder", lambda *_: None)
-    with pytest.raises(DistilbenchError, match=r"chromium could not print .*intro\.html:\nno display"):
+    with pytest.raises(DistilbenchError, match=f"chromium {said}"):
         printing.build()
 
 

@@ -420,6 +420,26 @@ def test_what_pandoc_complains_of_is_said(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"s.md", "reference.pptx"}
 
 
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("printf 'caf\\351' >&2; exit 5", r"could not make the slides: caf\ufffd"),
+        ("exit 5", "could not make the slides: it ended with code 5"),
+        ("exit 0", r"without an error and without .*\.raw\.pptx"),
+    ],
+)
+def test_what_pandoc_says_is_not_believed_unseen(tmp_path, monkeypatch, script, said):
+    import pypandoc
+
+    pandoc = tmp_path / "pandoc"
+    pandoc.write_text(f"#!/bin/sh\n{script}\n")
+    pandoc.chmod(0o755)
+    monkeypatch.setattr(powerpoint, "reference", lambda moment: b"PK")
+    monkeypatch.setattr(pypandoc, "get_pandoc_path", lambda: str(pandoc))
+    with pytest.raises(DistilbenchError, match=said):
+        powerpoint.write(tmp_path / "s.md", tmp_path / "s.pptx", datetime(2026, 1, 1, tzinfo=UTC))
+
+
 def test_the_command_prints_where_they_are(monkeypatch, capsys):
     monkeypatch.setattr(slides, "build", lambda: Path("/somewhere/slides.pptx"))
     cli.slides()

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import torch
 from fake_powercap import FakeRapl
-from measuring import LABELS, all_gone, descendants, job, wait_for
+from measuring import LABELS, descendants, job
 from transformers import DistilBertTokenizerFast
+from waiting import all_gone, ended, wait_for
 
 from distilbench import derive, paths, records
 from distilbench.batches import batches_sha256, load_inputs, make_batches, save_inputs
@@ -76,7 +77,7 @@ def real(tmp_path_factory):
         processes[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     done = {}
     for name, process in processes.items():
-        _, said = process.communicate(timeout=120)
+        _, said = ended(process)
         file = Path(jobs[name].run) / "work" / "job.record.json"
         record = Repetition.model_validate_json(file.read_text()) if file.is_file() else None
         done[name] = SimpleNamespace(job=jobs[name], code=process.returncode, said=said, record=record)
@@ -528,10 +529,10 @@ def test_the_worker_dies_with_its_parent(tmp_path, moment):
         if moment == "while it measures":
             with pipe.open("w"):  # opens once the worker reads from it
                 parent.send_signal(signal.SIGKILL)
-                assert all_gone([child], seconds=5)
+                assert all_gone([child])
         else:
             parent.send_signal(signal.SIGKILL)
-            assert all_gone([child], seconds=60), "it finds its parent gone as soon as it can look"
+            assert all_gone([child], cpu_s=60), "it finds its parent gone as soon as it can look"
     finally:
         parent.kill()
         parent.communicate()

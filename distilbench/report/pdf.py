@@ -56,13 +56,14 @@ def _typeset() -> bytes:
         if re.search(r"^! .*(?:not|cannot be) found", str(error), re.MULTILINE):
             raise DistilbenchError(f"{error}\nA part of TeX is missing. {BETTER}") from None
         raise
-    if absent := [name for name in ("report.log", "report.pdf") if not (folder / name).is_file()]:
-        raise DistilbenchError(
-            f"TeX ended without an error and without a {' or a '.join(absent)} in {folder}. {BETTER}"
-        )
-    if found := complaints((folder / "report.log").read_text(encoding="utf-8", errors="replace")):
-        raise DistilbenchError(f"the PDF is not fit to print ({folder / 'report.log'}):\n" + "\n".join(found))
-    return (folder / "report.pdf").read_bytes()
+    log, made = folder / "report.log", folder / "report.pdf"
+    if not log.is_file():
+        raise DistilbenchError(f"TeX ended without an error and without {log}. {BETTER}")
+    if found := complaints(log.read_text(encoding="utf-8", errors="replace")):
+        raise DistilbenchError(f"the PDF is not fit to print ({log}):\n" + "\n".join(found))
+    if not made.is_file():
+        raise DistilbenchError(f"TeX ended without an error and without {made}: see {log}")
+    return made.read_bytes()
 
 
 def _environment() -> dict[str, str]:
