@@ -59,7 +59,7 @@ def test_the_bar_is_what_stands_beside_the_number_elsewhere(table):
 def test_the_point_of_an_unstable_cell_is_hollow_where_it_was_timed(table):
     spec = charts.chart(table, LATENCY).to_dict()
     opacity = spec["layer"][2]["encoding"]["fillOpacity"]
-    assert opacity == {"condition": {"test": "datum.state == 'unstable'", "value": 0}, "value": 1}
+    assert opacity == {"condition": [{"test": "datum.state == 'unstable'", "value": 0}], "value": 1}
     assert "Hollow points are unstable" in charts.caption(table, LATENCY)
     assert "(unstable at 32)" in charts.plot(table, "latency_ms").alt_text
     assert "Hollow" not in charts.caption(table.assign(state="ok"), LATENCY)
@@ -72,7 +72,7 @@ def test_a_caption_is_made_from_what_is_there(table):
     """Each statement of a caption goes when its ground goes."""
     said = charts.caption(table, LATENCY)
     assert "bars reach from the lowest to the highest of 2 fresh processes per cell, too few for an interval." in said
-    assert "cut" not in said
+    assert "cuts" not in said
     cut = table.assign(truncated_share=[0.25, 0.25, 0.25, 0.0, 0.0, 0.0] * 2, truncated_of="of a cycle")
     assert "fixed-32 cuts 25.0% of the sentences of a cycle; longest cuts no sentence." in charts.caption(cut, LATENCY)
     assert "cuts" not in charts.caption(cut[cut["length_policy"] == "longest"], LATENCY), "nothing shown is cut"

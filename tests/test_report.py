@@ -290,8 +290,8 @@ def test_the_interval_that_is_shown_belongs_to_the_median_that_is_shown():
     table = rows("CPU", latency_ms_repetitions=10, **both)
     assert tables.measured(table)["from–to (ms)"].tolist() == ["12.00–14.00"]
     assert tables.measured_caption(table) == (
-        "Medians; beside the latency from the second lowest to the second highest of 10 fresh processes per cell, which "
-        "holds the median of all such processes in 97.9% of cases"
+        "Medians; beside the latency from the second lowest to the second highest of 10 fresh processes per cell, "
+        "which holds the median of all such processes in 97.9% of cases"
     )
 
 

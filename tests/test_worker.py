@@ -21,7 +21,7 @@ from measuring import LABELS, all_gone, descendants, job, wait_for
 from transformers import DistilBertTokenizerFast
 
 from distilbench import derive, paths, records
-from distilbench.batches import batches_sha256, load_inputs, make_batches, save_inputs
+from distilbench.batches import batches_sha256, load_inputs, make_batches, save_inputs, truncated_shares
 from distilbench.bench import __main__ as entry
 from distilbench.bench import repetitions, variants, worker
 from distilbench.collectors import latency
@@ -89,6 +89,11 @@ def test_a_timing_record_is_valid_and_says_which_repetition_it_is(real):
     assert record.energy_J_reason == "measured in the energy pass"
     assert record.accuracy is None
     assert record.accuracy_reason == "random weights classify nothing"
+    job = real["timing"].job
+    cycle = job.protocol["samples_per_cycle"], job.protocol["seed"]
+    cut = truncated_shares(load_inputs(Path(job.inputs))[0], "fixed-16", *cycle)
+    assert (record.truncated_share, record.truncated_tokens_share) == cut
+    assert 0 < cut[1] < cut[0] < 1, "some are cut, and not all of them"
     assert 0 < record.latency_ms < 1000
 
 
