@@ -333,7 +333,7 @@ def test_each_number_that_was_timed_says_where_its_cell_is_unstable(told, render
 
     def hide_timed(name: str, value: Any) -> Any:
         timed = re.search(r"-(latency_\w+|throughput_\w+_per_s(_low|_high)?|gain|efficiency_last)$", name)
-        return HiddenFloat(value) if timed else value
+        return HiddenFloat(value) if timed and isinstance(value, float) else value
 
     def unstable(name: str, value: Any) -> Any:
         return " (unstable)" if name.endswith("mark") else value
