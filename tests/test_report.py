@@ -297,11 +297,12 @@ def test_the_interval_that_is_shown_belongs_to_the_median_that_is_shown():
 
 def test_the_caption_of_the_table_says_whose_sentences_are_cut():
     table = rows("CPU", latency_ms_repetitions=2, truncated_share=0.279, truncated_of="of the whole text")
-    assert tables.measured(table)["sentences cut"].tolist() == ["27.9%"]
-    assert tables.measured_caption(table).endswith("; sentences cut: of the whole text, not of a cycle")
-    assert "cut" not in tables.measured_caption(table.assign(truncated_of="of a cycle"))
+    assert tables.measured(table)["cut"].tolist() == ["27.9%"]
+    assert tables.measured_caption(table).endswith("; cut: share of the sentences of the whole text")
+    assert tables.measured_caption(table.assign(truncated_of="of a cycle")).endswith("sentences of a cycle")
     unknown = table.assign(truncated_share=float("nan"), truncated_of=None)
-    assert "sentences cut" not in tables.measured(unknown), "no run of these knows it"
+    assert "cut" not in tables.measured(unknown), "no run of these knows it"
+    assert "cut" not in tables.measured_caption(unknown)
 
 
 def test_what_has_no_range_has_a_dash():

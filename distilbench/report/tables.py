@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from distilbench.params import Resolved
-from distilbench.report import lengths, spread
+from distilbench.report import spread
 
 pd.set_option("display.max_colwidth", None)  # a shortened hash or reason is of no use in a notebook
 
@@ -23,7 +23,7 @@ COLUMNS = {
     "peak_rss_MiB": "peak memory (MiB)",
     "peak_cuda_allocated_MiB": "peak GPU memory (MiB)",
     "padding_share": "padding",
-    "truncated_share": "sentences cut",
+    "truncated_share": "cut",
     "accuracy": "accuracy",
     "state": "state",
 }
@@ -75,7 +75,7 @@ def _number(name: str, value: Any) -> str:
     if value is None or value != value:  # a column of several runs has NaN where one of them has nothing
         return "–"
     if name.endswith("_share"):
-        return f"{value:.1%}"
+        return f"{value:.{1 if name == 'truncated_share' else 0}%}"
     if name == "latency_ms":
         return milliseconds(value)
     digits = {"throughput_samples_per_s": 1, "throughput_steady_samples_per_s": 1, "accuracy": 3}.get(name, 0)
@@ -104,10 +104,8 @@ def measured_caption(table: pd.DataFrame) -> str:
     memory = spread.count_in_words(table, "peak_memory_MiB")
     said = f"Medians; beside the latency {beside}" if beside else "Nothing was timed"
     said += f"; memory over {memory}" if memory else ""
-    counted = set(table["truncated_of"].dropna()) if "truncated_of" in table else set()
-    return said + (
-        f"; sentences cut: {lengths.OF_THE_TEXT}, not {lengths.OF_A_CYCLE}" if lengths.OF_THE_TEXT in counted else ""
-    )
+    counted = sorted(set(table["truncated_of"].dropna())) if "truncated_of" in table else []
+    return said + (f"; cut: share of the sentences {' or '.join(counted)}" if counted else "")
 
 
 def milliseconds(value: float) -> str:
