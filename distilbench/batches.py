@@ -13,6 +13,7 @@ import numpy as np
 from distilbench import paths
 
 PAD = 0  # [PAD] of BERT's vocabularies
+MOST_TOKENS = 512  # that BERT's positions bear: what is longer is cut, whatever the length policy
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def make_batches(
     Args:
         token_ids: per sentence, with [CLS] first and [SEP] last.
         batch_size: sentences per batch.
-        length_policy: "fixed-N" pads or cuts to N tokens; "longest" pads to the longest of each batch.
+        length_policy: "fixed-N" pads or cuts to N tokens; "longest" pads to the longest of each batch, of 512 at most.
         samples_per_cycle: sentences per cycle.
         seed: of the order.
     """
@@ -78,7 +79,9 @@ def make_batches(
 
 
 def _pad(token_ids: list[list[int]], rows: list[int], length_policy: str) -> Batch:
-    length = int(length_policy[6:]) if length_policy != "longest" else max(map(len, token_ids))
+    length = most_tokens(length_policy)
+    if length_policy == "longest":
+        length = min(length, max(map(len, token_ids)))
     input_ids = np.full((len(token_ids), length), PAD, dtype=np.int64)  # (B, L)
     mask = np.zeros_like(input_ids)
     for i, ids in enumerate(token_ids):
@@ -86,6 +89,23 @@ def _pad(token_ids: list[list[int]], rows: list[int], length_policy: str) -> Bat
         input_ids[i, : len(kept)] = kept
         mask[i, : len(kept)] = 1
     return Batch(input_ids, mask, np.array(rows))
+
+
+def most_tokens(length_policy: str) -> int:
+    """How many tokens of a sentence the model is given at most; the rest is cut."""
+    return MOST_TOKENS if length_policy == "longest" else int(length_policy[6:])
+
+
+def truncated_shares(
+    token_ids: list[list[int]], length_policy: str, samples_per_cycle: int, seed: int
+) -> tuple[float, float]:
+    """What the length policy cuts of a cycle: the share of its distinct sentences, and the share of their tokens.
+
+    A classifier that sees a part of a sentence does less work, and another task. Arguments as of `make_batches`.
+    """
+    lengths = np.array([len(token_ids[row]) for row in {*sample_order(len(token_ids), samples_per_cycle, seed)}])
+    beyond = np.maximum(lengths - most_tokens(length_policy), 0)
+    return float((beyond > 0).mean()), float(beyond.sum() / lengths.sum())
 
 
 def batches_sha256(batches: list[Batch]) -> str:

@@ -208,8 +208,8 @@ def _shown(value: Any) -> str:
 
 
 def tokenise(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids per sentence with [CLS] and [SEP], in one batched call; cut at the model's 512, never padded."""
-    return tokenizer(texts, truncation=True, max_length=512, padding=False)["input_ids"]
+    """Token ids per sentence with [CLS] and [SEP], in one batched call; neither cut nor padded: batches are."""
+    return tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:

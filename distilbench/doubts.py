@@ -42,6 +42,11 @@ def doubts_of(timing: list[Repetition], cell: dict[str, Any], params: dict[str, 
     widths = [record.median_half_width for record in timing if record.median_half_width is not None]
     if widths and max(widths) > max(WIDE, params.get("half_width", 0)):
         doubts.append(f"a process was cut off with its median known to {max(widths):.0%} only")
+    if cut := cell.get("truncated_share"):
+        doubts.append(
+            f"{cut:.1%} of the sentences are cut to {cell['length_policy'].removeprefix('fixed-')} tokens: time and "
+            "accuracy are those of shorter text"
+        )
     if len({record.logits_sha256 for record in timing}) > 1:
         doubts.append("logits differ between repetitions")
     for name, (least, said) in BUSY.items():

@@ -202,6 +202,12 @@ class Repetition(Cell):
     iterations_sha256: str | None = None
     inputs_sha256: str | None = Field(None, description="of all batches of the cycle, ids and masks, in order")
     padding_share: float | None = Field(None, ge=0, le=1, description="share of the cycle's positions that is padding")
+    truncated_share: float | None = Field(
+        None, ge=0, le=1, description="share of the cycle's distinct sentences that the length policy cuts"
+    )
+    truncated_tokens_share: float | None = Field(
+        None, ge=0, le=1, description="share of the tokens of these sentences that is cut away"
+    )
     model_sha256: str | None = Field(None, description="of the weights file, or of random weights' bytes")
     page_faults_per_iteration: float | None = Field(
         None, description="pages that a timed forward had to fetch from the system (minor faults), on average"

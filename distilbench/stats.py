@@ -58,6 +58,41 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     return float(array.mean()) - half, float(array.mean()) + half
 
 
+LEAST_LEVEL = 15 / 16  # how often the range of five holds the median of what they were drawn from
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The interval of the median of per-repetition values: from the k-th lowest of them to the k-th highest.
+
+    It belongs to the median, supposes nothing of how processes are distributed, and holds what `median_level` says.
+    Of up to eight values it is their range. David & Nagaraja (2003), "Order Statistics", section 7.1.
+
+    Args:
+        values: one number per repetition, any unit.
+
+    Returns:
+        Low and high end, two of the values; None below five values.
+    """
+    if len(values) < MIN_REPETITIONS:
+        return None
+    ordered, rank = sorted(values), median_rank(len(values))
+    return ordered[rank - 1], ordered[-rank]
+
+
+def median_rank(n: int) -> int:
+    """The k of the narrowest interval of the median that n values bear: one that holds it in 15 of 16 cases or more."""
+    return max(k for k in range(1, n // 2 + 2) if k == 1 or median_level(n, k) >= LEAST_LEVEL)
+
+
+def median_level(n: int, rank: int | None = None) -> float:
+    """How often the interval from the rank-th lowest to the rank-th highest of n values holds the median.
+
+    Either end is on the wrong side only where fewer than `rank` of n fall on one side of the median, as coins do.
+    """
+    rank = median_rank(n) if rank is None else rank
+    return 1 - 2 * sum(math.comb(n, i) for i in range(rank)) / 2**n
+
+
 def ratio_interval(
     base: Sequence[float], other: Sequence[float], confidence: float = 0.95
 ) -> tuple[float, float] | None:

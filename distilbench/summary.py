@@ -19,6 +19,7 @@ from distilbench.params import PROFILES
 from distilbench.records import FINAL, MEASURED, MEASURED_IN, Repetition, read_parquet, read_raw
 from distilbench.stats import (
     autocorrelation,
+    median_interval,
     node_effects,
     outliers,
     paired_ratio_interval,
@@ -140,15 +141,16 @@ def _cell_summary(
     for name, where in MEASURED_IN.items():
         if name in ("accuracy", "logits_sha256"):
             continue
-        missing = _no_energy(energy_of, params) if where == "energy" else f"no finished repetition of the {where} pass"
+        missing = _no_energy(energy_of, params) if where == "energy" else _no_repetition(where, params)
         result |= _over_repetitions(name, done[where], missing)
     steady = "throughput_steady_samples_per_s"
-    result |= _over_repetitions(steady, done["timing"], "no finished repetition of the timing pass")
+    result |= _over_repetitions(steady, done["timing"], _no_repetition("timing", params))
     result |= _energy(done["energy"])
     result["request"] = _medians([r.request for r in done["timing"] if r.request])
     result["memory"] = _medians([r.memory for r in done["memory"] if r.memory])
     result["roofline"] = _roofline(result, done["timing"], params, ceilings)
-    result["padding_share"] = next((r.padding_share for r in mine if r.padding_share is not None), None)
+    for name in ("padding_share", "truncated_share", "truncated_tokens_share"):
+        result[name] = next((value for r in mine if (value := getattr(r, name)) is not None), None)
     predicted = [row for row in predicted if row["cell"] == cell["cell"]]
     result |= _accuracy(predicted, params["model_source"] == "random")
     rows = [read_parquet(folder / r.iterations_file, r.iterations_sha256) for r in done["timing"]]
@@ -197,12 +199,20 @@ def _over_repetitions(name: str, records: list[Repetition], missing: str) -> dic
         reasons = [getattr(record, f"{name}_reason") for record in records]
         return {name: None, f"{name}_reason": reasons[0] if reasons else missing}
     interval = t_interval(values) if name in WITH_INTERVAL else None
+    of_median = median_interval(values)
     return {
         name: median(values),
         f"{name}_range": [min(values), max(values)],
         f"{name}_repetitions": len(values),
         **({f"{name}_interval_95": list(interval)} if interval else {}),
+        **({f"{name}_interval_of_median": list(of_median)} if of_median else {}),
     }
+
+
+def _no_repetition(where: str, params: dict[str, Any]) -> str:
+    """Why a pass has no number: nobody asked for it, or none of its repetitions came to an end."""
+    asked = where in params["passes"]
+    return f"no finished repetition of the {where} pass" if asked else f"the {where} pass was not asked for"
 
 
 def _accuracy(rows: list[dict[str, Any]], random_weights: bool) -> dict[str, Any]:

@@ -28,7 +28,9 @@ for page in publish.pages():
         paths.write_json(copy / "summary.json", derived)
         insights.write(Run(copy), derived)
         chain.analyse(told["study"], [published.run_id], results)
-        publish.write_page(page, copy / "notebooks" / publish.NOTEBOOK, published, told["slug"])
         for name in ("summary.json", "run_summary.md", "plots"):
             _copy(copy / name, published.folder / name)
+        publish.write_page(
+            page, copy / "notebooks" / publish.NOTEBOOK, published, told["slug"]
+        )  # its captions read these
     print(page.relative_to(paths.repo_root()))

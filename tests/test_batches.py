@@ -18,6 +18,7 @@ from distilbench.batches import (
     padding_share,
     sample_order,
     save_inputs,
+    truncated_shares,
 )
 from distilbench.errors import StorageError
 
@@ -171,6 +172,39 @@ def test_padding_grows_with_batch_and_length():
     assert by_size[0] == 0
     assert by_size == sorted(by_size)
     assert by_length == sorted(by_length)
+
+
+# ------------------------------------------------------------------ what is cut
+
+
+def test_the_shares_of_what_is_cut_by_hand():
+    """Of 3, 2, 6 and 5 tokens 4 are kept at most: two of four sentences are cut, 3 of 16 tokens are lost."""
+    tokens = [[CLS, *[7] * n, SEP] for n in (1, 0, 4, 3)]
+    assert truncated_shares(tokens, "fixed-4", 4, seed=0) == (pytest.approx(2 / 4), pytest.approx(3 / 16))
+    assert truncated_shares(tokens, "fixed-4", 16, seed=0) == (0.5, 3 / 16), "a sentence that comes again counts once"
+    assert truncated_shares(tokens, "fixed-6", 4, seed=0) == (0, 0)
+    assert truncated_shares(tokens, "longest", 4, seed=0) == (0, 0)
+
+
+def test_only_the_sentences_of_the_cycle_count():
+    tokens = [[CLS, SEP]] * 15 + [[CLS, *[7] * 30, SEP]]
+    (first,) = sample_order(16, 1, seed=3)
+    assert truncated_shares(tokens, "fixed-4", 1, seed=3)[0] == float(first == 15)
+    assert truncated_shares(tokens, "fixed-4", 16, seed=3)[0] == 1 / 16
+
+
+def test_what_is_said_to_be_cut_is_cut():
+    """Against the batches: as many masks lack a token as sentences are said to be cut, also beyond BERT's positions."""
+    tokens = [*sentences(30), [CLS, *[7] * 600, SEP]]
+    for policy, most in (("fixed-8", 8), ("fixed-512", 512), ("longest", 512)):
+        made = make_batches(tokens, 4, policy, 31, 0)
+        kept = {
+            row: int(mask.sum()) for batch in made for row, mask in zip(batch.rows, batch.attention_mask, strict=True)
+        }
+        cut = [row for row, n in kept.items() if n < len(tokens[row])]
+        assert truncated_shares(tokens, policy, 31, 0)[0] == pytest.approx(len(cut) / 31)
+        assert max(kept.values()) == most
+        assert cut
 
 
 # ------------------------------------------------------------------ the file

@@ -18,8 +18,10 @@ def run(make_run):
     for cell, ms, ends, joules in zip(
         summary["cells"], (20.0, 40.0), ([19.0, 21.0], [38.0, 44.0]), (0.36, None), strict=True
     ):
-        cell |= {"latency_request_ms": ms, "latency_request_ms_interval_95": ends, "latency_request_ms_range": ends}
-        cell |= {"energy_per_sample_J": joules, "energy_per_sample_J_interval_95": [0.18, 0.72]}
+        cell |= {"latency_request_ms": ms, "latency_request_ms_interval_of_median": ends}
+        cell |= {"latency_request_ms_range": [1.0, 999.0], "latency_request_ms_interval_95": [1.0, 999.0]}
+        cell |= {"latency_request_ms_repetitions": 5}
+        cell |= {"energy_per_sample_J": joules, "energy_per_sample_J_range": [0.18, 0.72]}
     paths.write_json(run.folder / "summary.json", summary)
     return run
 
@@ -127,3 +129,13 @@ def test_runs_that_say_nothing_of_the_best_batch_size(make_run, spoil):
 
 def test_the_kind_of_a_gpu_is_its_name(captured):
     assert capacity._kind(captured | {"gpus": [{"name": "A100"}, {"name": "A100"}]}, "cuda:0") == "A100"
+
+
+def test_what_is_unstable_says_so(make_run):
+    run = make_run("one", profile="smoke", repetitions=2, batch_sizes=[1, 4], samples_per_cycle=32)
+    summary = paths.read_json(run.folder / "summary.json")
+    summary["cells"][1]["state"] = summary["best_throughput"]["state"] = "unstable"
+    paths.write_json(run.folder / "summary.json", summary)
+    shown = capacity.table(capacity.plans(run, Demand(10, 1000)))
+    assert sum(shown["cell"].str.endswith(" (unstable)")) == 1
+    assert " samples/s (unstable) in run one" in capacity.optimal("distilbert", "cpu")[1]

@@ -8,7 +8,7 @@ import re
 import pandas as pd
 import pytest
 
-from distilbench.report import charts
+from distilbench.report import charts, spread
 
 
 @pytest.fixture
@@ -17,6 +17,7 @@ def table() -> pd.DataFrame:
         {
             "machine": machine, "variant": "sdpa", "length_policy": policy, "batch_size": size,
             "latency_ms": 10.0 * size / speed, "latency_ms_range": [9.0 * size / speed, 11.0 * size / speed],
+            "latency_ms_repetitions": 2, "state": "unstable" if size == 32 else "ok",
             "energy_per_sample_J": None, "energy_per_sample_J_reason": "no counter",
         }
         for machine, speed in (("CPU", 1), ("GPU", 8))
@@ -39,10 +40,52 @@ def test_axes_have_units_and_one_colour_per_machine(table):
     assert line["color"]["scale"]["range"] == charts.PALETTE
 
 
-def test_the_bar_is_the_range_of_the_repetitions(table):
-    (rows,) = charts.chart(table, LATENCY).to_dict()["datasets"].values()
-    first = next(row for row in rows if row["machine"] == "CPU" and row["batch_size"] == 8)
-    assert (first["low"], first["value"], first["high"]) == (72, 80, 88)
+def row_of(table: pd.DataFrame, metric: charts.Metric = LATENCY) -> dict:
+    (rows,) = charts.chart(table, metric).to_dict()["datasets"].values()
+    return next(row for row in rows if row["machine"] == "CPU" and row["batch_size"] == 8)
+
+
+def test_the_bar_is_what_stands_beside_the_number_elsewhere(table):
+    first = row_of(table)
+    assert (first["low"], first["value"], first["high"]) == (72, 80, 88), "below five processes their range"
+    table["latency_ms_interval_95"] = [[1.0, 2.0]] * len(table)
+    table["latency_ms_interval_of_median"] = [[value * 0.95, value * 1.05] for value in table["latency_ms"]]
+    first = row_of(table)
+    assert (first["low"], first["high"]) == (76, 84), "the median's own interval, not that of the mean"
+    shown = spread.ends(table.iloc[1].to_dict(), "latency_ms")
+    assert [first["low"], first["high"]] == pytest.approx(shown)
+
+
+def test_the_point_of_an_unstable_cell_is_hollow_where_it_was_timed(table):
+    spec = charts.chart(table, LATENCY).to_dict()
+    opacity = spec["layer"][2]["encoding"]["fillOpacity"]
+    assert opacity == {"condition": [{"test": "datum.state == 'unstable'", "value": 0}], "value": 1}
+    assert "Hollow points are unstable" in charts.caption(table, LATENCY)
+    assert "(unstable at 32)" in charts.plot(table, "latency_ms").alt_text
+    assert "Hollow" not in charts.caption(table.assign(state="ok"), LATENCY)
+    memory = table.assign(peak_memory_MiB=1.0, peak_memory_MiB_range=table["latency_ms_range"])
+    assert "Hollow" not in charts.caption(memory, charts.METRICS[2]), "no warm-up is cut off where memory is watched"
+    assert row_of(memory.assign(state="unstable"), charts.METRICS[2])["state"] == "ok"
+
+
+def test_a_caption_is_made_from_what_is_there(table):
+    """Each statement of a caption goes when its ground goes."""
+    said = charts.caption(table, LATENCY)
+    assert "bars reach from the lowest to the highest of 2 fresh processes per cell, too few for an interval." in said
+    assert "cuts" not in said
+    cut = table.assign(truncated_share=[0.25, 0.25, 0.25, 0.0, 0.0, 0.0] * 2, truncated_of="of a cycle")
+    assert "fixed-32 cuts 25.0% of the sentences of a cycle; longest cuts no sentence." in charts.caption(cut, LATENCY)
+    assert "cuts" not in charts.caption(cut[cut["length_policy"] == "longest"], LATENCY), "nothing shown is cut"
+    assert charts.caption(table, charts.METRICS[3]) is None, "no energy, no figure"
+    one = table.copy()
+    one.loc[one["machine"] == "GPU", "latency_ms"] = None
+    one["latency_ms_reason"] = one["latency_ms"].isna().map({True: "it broke", False: None})
+    assert charts.caption(one, LATENCY).endswith("Not shown: GPU: it broke.")
+    table["energy_per_sample_J"], table["energy_windows"] = 0.5, 5
+    table["energy_per_sample_J_range"] = [[0.4, 0.6]] * len(table)
+    said = charts.caption(table, charts.METRICS[3])
+    assert "means over the windows" in said
+    assert "of 5 windows of one process per cell." in said
 
 
 def test_one_panel_per_variant(table):
@@ -78,7 +121,7 @@ def test_text_takes_the_colour_of_the_page(table):
 
 def test_what_was_not_measured_is_said_with_its_reason(table):
     shown = charts.plot(table, "energy_per_sample_J")
-    assert "not measurable on this machine: no counter" in shown._repr_mimebundle_()["text/html"]
+    assert "Energy per sample (J): not measured: no counter" in shown._repr_mimebundle_()["text/html"]
 
 
 def test_saved_as_svg_and_png(table, tmp_path):

@@ -109,6 +109,15 @@ def test_what_varies_is_shown_and_what_no_cell_has_is_said():
     assert "variant" not in shown
     assert details.roofline(one(roofline=None)).iloc[0, 0] == "this was not measured"
     assert details.requests(one()).iloc[0, 0] == "this was not measured"
+    untold = one(memory=None, peak_memory_MiB_reason="the memory pass was not asked for")
+    assert details.memory(untold).iloc[0, 0] == "this was not measured: the memory pass was not asked for"
+    assert details.memory_caption(untold) == "Memory by phase (MiB): not measured"
+
+
+def test_captions_say_over_how_many_processes():
+    told = one(peak_memory_MiB=1.0, peak_memory_MiB_repetitions=2, latency_request_ms_repetitions=5)
+    assert details.memory_caption(told) == "Memory by phase (MiB); medians over 2 fresh processes per cell"
+    assert details.requests_caption(told).endswith("medians over 5 fresh processes per cell")
 
 
 @pytest.mark.parametrize(

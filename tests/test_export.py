@@ -33,7 +33,8 @@ def test_a_run_that_is_not_for_citation_says_so(finished_run):
 
 
 def test_markdown(finished_run):
-    table, citation = export.markdown(finished_run).split("\n\n")
+    table, said, citation = export.markdown(finished_run).split("\n\n")
+    assert said.startswith("Medians; beside the latency from the lowest to the highest of 2 fresh processes per cell, ")
     assert table.splitlines()[2] == "| longest | 1 | 12.06 | 12.00–12.12 | 82.9 | 401 | 0.750 |"
     assert citation == export.citation(finished_run)
 
@@ -58,6 +59,17 @@ def test_latex_is_a_booktabs_table(finished_run):
     assert r"\toprule" in text
     assert r"longest & 1 & 12.06 & 12.00–12.12 & 82.9 & 401 & 0.750 \\" in text
     assert f"\\label{{tab:{finished_run.run_id}}}" in text
+    cited = export.citation(finished_run)
     caption = re.search(r"\\caption\{(.*)\}\n", text)[1]
-    assert caption.replace("\\", "") == export.citation(finished_run)
+    assert caption.replace("\\", "").endswith(
+        f", too few for an interval; memory over 1 fresh process per cell. {cited}"
+    )
     assert not re.search(r"(?<!\\)[&%$#_]", caption)
+
+
+def test_the_ends_in_the_csv_belong_to_the_number_beside_them(make_run):
+    run = make_run(profile="full", repetitions=5)
+    row = next(csv.DictReader(io.StringIO(export.csv(run))))
+    cell = paths.read_json(run.folder / "summary.json")["cells"][0]
+    assert [float(row["latency_ms_low"]), float(row["latency_ms_high"])] == cell["latency_ms_interval_of_median"]
+    assert not [name for name in row if "interval_95" in name], "that one is of the mean"

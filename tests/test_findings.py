@@ -23,6 +23,8 @@ def test_best_and_where_scaling_stops():
         "latency_batch_size": 1,
         "latency_ms": 10.0,
         "saturated_batch_size": 4,
+        "throughput_mark": "",
+        "latency_mark": "",
     }
 
 
@@ -71,6 +73,29 @@ def test_cells_that_were_not_measured_are_left_out():
 def test_padding_is_said_where_it_is_known():
     said = findings.sentences(curve(padding_share=[0.0, 0.1, 0.2, 0.25]))
     assert "fixed-32: 25% of the positions computed at batch size 8 are padding." in said
+
+
+def test_what_is_unstable_is_marked_wherever_it_is_named():
+    unstable = curve(state=["unstable", "ok", "unstable", "ok"])
+    best = findings.best(unstable)
+    assert (best["throughput_mark"], best["latency_mark"]) == (" (unstable)", " (unstable)")
+    first, stops, efficiency = findings.sentences(unstable)[:3]
+    assert "batch size 4 (unstable) with 200 samples/s" in first
+    assert "batch size 1 (unstable) with 10 ms" in first
+    assert "stops at batch size 4 (unstable)" in stops
+    assert "at batch size 8 throughput" in efficiency
+    assert "from batch size 1 (unstable)" in efficiency
+    other = curve("GPU", latency_ms=[1.0] * 4).assign(state="ok")
+    (said,) = (s for s in findings.sentences(pd.concat([unstable, other])) if s.startswith("latency"))
+    assert said.startswith("latency (sdpa, fixed-32; unstable at 1, 4): GPU is better throughout")
+    assert not any("unstable" in s for s in findings.sentences(curve()))
+
+
+def test_what_is_cut_is_said_beside_the_padding():
+    cut = curve(truncated_share=0.279).assign(truncated_of="of the whole text")
+    uncut = curve(policy="longest", truncated_share=0.0).assign(truncated_of="of a cycle")
+    said = findings.sentences(pd.concat([cut, uncut]))
+    assert said[-2:] == ["fixed-32 cuts 27.9% of the sentences of the whole text.", "longest cuts no sentence."]
 
 
 def test_machine_and_variant_are_named_where_they_vary():

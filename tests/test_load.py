@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
+import pandas as pd
 import pytest
 
 from distilbench import params, paths, runs
 from distilbench.errors import RunError
-from distilbench.report import load
+from distilbench.report import glue, lengths, load
 
 
 def chosen(**given) -> list[str]:
@@ -121,3 +122,57 @@ def test_what_runs_cannot_say_is_said_of_each(two):
     both = load.unsaid([one, other])
     assert len(both) == 2 * len(said)
     assert all(line.startswith(load.label(one)) for line in both)
+
+
+def test_only_passes_that_were_made_are_listed(make_run):
+    run = make_run("timed", passes=["timing"], repetitions=5, profile="full")
+    (row,) = load.about([run])
+    assert row["fresh processes per cell"] == "timing: 5; memory: not asked for; energy: not asked for"
+    assert "memory_repetitions" not in glue.values(run)
+    assert glue.values(run)["repetitions"] == 5
+    assert "n = 5 fresh processes per cell" in load.citation(run)
+    both = make_run("both", passes=["timing", "memory", "energy"])
+    assert load.about([both])[0]["fresh processes per cell"] == "timing: 2; memory: 1; energy: nothing measured"
+    only = make_run("memory", passes=["memory"])
+    assert load.processes(only) == {"memory": 1}
+    assert "not timed" in load.citation(only)
+
+
+# ------------------------------------------------------------------ what length policies cut
+
+TOKENS = {"max": 73, "share_over": {"32": 0.2785, "64": 0.001, "128": 0.0, "512": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("policy", "share"),
+    [("fixed-32", 0.2785), ("fixed-64", 0.001), ("fixed-73", 0), ("fixed-128", 0), ("longest", 0), ("fixed-48", None)],
+)
+def test_an_early_run_shows_the_share_of_its_whole_text_or_none(policy, share):
+    told = lengths.truncation({"length_policy": policy}, {"tokens": TOKENS})
+    assert told["truncated_share"] == share
+    assert told["truncated_of"] == (None if share is None else "of the whole text")
+    assert ("truncated_share_reason" in told) == (share is None)
+
+
+@pytest.mark.parametrize("data", [{}, {"tokens": {}}, {"tokens": TOKENS | {"max": 512}}])
+def test_where_early_runs_do_not_say_what_was_cut_nothing_is_guessed(data):
+    """They counted after they had cut at BERT's positions."""
+    told = lengths.truncation({"length_policy": "longest", "truncated_share": None}, data)
+    assert told["truncated_share"] is None
+    table = pd.DataFrame([{"length_policy": "longest"} | told])
+    assert lengths.in_words(table) == [f"how many sentences longest cuts is not known: {lengths.UNKNOWN}"]
+    assert "is not known" in lengths.warning(table), "a reader of a plot must know it"
+
+
+def test_what_a_run_counted_comes_first():
+    told = lengths.truncation({"length_policy": "fixed-32", "truncated_share": 0.3}, {"tokens": TOKENS})
+    assert told == {"truncated_share": 0.3, "truncated_of": "of a cycle"}
+
+
+def test_the_table_has_what_is_cut(two):
+    one, other = two
+    paths.write_json(other.folder / "data.json", paths.read_json(other.folder / "data.json") | {"tokens": TOKENS})
+    table = load.table([one, other])
+    assert table["truncated_share"].isna().tolist() == [True, True, False, False]
+    assert glue.values(other)["longest-truncated_share"] == 0
+    assert "longest-truncated_share" not in glue.values(one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -288,13 +289,17 @@ def test_labels_are_those_of_the_page_and_captions_say_hardware_and_n(run):
     page, _ = publish.publish(run, "named")
     cells = nbformat.read(page, 4).cells
     figures = [cell.metadata.mystnb.figure for cell in cells if "mystnb" in cell.metadata]
-    assert [figure.name for figure in figures] == [
-        f"fig-distilbert-named-{what}" for what in ("latency", "throughput", "memory", "energy")
-    ]
-    for figure in figures:
+    wanted = {"latency": "5 fresh processes", "throughput": "5 fresh processes", "memory": "1 fresh process"}
+    assert [figure.name for figure in figures] == [f"fig-distilbert-named-{what}" for what in wanted]
+    for figure, n in zip(figures, wanted.values(), strict=True):
         assert load.label(run) in figure.caption
-        assert "float32, in 5 fresh processes per cell" in figure.caption
+        assert f"from the lowest to the highest of {n} per cell" in figure.caption
         assert "imagined (source: embedded)" in figure.caption
+    shown = [
+        output.data.get("text/html", "") for cell in cells for output in cell.get("outputs", []) if "data" in output
+    ]
+    (said,) = (html for html in shown if "db-not-measured" in html)
+    assert synthetic.NO_ENERGY in said, "in the place of a figure, with the reason"
     text = page.read_text()
     for table in ("runs", "cells", "efficiency"):
         assert f":name: tab-distilbert-named-{table}" in text
@@ -349,6 +354,47 @@ def test_a_changed_number_in_a_page_is_found(run):
     nbformat.write(notebook, page)
     (problem,) = publish.problems(page)
     assert "cpu-embedded.ipynb: glued: sdpa-" in problem
+
+
+def test_a_changed_caption_is_found(run):
+    page, _ = publish.publish(run)
+    page.write_text(page.read_text().replace("5 fresh processes", "7 fresh processes"))
+    found = publish.problems(page)
+    assert any("the caption of fig-distilbert-cpu-embedded-latency is not what run" in problem for problem in found)
+
+
+def passes_of(run: runs.Run) -> dict[str, dict[str, int]]:
+    """Finished repetitions by pass and cell, from the raw lines alone."""
+    counts: dict[str, dict[str, int]] = {}
+    for line in run.raw.read_text().splitlines():
+        record = json.loads(line)
+        if record["status"] in ("ok", "unstable") and not record.get("control_of"):
+            of = counts.setdefault(record["pass"], {})
+            of[record["cell"]] = of.get(record["cell"], 0) + 1
+    return counts
+
+
+FIGURES = {"latency": "timing", "throughput": "timing", "memory": "memory", "energy": "energy"}
+
+
+@pytest.mark.parametrize("page", publish.pages(), ids=lambda page: page.stem)
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_caption_says_what_the_raw_file_of_its_run_says(page, figure):
+    """A figure is there where its pass was made, claims as many processes as made it, and marks what is unstable."""
+    told = publish.told_by(page)
+    run = runs.Run(paths.published_root() / told["study"] / told["run_id"])
+    counts, states = passes_of(run).get(FIGURES[figure], {}), run.status["cells"].values()
+    caption = publish.caption(run, f"fig-{told['slug']}-{figure}")
+    assert (caption is not None) == bool(counts)
+    if caption is None:
+        return
+    (claimed,) = re.findall(r"of (\d+) (?:fresh processes|windows)", caption)
+    assert {int(claimed)} == set(counts.values())
+    assert ("too few for an interval" in caption) == (int(claimed) < 5)
+    assert ("Hollow points" in caption) == (FIGURES[figure] == "timing" and "unstable" in states)
+    for policy in run.config["parameters"]["length_policies"]:
+        over = paths.read_json(run.folder / "data.json")["tokens"]["share_over"].get(policy.removeprefix("fixed-"), 0)
+        assert (f"{policy} cuts {over:.1%} of the sentences of the whole text" in caption) == (over > 0)
 
 
 def test_a_removed_run_is_named(run):

@@ -163,6 +163,21 @@ def test_doubts_that_all_cells_share_are_said_once(derived):
     ]
 
 
+def test_a_doubt_of_every_cell_of_a_length_policy_is_said_once(derived):
+    one, other = derived["cells"]
+    cells = [
+        one,
+        other,
+        one | {"cell": "c", "length_policy": "fixed-32"},
+        other | {"cell": "d", "length_policy": "fixed-32"},
+    ]
+    for cell in cells[2:]:
+        cell["doubts"] = [*cell["doubts"], "cut"]
+    assert tables.doubts({"cells": cells}) == ["every cell: 2 repetitions: no interval", "fixed-32: cut"]
+    cells[3]["doubts"] = cells[0]["doubts"]
+    assert tables.doubts({"cells": cells})[1:] == ["c: cut"], "not of every cell any more"
+
+
 def test_without_doubts_none_are_said(derived):
     for cell in derived["cells"]:
         cell["doubts"] = []
@@ -259,7 +274,7 @@ def rows(*machines: str, **changed) -> pd.DataFrame:
 
 def test_the_range_of_the_repetitions_stands_beside_the_median():
     table = tables.measured(rows("CPU"))
-    assert list(table.columns)[:5] == ["length", "batch size", "latency (ms)", "lowest–highest", "samples/s"]
+    assert list(table.columns)[:5] == ["length", "batch size", "latency (ms)", "from–to (ms)", "samples/s"]
     assert table.iloc[0].tolist()[:4] == ["fixed-32", "1", "12.35", "9.00–1234"]
 
 
@@ -269,16 +284,31 @@ def test_what_does_not_vary_is_left_out_and_what_is_not_ok_is_not():
     assert "state" in tables.measured(rows("CPU", state="oom"))
 
 
-def test_where_every_cell_has_an_interval_it_is_shown():
-    with_interval = rows("CPU", latency_ms_interval_95=[11.0, 13.0])
-    assert tables.measured(with_interval)["95 % interval"].tolist() == ["11.00–13.00"]
-    without = pd.concat([with_interval, rows("CPU", batch_size=2)], ignore_index=True)
-    assert tables.measured(without)["lowest–highest"].tolist() == ["9.00–1234", "9.00–1234"], "else all show the range"
+def test_the_interval_that_is_shown_belongs_to_the_median_that_is_shown():
+    """From the second lowest to the second highest of ten, not Student's t of the mean."""
+    both = {"latency_ms_interval_95": [11.0, 13.0], "latency_ms_interval_of_median": [12.0, 14.0]}
+    table = rows("CPU", latency_ms_repetitions=10, **both)
+    assert tables.measured(table)["from–to (ms)"].tolist() == ["12.00–14.00"]
+    assert tables.measured_caption(table) == (
+        "Medians; beside the latency from the second lowest to the second highest of 10 fresh processes per cell, "
+        "which holds the median of all such processes in 97.9% of cases"
+    )
+
+
+def test_the_caption_of_the_table_says_whose_sentences_are_cut():
+    table = rows("CPU", latency_ms_repetitions=2, truncated_share=0.279, truncated_of="of the whole text")
+    assert tables.measured(table)["cut"].tolist() == ["27.9%"]
+    assert tables.measured_caption(table).endswith("; cut: share of the sentences of the whole text")
+    assert tables.measured_caption(table.assign(truncated_of="of a cycle")).endswith("sentences of a cycle")
+    unknown = table.assign(truncated_share=float("nan"), truncated_of=None)
+    assert "cut" not in tables.measured(unknown), "no run of these knows it"
+    assert "cut" not in tables.measured_caption(unknown)
 
 
 def test_what_has_no_range_has_a_dash():
-    assert tables.measured(rows("CPU", latency_ms=None, latency_ms_range=None))["lowest–highest"].tolist() == ["–"]
-    assert tables.measured(rows("CPU").drop(columns="latency_ms_range"))["lowest–highest"].tolist() == ["–"]
+    assert tables.measured(rows("CPU", latency_ms=None, latency_ms_range=None))["from–to (ms)"].tolist() == ["–"]
+    assert tables.measured(rows("CPU").drop(columns="latency_ms_range"))["from–to (ms)"].tolist() == ["–"]
+    assert tables.measured_caption(rows("CPU", latency_ms_range=None)) == "Nothing was timed"
 
 
 def test_efficiency_has_batch_sizes_across():

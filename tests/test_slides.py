@@ -156,7 +156,8 @@ def rendered(drawn, monkeypatch):
     """Renders the slides of these runs; what is no run's is hidden."""
     monkeypatch.setattr(slides.metadata, "version", HiddenText)
     monkeypatch.setattr(findings, "SATURATED", HiddenFloat(findings.SATURATED))
-    return lambda told: slides.render(told, dict.fromkeys(RULER, HiddenText()), dict.fromkeys(drawn, HiddenText()))
+    unseen = charts.Shown(None, HiddenText(), HiddenText())
+    return lambda told: slides.render(told, dict.fromkeys(RULER, HiddenText()), dict.fromkeys(drawn, unseen))
 
 
 def typed(markdown: str) -> list[str]:
@@ -217,9 +218,11 @@ def cell(run: runs.Run, policy: str, size: int) -> dict[str, Any]:
     return next(c for c in cells if c["length_policy"] == policy and c["batch_size"] == size)
 
 
-def spanned(of: dict[str, Any], name: str, spec: str, interval: str = "_interval_95") -> str:
+def spanned(of: dict[str, Any], name: str, spec: str, interval: str = "_range") -> str:
+    """As the slides have it; of five processes the interval of the median is their range."""
     low, high = of[f"{name}{interval}"]
-    return f"{of[name]:{spec}} ({low:{spec}} to {high:{spec}})"
+    unstable = ", unstable" if of.get("state") == "unstable" and interval == "_range" else ""
+    return f"{of[name]:{spec}} ({low:{spec}} to {high:{spec}}{unstable})"
 
 
 def test_numbers_are_those_of_the_runs(deck, told):
@@ -247,11 +250,14 @@ def test_numbers_are_those_of_the_runs(deck, told):
     for run, size in ((small, 1), (small, 32), (large, 1), (large, 16)):
         assert f"{cell(run, 'fixed-32', size)['roofline']['fraction']:.0%}" in limits
     assert f"{cell(small, 'fixed-128', 32)['memory']['delta_rss_MiB']:.0f} MiB with the largest batch" in limits
-    accuracy = spanned(cell(small, "longest", 1), "accuracy", ".3f", "_wilson_95")
-    assert f"{accuracy}, n = {cell(small, 'longest', 1)['accuracy_n']}" in slide_with(deck, "What was measured")
+    about, first = slide_with(deck, "What was measured"), cell(small, "fixed-32", 1)
+    assert f"fixed-32: {spanned(first, 'accuracy', '.3f', '_wilson_95')}" in about, "of the cells whose times are shown"
+    assert f"n = {first['accuracy_n']}" in about
+    over = paths.read_json(small.folder / "data.json")["tokens"]["share_over"]["32"]
+    assert f"fixed-32: {over:.1%}" in about
     for run in (small, large):
         control = paths.read_json(run.folder / "summary.json")["control"]
-        assert spanned(control, "ratio", ".3f") in slide_with(deck, "to doubt")
+        assert spanned(control, "ratio", ".3f", "_interval_95") in slide_with(deck, "to doubt")
 
 
 def test_pictures_show_the_runs(told, drawn):
@@ -316,6 +322,50 @@ def test_where_scaling_stops_is_said_as_the_run_has_it(told, rendered):
     markdown = rendered(told)
     assert f"Batch size {small[small.curve('fixed-32') + 'best-saturated_batch_size']} is the first" in markdown
     assert f"It still grows at batch size {large['batch_size_last']}, the largest measured" in markdown
+
+
+def changed(one: slides.Told, alter: Any) -> slides.Told:
+    return slides.Told(one.run, {name: alter(name, value) for name, value in one.values.items()})
+
+
+def test_each_number_that_was_timed_says_where_its_cell_is_unstable(told, rendered):
+    """A line that changes with a timed number changes with the mark of its cell as well."""
+
+    def hide_timed(name: str, value: Any) -> Any:
+        timed = re.search(r"-(latency_\w+|throughput_\w+_per_s(_low|_high)?|gain|efficiency_last)$", name)
+        return HiddenFloat(value) if timed and isinstance(value, float) else value
+
+    def unstable(name: str, value: Any) -> Any:
+        return " (unstable)" if name.endswith("mark") else value
+
+    def stable(name: str, value: Any) -> Any:
+        return "" if name.endswith("mark") else value
+
+    for name, one in told.items():
+        base, marked, hidden_ = (
+            [line for shown, _ in parts(rendered(told | {name: changed(one, alter)})) for line in shown.splitlines()]
+            for alter in (stable, unstable, lambda key, value: hide_timed(key, stable(key, value)))
+        )
+        timed = [i for i, line in enumerate(base) if line != hidden_[i]]
+        assert len(timed) >= 2
+        assert [base[i] for i in timed if "unstable" not in marked[i].replace(base[i], "")] == []
+
+
+def test_what_is_known_of_one_model_is_not_said_of_both(told, rendered):
+    (line,) = (line for line in rendered(told).splitlines() if "nearly all the throughput" in line)
+    assert "Half as wide" in line
+    assert f"at the real size, throughput still grows at {told['large']['batch_size_last']}, the largest" in line
+
+
+def test_captions_name_brackets_bars_marks_and_what_is_cut(deck, told, drawn):
+    small = told["small"].run
+    for words in ("times the throughput", "answered soonest", "Padding", "fetch memory"):
+        assert "bars: from the lowest to the highest process" in slide_with(deck, words), words
+    assert "fixed-32 cuts 27.9% of the sentences of the whole text" in slide_with(deck, "Padding")
+    assert "Hollow points are unstable" in slide_with(deck, "Padding"), "the largest batch, padded"
+    assert cell(small, "longest", 32)["state"] == "unstable"
+    assert drawn["latency"].note == "fixed-32 cuts 27.9% of the sentences of the whole text."
+    assert "95 % interval" in slide_with(deck, "Equal processes"), "that of a ratio"
 
 
 def test_text_of_a_run_is_no_markup():
@@ -403,7 +453,7 @@ def test_a_number_that_is_not_there_is_named_with_its_run(told, rendered):
 
 
 def test_a_plot_that_cannot_be_drawn_says_why(finished_run):
-    with pytest.raises(RunError, match=r"need energy_per_sample_J at longest: .* not measurable"):
+    with pytest.raises(RunError, match=r"need energy_per_sample_J at longest: .* not measured"):
         slide_pictures.chart({"a": finished_run}, ["longest"], "energy_per_sample_J")
 
 

@@ -133,8 +133,10 @@ def test_from_five_repetitions_on_there_is_an_interval(this_machine):
         (got,) = summary.summarise(run.folder)["cells"]
         if count == 4:
             assert "latency_ms_interval_95" not in got
+            assert "latency_ms_interval_of_median" not in got
             assert "4 repetitions: no interval" in got["doubts"]
     assert got["latency_ms_interval_95"] == pytest.approx([22 - 1.9632, 22 + 1.9632], abs=1e-3)
+    assert got["latency_ms_interval_of_median"] == [20, 24], "of five, from the lowest to the highest"
     assert "peak_rss_MiB_interval_95" not in got, "a peak has no mean worth an interval"
     assert not any("no interval" in doubt for doubt in got["doubts"])
 
@@ -290,7 +292,34 @@ def test_states_while_a_cell_is_measured(this_machine):
 def test_a_pass_that_was_not_asked_for_is_not_missing(this_machine):
     run = synthetic.finished_run(passes=["timing"])
     assert cell_of(run)["state"] == "ok"
-    assert cell_of(run)["peak_rss_MiB_reason"] == "no finished repetition of the memory pass"
+    assert cell_of(run)["peak_rss_MiB_reason"] == "the memory pass was not asked for"
+    assert cell_of(synthetic.started_run())["peak_rss_MiB_reason"] == "no finished repetition of the memory pass"
+
+
+def test_what_a_length_policy_cuts_is_told_with_a_doubt(this_machine):
+    run, cell = one_cell(repetitions=1, length_policies=["fixed-32"])
+    record = synthetic.timing(run, cell, 0, rows([10], [2]), predicted := synthetic.predictions(cell.cell))
+    shares = {"truncated_share": 0.279, "truncated_tokens_share": 0.081}
+    run.commit(record.model_copy(update=shares), predicted)
+    found = cell_of(run)
+    assert {name: found[name] for name in shares} == shares
+    assert "27.9% of the sentences are cut to 32 tokens: time and accuracy are those of shorter text" in found["doubts"]
+    assert "cut to" not in " ".join(cell_of(synthetic.finished_run("another"))["doubts"]), (
+        "unknown is no doubt, nor is 0"
+    )
+
+
+def test_an_early_summary_may_have_said_a_reason_in_other_words(this_machine):
+    run = synthetic.finished_run(passes=["timing"])
+    told = paths.read_json(run.folder / "summary.json")
+    told["cells"][0]["peak_rss_MiB_reason"] = "no finished repetition of the memory pass"
+    paths.write_json(run.folder / "summary.json", told)
+    assert len(verify.problems(run.folder)) == 1, "its own version must say it as it does"
+    paths.write_json(run.folder / "summary.json", told | {"schema_version": 3})
+    assert verify.problems(run.folder) == []
+    told["cells"][0]["latency_ms"] = 1.0
+    paths.write_json(run.folder / "summary.json", told | {"schema_version": 3})
+    assert len(verify.problems(run.folder)) == 1, "numbers are numbers"
 
 
 def test_a_later_attempt_replaces_a_failed_one(this_machine):

@@ -22,7 +22,7 @@ from transformers import DistilBertTokenizerFast
 from waiting import all_gone, ended, wait_for
 
 from distilbench import derive, paths, records
-from distilbench.batches import batches_sha256, load_inputs, make_batches, save_inputs
+from distilbench.batches import batches_sha256, load_inputs, make_batches, save_inputs, truncated_shares
 from distilbench.bench import __main__ as entry
 from distilbench.bench import calibrate, repetitions, variants, worker
 from distilbench.collectors import latency
@@ -104,6 +104,11 @@ def test_a_timing_record_is_valid_and_says_which_repetition_it_is(real):
     assert record.energy_J_reason == "measured in the energy pass"
     assert record.accuracy is None
     assert record.accuracy_reason == "random weights classify nothing"
+    job = real["timing"].job
+    cycle = job.protocol["samples_per_cycle"], job.protocol["seed"]
+    cut = truncated_shares(load_inputs(Path(job.inputs))[0], "fixed-16", *cycle)
+    assert (record.truncated_share, record.truncated_tokens_share) == cut
+    assert 0 < cut[1] < cut[0] < 1, "some are cut, and not all of them"
     assert 0 < record.latency_ms < 1000
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distilbench import data, paths, runs
-from distilbench.batches import make_batches, save_inputs
+from distilbench.batches import MOST_TOKENS, make_batches, save_inputs
 from distilbench.bench.repetitions import Prepared
 from distilbench.device import parse, software
 from distilbench.errors import DataError
@@ -23,7 +23,8 @@ def prepare(params: DistilbertParams, run: runs.Run) -> Prepared:
     rows = table_rows(tokenizer)
     loaded = load_model(**params.model_arguments(rows) | {"device": "cpu"})
     fixed = [int(policy[6:]) for policy in params.length_policies if policy != "longest"]
-    check_fit(loaded, tokenizer, max([*fixed, manifest["tokens"]["max"] if "longest" in params.length_policies else 0]))
+    longest = min(manifest["tokens"]["max"], MOST_TOKENS) if "longest" in params.length_policies else 0
+    check_fit(loaded, tokenizer, max([*fixed, longest]))
     if params.model_source != "random":
         match_labels(loaded.info.label_names, texts.label_names)
     of_this_process = ("device", "attention", "load_s")  # each repetition has its own

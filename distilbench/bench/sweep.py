@@ -6,7 +6,7 @@ import shutil
 from typing import Any
 
 from distilbench import paths, runs, summary
-from distilbench.batches import load_inputs, make_batches, padding_share
+from distilbench.batches import load_inputs, make_batches, padding_share, truncated_shares
 from distilbench.bench import parts
 from distilbench.bench.design import cells_of, plan
 from distilbench.bench.repetitions import Prepared, measure_ceilings, measure_steps
@@ -29,10 +29,11 @@ def prepare(params: DistilbertParams, run: runs.Run) -> Prepared:
 
 
 def batch_table(params: DistilbertParams, prepared: Prepared) -> list[dict[str, Any]]:
-    """Per length policy and batch size: batches per cycle, shapes, and the share of positions that is padding."""
+    """Per length policy and batch size: batches per cycle, shapes, and the shares of padding and of cut sentences."""
     token_ids, _, _ = load_inputs(prepared.inputs)
     rows = []
     for policy in params.length_policies:
+        cut, _ = truncated_shares(token_ids, policy, params.samples_per_cycle, params.seed)
         for size in params.batch_sizes:
             batches = make_batches(token_ids, size, policy, params.samples_per_cycle, params.seed)
             lengths = [batch.input_ids.shape[1] for batch in batches]
@@ -43,6 +44,7 @@ def batch_table(params: DistilbertParams, prepared: Prepared) -> list[dict[str, 
                     "batches": len(batches),
                     "tokens": f"{min(lengths)}" if min(lengths) == max(lengths) else f"{min(lengths)}–{max(lengths)}",
                     "padding": round(padding_share(batches), 3),
+                    "sentences cut": round(cut, 3),
                 }
             )
     return rows

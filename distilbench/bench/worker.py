@@ -23,7 +23,7 @@ import torch
 from pydantic import ValidationError
 
 from distilbench import paths
-from distilbench.batches import batches_sha256, load_inputs, make_batches, padding_share
+from distilbench.batches import batches_sha256, load_inputs, make_batches, padding_share, truncated_shares
 from distilbench.bench import energy_pass
 from distilbench.bench.job import Job, predictions_file
 from distilbench.bench.roofline import cycle_cost
@@ -90,6 +90,7 @@ class Workload:
         samples, labels: of all sentences.
         sha256: of all batches.
         padding_share: share of positions that is padding.
+        truncated_shares: of distinct sentences that are cut, and of their tokens that are lost.
         rows_of_batches: `rows`, batch by batch.
     """
 
@@ -99,6 +100,7 @@ class Workload:
     labels: list[int]
     sha256: str
     padding_share: float
+    truncated_shares: tuple[float, float]
     rows_of_batches: list[np.ndarray]
 
 
@@ -106,15 +108,14 @@ def workload(job: Job, device: torch.device) -> Workload:
     """The job's cycle, copied to the device."""
     token_ids, samples, labels = load_inputs(Path(job.inputs))
     identity, protocol = job.identity, job.protocol
-    batches = make_batches(
-        token_ids, identity["batch_size"], identity["length_policy"], protocol["samples_per_cycle"], protocol["seed"]
-    )
+    cycle = identity["length_policy"], protocol["samples_per_cycle"], protocol["seed"]
+    batches, cut = make_batches(token_ids, identity["batch_size"], *cycle), truncated_shares(token_ids, *cycle)
     tensors = [
         (torch.from_numpy(b.input_ids).to(device), torch.from_numpy(b.attention_mask).to(device)) for b in batches
     ]
     rows = [batch.rows for batch in batches]
     return Workload(
-        tensors, np.concatenate(rows), samples, labels, batches_sha256(batches), padding_share(batches), rows
+        tensors, np.concatenate(rows), samples, labels, batches_sha256(batches), padding_share(batches), cut, rows
     )
 
 
@@ -139,6 +140,8 @@ def measure(job: Job) -> dict[str, Any]:
     fields = {
         "inputs_sha256": work.sha256,
         "padding_share": work.padding_share,
+        "truncated_share": work.truncated_shares[0],
+        "truncated_tokens_share": work.truncated_shares[1],
         "model_sha256": loaded.info.sha256,
         "load_s": loaded.info.load_s,
         "num_threads": torch.get_num_threads(),

@@ -10,8 +10,9 @@ import pandas as pd
 
 from distilbench import environment, paths, runs
 from distilbench.errors import ParameterError, RunError
-from distilbench.report import load
+from distilbench.report import findings, load, spread
 from distilbench.runs import Run
+from distilbench.stats import MIN_REPETITIONS
 
 MILLION = 1e6
 
@@ -35,7 +36,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one cell would need. A pair is the low and the high end of an interval (of a range below five repetitions).
+    """What one cell would need. A pair holds the low and the high end of what `spread` says of the number.
 
     Attributes:
         cell, batch_size: what is run.
@@ -86,19 +87,19 @@ def plans(run: Run, demand: Demand) -> list[Plan]:
 def _plan(cell: dict[str, Any], demand: Demand) -> Plan:
     name = "latency_request_ms" if cell["latency_request_ms"] is not None else "latency_ms"
     notes = [] if name == "latency_request_ms" else ["without tokenising: requests were not timed"]
-    if f"{name}_interval_95" not in cell:
-        notes.append(f"range of {cell[f'{name}_repetitions']} repetitions, no interval")
-    low, high = cell.get(f"{name}_interval_95", cell[f"{name}_range"])
+    if (n := cell[f"{name}_repetitions"]) < MIN_REPETITIONS:
+        notes.append(f"range of {n} repetitions, no interval")
+    low, high = spread.ends(cell, name)
     size, ms = cell["batch_size"], cell[name]
     devices, fewest, most = (_devices(size, one, demand) for one in (ms, low, high))
     fill_ms = (size - 1) / (demand.rate / devices) * 1e3
     hours, least, longest = (_node_hours(size, one, demand) for one in (ms, low, high))
     joules = cell["energy_per_sample_J"]
-    spread = cell.get("energy_per_sample_J_interval_95", cell.get("energy_per_sample_J_range"))
+    windows = spread.ends(cell, "energy_per_sample_J")
     return Plan(
         cell["cell"], size, ms, fill_ms, high + fill_ms, devices, (fewest, most), hours, (least, longest),
         None if joules is None else _kWh(joules),
-        None if joules is None or not spread else (_kWh(spread[0]), _kWh(spread[1])),
+        None if joules is None or not windows else (_kWh(windows[0]), _kWh(windows[1])),
         high + fill_ms <= demand.max_latency_ms,
         ", ".join([*notes, *(["unstable"] if cell["state"] == "unstable" else [])]),
     )  # fmt: skip
@@ -121,7 +122,7 @@ def table(found: list[Plan]) -> pd.DataFrame:
     """One row per plan, as text."""
     return pd.DataFrame(
         {
-            "cell": plan.cell,
+            "cell": plan.cell + (findings.mark("unstable") if "unstable" in plan.note else ""),
             "request (ms)": f"{plan.request_ms:.3g}",
             "fill (ms)": f"{plan.fill_ms:.3g}",
             "worst (ms)": f"{plan.worst_ms:.3g}",
@@ -172,7 +173,8 @@ def optimal(study: str, device: str, results_root: str = "") -> tuple[int, str]:
             profile = params["profile"]
             doubt = "" if profile == "full" else f"; profile {profile}: not for citation"
             size, speed = best["batch_size"], best["throughput_samples_per_s"]
-            said = f"batch size {size}: {speed:.1f} samples/s in run {run.run_id} on {load.label(run)}{doubt}"
+            said = f"batch size {size}: {speed:.1f} samples/s{findings.mark(best.get('state'))} in run {run.run_id} "
+            said += f"on {load.label(run)}{doubt}"
             return size, said
     raise RunError(
         f"no finished run of {study} on {device} was measured on this kind of machine ({here}): measure one first "

@@ -1,4 +1,7 @@
-"""The four plots: latency, throughput, memory and energy against batch size; interactive offline, static in print."""
+"""The four plots: latency, throughput, memory and energy against batch size; interactive offline, static in print.
+
+Their captions are made from what they show.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import pandas as pd
 import vl_convert
 
 from distilbench import paths, runs
-from distilbench.report import load
+from distilbench.report import lengths, load, spread
 
 VEGA_LITE = "6.4"
 #: Okabe & Ito's colours that keep 3:1 contrast to white and to near-black; one per machine.
@@ -22,26 +25,46 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
 @dataclass(frozen=True)
 class Metric:
-    """What to plot: the column, the axis title with its unit, and whether the axis is logarithmic."""
+    """What to plot: the column, the axis title with its unit, whether the axis is logarithmic, what a caption calls it.
+
+    `figure` ends the label of its figure, as in fig-latency. `timed`: by the processes whose state a cell has.
+    """
 
     column: str
     title: str
     log: bool
+    figure: str
+    called: str
+
+    @property
+    def timed(self) -> bool:
+        return self.figure in ("latency", "throughput")
 
 
 METRICS = (
-    Metric("latency_ms", "Latency of one batch (ms)", log=True),
-    Metric("throughput_samples_per_s", "Throughput (samples/s)", log=False),
-    Metric("peak_memory_MiB", "Peak memory (MiB)", log=False),
-    Metric("energy_per_sample_J", "Energy per sample (J)", log=True),
-)
+    Metric(
+        "latency_ms", "Latency of one batch (ms)", True, "latency",
+        "Latency of one batch against batch size, both axes logarithmic",
+    ),
+    Metric(
+        "throughput_samples_per_s", "Throughput (samples/s)", False, "throughput", "Throughput against batch size"
+    ),
+    Metric(
+        "peak_memory_MiB", "Peak memory (MiB)", False, "memory",
+        "Peak memory of a process against batch size; on a GPU, of the memory that torch allocated there",
+    ),
+    Metric(
+        "energy_per_sample_J", "Energy per sample (J)", True, "energy",
+        "Gross energy per sentence against batch size, both axes logarithmic",
+    ),
+)  # fmt: skip
 
 
 def chart(table: pd.DataFrame, metric: Metric) -> alt.Chart | alt.FacetChart | alt.LayerChart | None:
     """One metric against batch size; None when no cell has it.
 
-    One colour per machine, one dash and shape per length policy, one panel per variant. The bar through a point is the
-    range of the repetitions.
+    One colour per machine, one dash and shape per length policy, one panel per variant. The bar through a point is what
+    `spread` says; the point of an unstable cell is hollow.
 
     Args:
         table: as `load.table` gives it.
@@ -66,12 +89,20 @@ def chart(table: pd.DataFrame, metric: Metric) -> alt.Chart | alt.FacetChart | a
     shape = alt.Shape("length_policy:N", title=None, legend=_legend(rows, "length_policy"))
     base = alt.Chart(rows).encode(x=x, color=colour)
     line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=dash)
-    point = base.mark_point(filled=True, size=60, opacity=1).encode(y=y, shape=shape, tooltip=_tooltip(metric))
+    edge = alt.Stroke("machine:N", scale=alt.Scale(range=PALETTE), legend=None)
+    point = base.mark_point(filled=True, size=60, opacity=1, strokeWidth=1.5).encode(
+        y=y, shape=shape, stroke=edge, fillOpacity=hollow(), tooltip=_tooltip(metric)
+    )
     spread = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=title, scale=y_scale), y2="high:Q")
     layers = alt.layer(spread, line, point).properties(width=460, height=280)
     if rows["variant"].nunique() > 1:
         layers = layers.facet(column=alt.Column("variant:N", title=None))
     return layers.configure(**_config())
+
+
+def hollow() -> Any:
+    """The opacity of a point's inside: none where its cell is unstable."""
+    return alt.when("datum.state == 'unstable'").then(alt.value(0)).otherwise(alt.value(1))
 
 
 def title_of(table: pd.DataFrame, metric: Metric) -> str:
@@ -83,14 +114,50 @@ def title_of(table: pd.DataFrame, metric: Metric) -> str:
 
 def _rows(table: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """The plotted columns only: small specs, and byte-identical ones for equal data."""
-    keys = ["machine", "variant", "length_policy", "batch_size"]
+    keys = ["machine", "variant", "length_policy", "batch_size", "state"]
     if metric.column not in table:
         return pd.DataFrame(columns=[*keys, "value", "low", "high"])
     wanted = table[table[metric.column].notna()]
     rows = wanted[keys].assign(value=wanted[metric.column].map(_rounded))
+    if not metric.timed:  # whether a warm-up had settled says nothing of memory, nor of processes of another pass
+        rows["state"] = rows["state"].mask(rows["state"] == "unstable", "ok")
+    beside = [spread.ends(row, metric.column) for row in wanted.to_dict("records")]
     for name, end in (("low", 0), ("high", 1)):
-        rows[name] = [_rounded(ends[end]) for ends in wanted[f"{metric.column}_range"]] if len(wanted) else []
+        rows[name] = [_rounded(ends[end]) for ends in beside]
     return rows.sort_values(keys, ignore_index=True)
+
+
+def metric_of(figure: str) -> Metric:
+    """The metric whose figure has that label, with or without a page's slug in it."""
+    return next(metric for metric in METRICS if figure.endswith(f"-{metric.figure}"))
+
+
+def caption(table: pd.DataFrame, metric: Metric) -> str | None:
+    """What a plot shows: points, bars, marks, what was cut, and who is missing; None where there is no plot."""
+    shown = table[table[metric.column].notna()] if metric.column in table else table[:0]
+    if shown.empty:
+        return None
+    what = "means over the windows" if metric.column.startswith("energy") else "medians over the processes"
+    said = f"{metric.called}. Points are {what}, bars reach {spread.in_words(shown, metric.column)}. "
+    return (said + marks(_rows(table, metric)) + lengths.warning(shown) + _absent(table, shown, metric)).rstrip()
+
+
+def marks(rows: pd.DataFrame) -> str:
+    """What a hollow point is; "" where there is none."""
+    unstable = (rows["state"] == "unstable").any()
+    return "Hollow points are unstable: a process had not settled when its warm-up was cut off. " if unstable else ""
+
+
+def _absent(table: pd.DataFrame, shown: pd.DataFrame, metric: Metric) -> str:
+    """The machines of which nothing is shown, with the reason."""
+    missing = table[~table["machine"].isin(shown["machine"].unique())]
+    said = [f"{name}: {'; '.join(_reasons(rows, metric))}" for name, rows in missing.groupby("machine", sort=True)]
+    return f"Not shown: {', '.join(said)}. " if said else ""
+
+
+def _reasons(table: pd.DataFrame, metric: Metric) -> list[str]:
+    reasons = table.get(f"{metric.column}_reason", pd.Series(dtype=str)).dropna().unique().tolist()
+    return reasons or ["no finished repetition"]
 
 
 def _rounded(value: float) -> float:
@@ -111,8 +178,9 @@ def _tooltip(metric: Metric) -> list[alt.Tooltip]:
         alt.Tooltip("length_policy:N", title="length"),
         alt.Tooltip("batch_size:Q", title="batch size"),
         alt.Tooltip("value:Q", title=metric.title, format=",.4~g"),
-        alt.Tooltip("low:Q", title="lowest", format=",.4~g"),
-        alt.Tooltip("high:Q", title="highest", format=",.4~g"),
+        alt.Tooltip("low:Q", title="from", format=",.4~g"),
+        alt.Tooltip("high:Q", title="to", format=",.4~g"),
+        alt.Tooltip("state:N"),
     ]
 
 
@@ -154,10 +222,16 @@ def _spec(drawn: Any) -> dict[str, Any]:
 
 
 class Shown:
-    """A chart for notebooks and book: static picture inside, and the data with which a script makes it interactive."""
+    """A chart for notebooks and book: static picture inside, and the data with which a script makes it interactive.
 
-    def __init__(self, drawn: Any, alt_text: str) -> None:
-        self.drawn, self.alt_text = drawn, alt_text
+    Attributes:
+        drawn: the chart.
+        alt_text: the chart in words.
+        note: what a caption must say of its marks, and of what is cut; "" where there is nothing to say.
+    """
+
+    def __init__(self, drawn: Any, alt_text: str, note: str = "") -> None:
+        self.drawn, self.alt_text, self.note = drawn, alt_text, note
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         spec = json.dumps(_spec(self.drawn), sort_keys=True)
@@ -174,10 +248,10 @@ class Shown:
 
 
 class NotMeasured:
-    """Stands where a chart would, and says why there is none."""
+    """Stands where a chart would, and says why there is none: not asked for, not measurable, or failed."""
 
     def __init__(self, what: str, reasons: list[str]) -> None:
-        self.text = f"{what}: not measurable on this machine: {'; '.join(reasons)}"
+        self.text = f"{what}: not measured: {'; '.join(reasons)}"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/html": f'<p class="db-not-measured">{html.escape(self.text)}</p>', "text/plain": self.text}
@@ -188,9 +262,10 @@ def plot(table: pd.DataFrame, column: str) -> Shown | NotMeasured:
     metric = next(m for m in METRICS if m.column == column)
     drawn = chart(table, metric)
     if drawn is None:
-        reasons = table.get(f"{column}_reason", pd.Series(dtype=str)).dropna().unique().tolist()
-        return NotMeasured(metric.title, reasons or ["no finished repetition"])
-    return Shown(drawn, _alt_text(_rows(table, metric), title_of(table, metric)))
+        return NotMeasured(metric.title, _reasons(table, metric))
+    rows = _rows(table, metric)
+    note = (marks(rows) + lengths.warning(table[table[column].notna()])).rstrip()
+    return Shown(drawn, _alt_text(rows, title_of(table, metric)), note)
 
 
 def _alt_text(rows: pd.DataFrame, title: str) -> str:
@@ -199,6 +274,8 @@ def _alt_text(rows: pd.DataFrame, title: str) -> str:
     for (machine, variant, policy), curve in rows.groupby(["machine", "variant", "length_policy"], sort=True):
         first, last = curve.iloc[0], curve.iloc[-1]
         ends = " to ".join(f"{end['value']:.3g} at batch size {end['batch_size']}" for end in (first, last))
+        unstable = [str(size) for size in curve.loc[curve["state"] == "unstable", "batch_size"]]
+        ends += f" (unstable at {', '.join(unstable)})" if unstable else ""
         curves.append(f"{machine}, {variant}, {policy}: {ends}")
     return f"{title} against batch size. {'; '.join(curves)}."
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from distilbench import paths, traces
+from distilbench.report import spread
 from distilbench.report.tables import milliseconds
 from distilbench.runs import Run
 from distilbench.stats import CLAIMED, MIN_REPETITIONS, PERCENTILES
@@ -46,7 +47,7 @@ def _process(found: dict[str, Any]) -> dict[str, str]:
 
 def requests(table: pd.DataFrame) -> pd.DataFrame:
     """Parts of a synchronous request from text to label, in ms, and the share that is not the forward."""
-    return _rows(table, "request", _request)
+    return _rows(table, "request", _request, "latency_request_ms_reason")
 
 
 def _request(found: dict[str, Any]) -> dict[str, str]:
@@ -55,9 +56,24 @@ def _request(found: dict[str, Any]) -> dict[str, str]:
     return shown | {"not the forward": f"{1 - parts['forward'] / sum(parts.values()):.1%}"}
 
 
+def requests_caption(table: pd.DataFrame) -> str:
+    """Over how many processes the parts of a request are."""
+    return _over("Where the time of a request goes", table, "latency_request_ms")
+
+
 def memory(table: pd.DataFrame) -> pd.DataFrame:
     """Memory by phase, in MiB: of the device that the model runs on."""
-    return _rows(table, "memory", _memory)
+    return _rows(table, "memory", _memory, "peak_memory_MiB_reason")
+
+
+def memory_caption(table: pd.DataFrame) -> str:
+    """Over how many processes the phases are; they are others than those that were timed."""
+    return _over("Memory by phase (MiB)", table, "peak_memory_MiB")
+
+
+def _over(what: str, table: pd.DataFrame, name: str) -> str:
+    n = spread.count_in_words(table, name)
+    return f"{what}; medians over {n}" if n else f"{what}: not measured"
 
 
 def _memory(found: dict[str, Any]) -> dict[str, str]:
@@ -152,14 +168,15 @@ def nodes(summary: dict[str, Any]) -> str | None:
     return f"{said}, which is more than chance ({tested}): intervals hold that too, and narrow on one node (--nodelist)"
 
 
-def _rows(table: pd.DataFrame, column: str, shown: Any) -> pd.DataFrame:
-    """One row per cell that has the column; machine and variant where they vary."""
+def _rows(table: pd.DataFrame, column: str, shown: Any, reason: str = "") -> pd.DataFrame:
+    """One row per cell that has the column; machine and variant where they vary; else why there is none."""
     keys = {"machine": "machine", "variant": "variant", "length_policy": "length", "batch_size": "batch size"}
     rows = []
     for row in table.to_dict("records"):
         if isinstance(found := row.get(column), dict):
             rows.append({title: str(row[key]) for key, title in keys.items()} | shown(found))
     if not rows:
-        return pd.DataFrame({"note": ["this was not measured"]})
+        why = table[reason].dropna().unique().tolist() if reason in table else []
+        return pd.DataFrame({"note": [": ".join(["this was not measured", *why[:1]])]})
     frame = pd.DataFrame(rows).fillna("–")
     return frame.drop(columns=[name for name in ("machine", "variant") if frame[name].nunique() == 1])

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from distilbench.report import load, tables
+from distilbench.report import load, spread, tables
 from distilbench.runs import Run
 
 citation = load.citation
-#: Columns of the CSV: identity, then every measured number unrounded, with its range and number of repetitions.
+#: Columns of the CSV: identity, then every measured number unrounded, with what `spread` says and n.
 IDENTITY = ("run_id", "machine", "model_source", "variant", "device", "dtype", "length_policy", "batch_size", "state")
 SAID = ("energy_source",)
 NUMBERS = (
@@ -20,19 +20,21 @@ NUMBERS = (
 
 
 def markdown(run: Run) -> str:
-    """A pipe table with the citation below."""
-    return f"{tables.markdown(tables.measured(load.table([run])))}\n\n{citation(run)}"
+    """A pipe table; below, what its numbers are, and the citation."""
+    table = load.table([run])
+    return f"{tables.markdown(tables.measured(table))}\n\n{tables.measured_caption(table)}.\n\n{citation(run)}"
 
 
 def latex(run: Run) -> str:
-    """A booktabs table; its caption is the citation."""
-    frame = tables.measured(load.table([run]))
+    """A booktabs table; its caption says what its numbers are, and is the citation."""
+    table = load.table([run])
+    frame = tables.measured(table)
     style = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     words = {"machine", "variant", "length", "state"}
     return style.to_latex(
         hrules=True,
         column_format="".join("l" if column in words else "r" for column in frame.columns),
-        caption=_escaped(citation(run)),
+        caption=_escaped(f"{tables.measured_caption(table)}. {citation(run)}"),
         label=f"tab:{run.run_id}",
         position="htbp",
         position_float="centering",
@@ -46,17 +48,17 @@ def _escaped(text: str) -> str:
 
 
 def frame(run: Run) -> pd.DataFrame:
-    """One row per cell, numbers unrounded, with ranges, intervals and n; what was not measured is empty."""
+    """One row per cell, numbers unrounded, with low and high end and n; what was not measured is empty.
+
+    The ends are those of `spread`: they belong to the median beside them.
+    """
     rows = []
     for cell in load.table([run]).to_dict("records"):
         row = {name: cell[name] for name in IDENTITY} | {name: cell.get(name) for name in SAID}
         for name in NUMBERS:
-            low, high = cell.get(f"{name}_range") if isinstance(cell.get(f"{name}_range"), list) else (None, None)
+            low, high = spread.ends(cell, name) or (None, None)
             row |= {name: cell.get(name), f"{name}_low": low, f"{name}_high": high}
             row[f"{name}_n"] = cell.get(f"{name}_repetitions")
-            interval = cell.get(f"{name}_interval_95")
-            if isinstance(interval, list):
-                row |= {f"{name}_interval_95_low": interval[0], f"{name}_interval_95_high": interval[1]}
         interval = cell.get("accuracy_wilson_95")
         low, high = interval if isinstance(interval, list) else (None, None)
         row |= {"accuracy": cell.get("accuracy"), "accuracy_n": cell.get("accuracy_n")}

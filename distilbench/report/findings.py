@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from distilbench.report import lengths
+
 SATURATED = 0.95  # scaling has stopped where a batch size reaches this share of the best throughput
 LOWER_IS_BETTER = {"latency_ms": True, "throughput_samples_per_s": False, "energy_per_sample_J": True}
 SHOWN_AS = {
@@ -31,7 +33,7 @@ def best(rows: pd.DataFrame) -> dict[str, Any]:
     Returns:
         throughput_batch_size, throughput_samples_per_s, latency_batch_size, latency_ms, and saturated_batch_size: the
         smallest batch size that reaches 95 % of the highest throughput (a larger one costs latency and memory for less
-        than 5 %).
+        than 5 %). `throughput_mark` and `latency_mark` say where these cells are unstable.
     """
     fastest = rows.loc[rows["throughput_samples_per_s"].idxmax()]
     soonest = rows.loc[rows["latency_ms"].idxmin()]
@@ -42,7 +44,14 @@ def best(rows: pd.DataFrame) -> dict[str, Any]:
         "latency_batch_size": int(soonest["batch_size"]),
         "latency_ms": float(soonest["latency_ms"]),
         "saturated_batch_size": int(enough["batch_size"].min()),
+        "throughput_mark": mark(fastest.get("state")),
+        "latency_mark": mark(soonest.get("state")),
     }
+
+
+def mark(state: str | None) -> str:
+    """What stands behind a number of an unstable cell, wherever one is shown alone."""
+    return " (unstable)" if state == "unstable" else ""
 
 
 def efficiency(rows: pd.DataFrame) -> pd.DataFrame:
@@ -98,25 +107,28 @@ def sentences(table: pd.DataFrame) -> list[str]:
         if len(rows) > 1:
             where = ", ".join(names[key] for key in (*several, "length_policy"))
             found += _curve_sentences(where, names["length_policy"], rows)
-    return found + _padding_sentences(table) + _crossover_sentences(table)
+    cut = [f"{said}." for said in lengths.in_words(table)]
+    return found + _padding_sentences(table) + cut + _crossover_sentences(table)
 
 
 def _curve_sentences(where: str, length_policy: str, rows: pd.DataFrame) -> list[str]:
-    top, largest = best(rows), int(rows["batch_size"].max())
+    top, sizes = best(rows), [int(size) for size in rows["batch_size"]]
+    states = rows["state"] if "state" in rows else [None] * len(rows)
+    at = {size: f"batch size {size}{mark(state)}" for size, state in zip(sizes, states, strict=True)}
     said = [
-        f"{where}: highest throughput at batch size {top['throughput_batch_size']} "
-        f"({top['throughput_samples_per_s']:.3g} samples/s), lowest latency at batch size "
-        f"{top['latency_batch_size']} ({top['latency_ms']:.3g} ms).",
+        f"{where}: highest throughput at {at[top['throughput_batch_size']]} with "
+        f"{top['throughput_samples_per_s']:.3g} samples/s, lowest latency at "
+        f"{at[top['latency_batch_size']]} with {top['latency_ms']:.3g} ms.",
         f"{where}: throughput still grows at the largest batch size measured."
-        if top["saturated_batch_size"] == largest
-        else f"{where}: scaling stops at batch size {top['saturated_batch_size']}; "
+        if top["saturated_batch_size"] == sizes[-1]
+        else f"{where}: scaling stops at {at[top['saturated_batch_size']]}; "
         f"no larger one has {1 - SATURATED:.0%} more throughput.",
     ]
     if length_policy != "longest":
         last = efficiency(rows).iloc[-1]
         said.append(
-            f"{where}: at batch size {largest} throughput is {last['efficiency']:.0%} of what linear scaling from "
-            f"batch size {int(rows['batch_size'].iloc[0])} would give."
+            f"{where}: at {at[sizes[-1]]} throughput is {last['efficiency']:.0%} of what linear scaling from "
+            f"{at[sizes[0]]} would give."
         )
     return said
 
@@ -141,6 +153,13 @@ def _same_source(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     return len(sources) == 1 and sources != {"modelled"}
 
 
+def _unstable(*curves: pd.DataFrame) -> str:
+    """Which batch sizes of curves that are compared are unstable in one of them."""
+    rows = pd.concat([curve for curve in curves if "state" in curve] or [pd.DataFrame({"state": []})])
+    sizes = sorted({int(size) for size in rows.loc[rows["state"] == "unstable", "batch_size"]}) if len(rows) else []
+    return f"; unstable at {', '.join(map(str, sizes))}" if sizes else ""
+
+
 def _crossover_sentences(table: pd.DataFrame) -> list[str]:
     """Each pair of machines, per metric and curve that both have."""
     curves, said = series(table), []
@@ -155,7 +174,7 @@ def _crossover_sentences(table: pd.DataFrame) -> list[str]:
                 if result["winner_last"] is None:
                     continue
                 name = {"one": one["machine"], "other": other["machine"]}
-                where = f"{shown} ({one['variant']}, {one['length_policy']})"
+                where = f"{shown} ({one['variant']}, {one['length_policy']}{_unstable(rows_one, rows_other)})"
                 if result["batch_size"] is None:
                     winner = name[result["winner_last"]]
                     said.append(f"{where}: {winner} is better throughout: no crossover in the measured range.")

@@ -6,12 +6,13 @@ The format is MyST-NB's `glue` (myst_nb/ext/glue): an output whose metadata hold
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 import pandas as pd
 
 from distilbench import paths, traces
-from distilbench.report import findings, load
+from distilbench.report import findings, load, spread
 from distilbench.runs import Run
 from distilbench.stats import MIN_REPETITIONS
 
@@ -20,6 +21,7 @@ PER_CELL = (
     "latency_ms", "latency_request_ms", "throughput_samples_per_s", "peak_memory_MiB", "accuracy", "padding_share",
     "energy_per_sample_J",
 )  # fmt: skip
+WITH_ENDS = ("latency_ms", "throughput_samples_per_s")  # what `spread` says, as `<name>_low` and `<name>_high`
 PARTS = {
     "request": ("tokenise_ms", "forward_ms"),
     "memory": ("loaded_rss_MiB", "delta_rss_MiB"),
@@ -32,17 +34,18 @@ def values(run: Run) -> dict[str, Value]:
     """Every number of a run that prose may name.
 
     Keys: `run_id`, `machine`, `torch`, ...; per curve `<variant>-<length>-best_throughput` and the like; per cell
-    `<variant>-<length>-b<batch size>-latency_ms` and the like. What was not measured has no key.
+    `<variant>-<length>-b<batch size>-latency_ms` and the like, with `mark` where it is to be said that the cell is
+    unstable; per length policy the share of the sentences that it cuts. What was not measured has no key.
     """
     table = load.table([run])
     of_run = _about(run) | _of_the_intervals(run) | _of_the_machine(run)
-    return of_run | _per_cell(table.to_dict("records")) | _per_curve(table)
+    return of_run | _per_cell(table.to_dict("records")) | _per_curve(table) | _per_policy(table)
 
 
 def _about(run: Run) -> dict[str, Value]:
     config, env = run.config, paths.read_json(run.folder / "env.json")
     model, data = paths.read_json(run.folder / "model.json"), paths.read_json(run.folder / "data.json")
-    params = config["parameters"]
+    params, measured = config["parameters"], load.processes(run)
     return {
         "run_id": run.run_id,
         "measured_on": config["created"][:10],
@@ -55,8 +58,8 @@ def _about(run: Run) -> dict[str, Value]:
         "dtype": params["dtype"],
         "cells": sum(not cell.get("control_of") for cell in config["cells"]),
         "samples_per_cycle": params["samples_per_cycle"],
-        "repetitions": params["repetitions"],
-        "memory_repetitions": params["memory_repetitions"],
+        **({"repetitions": measured["timing"]} if "timing" in measured else {}),
+        **({"memory_repetitions": measured["memory"]} if "memory" in measured else {}),
         "processes": len(run.measured()),
         "batch_size_first": min(params["batch_sizes"]),
         "batch_size_last": max(params["batch_sizes"]),
@@ -97,10 +100,12 @@ def _per_cell(rows: list[dict[str, Any]]) -> dict[str, Value]:
         for part, names in PARTS.items():
             if isinstance(held := row.get(part), dict):
                 found |= {f"{where}-{part}_{name}": held[name] for name in names if held[name] is not None}
-        if isinstance(spread := row.get("latency_ms_range"), list):
-            spreads.append(spread[1] / spread[0] - 1)
-        if isinstance(interval := row.get("latency_ms_interval_95"), list):
-            found |= dict(zip((f"{where}-latency_ms_low", f"{where}-latency_ms_high"), interval, strict=True))
+        if isinstance(reach := row.get("latency_ms_range"), list):
+            spreads.append(reach[1] / reach[0] - 1)
+        found[f"{where}-mark"] = findings.mark(row["state"])
+        for name in WITH_ENDS:
+            if beside := spread.ends(row, name):
+                found |= dict(zip((f"{where}-{name}_low", f"{where}-{name}_high"), beside, strict=True))
         if isinstance(held := row.get("iterations_ms"), dict) and (faults := held.get("page_faults")):
             found |= dict(zip((f"{where}-page_faults_low", f"{where}-page_faults_high"), faults, strict=True))
         if isinstance(interval := row.get("accuracy_wilson_95"), list):
@@ -116,9 +121,30 @@ def _per_curve(table: Any) -> dict[str, Value]:
         found |= {f"{where}-best-{name}": value for name, value in findings.best(rows).items()}
         first = rows["throughput_samples_per_s"].iloc[0]
         found[f"{where}-gain"] = float(rows["throughput_samples_per_s"].max() / first)
+        first_mark, last_mark = (findings.mark(rows["state"].iloc[at]) for at in (0, -1))
+        found[f"{where}-gain_mark"] = first_mark or found[f"{where}-best-throughput_mark"]
         if names["length_policy"] != "longest":
             found[f"{where}-efficiency_last"] = float(findings.efficiency(rows)["efficiency"].iloc[-1])
+            found[f"{where}-efficiency_mark"] = first_mark or last_mark
     return found
+
+
+def _per_policy(table: Any) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for policy, rows in table[table["truncated_share"].notna()].groupby("length_policy"):
+        found |= {f"{policy}-truncated_share": float(rows["truncated_share"].max())}
+        found |= {f"{policy}-truncated_of": rows["truncated_of"].iloc[0]}
+    return found
+
+
+def mark_of(name: str) -> str | None:
+    """Under which name it is said whether a number comes from an unstable cell; None: no process was timed for it."""
+    if matched := re.fullmatch(r"(.+-best-)(throughput|latency|saturated)_\w+", name):
+        return f"{matched[1]}{'latency' if matched[2] == 'latency' else 'throughput'}_mark"
+    if matched := re.fullmatch(r"(.+)-(gain|efficiency)(?:_last)?", name):
+        return f"{matched[1]}-{matched[2]}_mark"
+    matched = re.fullmatch(r"(.+-b\d+)-(?:latency|throughput|request|roofline)_\w+", name)
+    return f"{matched[1]}-mark" if matched else None
 
 
 def put(named: dict[str, Value]) -> None:

@@ -11,7 +11,9 @@ import pandas as pd
 from distilbench import paths, runs
 from distilbench.errors import RunError
 from distilbench.params import PROFILES, StudyParams
-from distilbench.report import details, tables
+from distilbench.report import details, lengths, tables
+
+PASSES = ("timing", "memory", "energy")
 
 
 def choose(params: StudyParams) -> list[runs.Run]:
@@ -100,13 +102,28 @@ def about(chosen: list[runs.Run]) -> list[dict[str, Any]]:
                 "source of the model": model["source"],
                 "text": f"{data['name']}, {data['rows']:,} sentences",
                 "sentences per cycle": params["samples_per_cycle"],
-                "repetitions": f"{params['repetitions']} timing, {params['memory_repetitions']} memory",
+                "fresh processes per cell": _passes(run),
                 "software": f"torch {env['packages']['torch']}, transformers {env['packages']['transformers']}, "
                 f"Python {env['python']['version']}",
                 "measured": f"{config['created'][:10]}, code {_code(env['git'])}",
             }
         )
     return rows
+
+
+def processes(run: runs.Run) -> dict[str, int]:
+    """By pass, how many fresh processes measured each cell: what was measured, not what was asked for."""
+    counts: dict[tuple[str, str], int] = {}
+    for record in run.measured():
+        counts[record.pass_, record.cell] = counts.get((record.pass_, record.cell), 0) + 1
+    return {where: max(n for (of, _), n in counts.items() if of == where) for where in sorted({of for of, _ in counts})}
+
+
+def _passes(run: runs.Run) -> str:
+    """What each pass of a run has, and which pass it has not."""
+    found, asked = processes(run), run.config["parameters"]["passes"]
+    missing = {where: "nothing measured" if where in asked else "not asked for" for where in PASSES}
+    return "; ".join(f"{where}: {found.get(where, missing[where])}" for where in PASSES)
 
 
 def _code(git: dict[str, Any]) -> str:
@@ -122,21 +139,27 @@ def citation(run: runs.Run) -> str:
     doubt = "" if params["profile"] == "full" else f" (profile {row['profile']})"
     return (
         f"{row['model']} ({row['source of the model']}) on {row['machine']}; {row['software']}; "
-        f"n = {params['repetitions']} fresh processes per cell; measured with distilbench {version}, "
+        f"{_n(run)}; measured with distilbench {version}, "
         f"{row['measured']}, run {run.run_id}{doubt}."
     )
 
 
+def _n(run: runs.Run) -> str:
+    timed = processes(run).get("timing")
+    return f"n = {timed} fresh processes per cell" if timed else "not timed"
+
+
 def table(chosen: list[runs.Run]) -> pd.DataFrame:
-    """One row per cell of each run: the summary's fields, with `run_id`, `machine`, and one memory column.
+    """One row per cell of each run: the summary's fields, with `run_id`, `machine`, one memory column, and what is cut.
 
     `peak_memory_MiB` is what limits the batch size on the device: GPU memory on CUDA, resident memory on CPU.
     """
     names, rows = labels(chosen), []
     for run in chosen:
-        summary = paths.read_json(run.folder / "summary.json")
+        summary, data = (paths.read_json(run.folder / file) for file in ("summary.json", "data.json"))
         for cell in summary["cells"]:
-            rows.append({"run_id": run.run_id, "machine": names[run.run_id]} | _with_memory(cell))
+            told = _with_memory(cell) | lengths.truncation(cell, data)
+            rows.append({"run_id": run.run_id, "machine": names[run.run_id]} | told)
     return pd.DataFrame(rows)
 
 
@@ -154,8 +177,5 @@ def unsaid(chosen: list[runs.Run]) -> list[str]:
 
 def _with_memory(cell: dict[str, Any]) -> dict[str, Any]:
     source = "peak_cuda_allocated_MiB" if cell["device"].startswith("cuda") else "peak_rss_MiB"
-    return cell | {
-        "peak_memory_MiB": cell[source],
-        "peak_memory_MiB_range": cell.get(f"{source}_range"),
-        "peak_memory_MiB_reason": cell.get(f"{source}_reason"),
-    }
+    kinds = ("", "_range", "_interval_of_median", "_repetitions", "_reason")
+    return cell | {f"peak_memory_MiB{kind}": cell.get(f"{source}{kind}") for kind in kinds}

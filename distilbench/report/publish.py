@@ -15,7 +15,7 @@ from distilbench import paths, runs, verify
 from distilbench.bench import calibrate
 from distilbench.errors import ParameterError, RunError
 from distilbench.params import PROFILES
-from distilbench.report import glue, load
+from distilbench.report import charts, glue, load
 from distilbench.runs import Run
 
 NOTEBOOK = "03_analyse.ipynb"
@@ -242,21 +242,27 @@ def _page_cell(cell: dict[str, Any], run: Run, slug: str) -> dict[str, Any]:
         cell["source"] = [line for line in _lines(cell) if not line.startswith("results_root = ")]
         hidden = {"parameters", "injected-parameters", "remove-cell"} & set(tags)
         cell["metadata"]["tags"] = sorted({*tags, "remove-cell" if hidden else "remove-input"})
-        if figure := cell["metadata"].get("mystnb", {}).get("figure"):
-            figure["caption"] = f"{figure['caption']} {measured_on(run)}"
         for output in cell["outputs"]:
             if table := output.get("data", {}).get("text/markdown"):
                 output["data"]["text/markdown"] = _with_slug("".join(table), slug)
     if figure := cell["metadata"].get("mystnb", {}).get("figure"):
-        figure["name"] = _with_slug(figure["name"], slug)
+        figure["name"], figure["caption"] = _with_slug(figure["name"], slug), caption(run, figure["name"])
+        if figure["caption"] is None:  # what stands there says why there is no figure
+            del cell["metadata"]["mystnb"]
     return cell
 
 
+def caption(run: Run, figure: str) -> str | None:
+    """The caption of a figure of a page, made from what the run has; None where it has nothing to show there."""
+    said = charts.caption(load.table([run]), charts.metric_of(figure))
+    return said and f"{said} {measured_on(run)}"
+
+
 def measured_on(run: Run) -> str:
-    """What a caption must say: hardware, type, n, source."""
+    """What a caption must say beside what is shown: hardware, type, model and its source."""
     params = run.config["parameters"]
     return (
-        f"Measured on {load.label(run)}, {params['dtype']}, in {params['repetitions']} fresh processes per cell; "
+        f"Measured on {load.label(run)}, {params['dtype']}; "
         f"model: {load.model_name(run)} (source: {params['model_source']})."
     )
 
@@ -304,7 +310,7 @@ def _run_of(page: Path) -> str:
 
 
 def problems(page: Path) -> list[str]:
-    """Where a published page and its run disagree: derived numbers, header, glued numbers; none, and the page holds.
+    """Where a published page and its run disagree: derived numbers, header, captions, glued numbers; none: it holds.
 
     Tables and pictures are compared by the tests, which execute the notebook again.
     """
@@ -323,6 +329,10 @@ def _problems(page: Path) -> list[str]:
     found = [f"run {run.run_id}: {problem}" for problem in verify.problems(run.folder)]
     if "".join(notebook["cells"][0]["source"]) != header(run, told["slug"]):
         found.append(f"{where}: its header is not what run {run.run_id} says")
+    for cell in notebook["cells"]:
+        figure = cell["metadata"].get("mystnb", {}).get("figure")
+        if figure and figure["caption"] != caption(run, figure["name"]):
+            found.append(f"{where}: the caption of {figure['name']} is not what run {run.run_id} says")
     return found + verify.differences(glue.read(notebook), glue.values(run), f"{where}: glued")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilbench import params, paths, records, traces
-from distilbench.report import certificates, publish
+from distilbench.report import certificates, glue, publish
 from distilbench.report.tables import escaped
 from distilbench.runs import Run
 from distilbench.stats import MIN_REPETITIONS
@@ -22,7 +22,7 @@ def headlines() -> str:
     """Per study with published pages: its question, and a table of its headline numbers, page by page.
 
     What stands in it is the study's `headline` in params/studies.yml: {what, value, form, low, high}, all but `what`
-    and `form` being names of `glue.values`. A page without a number has a dash there.
+    and `form` being names of `glue.values`. A page without a number has a dash there; what is unstable says so.
     """
     parts = []
     for study, told in studies().items():
@@ -46,9 +46,11 @@ def _headline(page: Path, row: dict[str, Any]) -> str:
     def glued(field: str) -> str:
         return f"{{glue:text}}`/{name}::{field}:{form or 's'}`"
 
+    mark = glue.mark_of(row["value"])
+    marked = f"{{glue:text}}`/{name}::{mark}:s`" if values.get(mark) else ""
     ends = [row.get("low"), row.get("high")]
     known = all(end in values for end in ends)
-    return glued(row["value"]) + (f" ({glued(ends[0])} to {glued(ends[1])})" if known else "")
+    return glued(row["value"]) + (f" ({glued(ends[0])} to {glued(ends[1])})" if known else "") + marked
 
 
 def runs_index() -> str:

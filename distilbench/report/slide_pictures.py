@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from distilbench.errors import RunError
-from distilbench.report import charts, load
+from distilbench.report import charts, lengths, load
 from distilbench.runs import Run
 
 
@@ -42,20 +42,22 @@ def chart(chosen: dict[str, Run], policies: list[str], column: str) -> charts.Sh
     plotted = charts.plot(table[table["length_policy"].isin(policies)], column)
     if isinstance(plotted, charts.NotMeasured):
         raise RunError(f"the slides need {column} at {', '.join(policies)}: {plotted.text}")
-    return charts.Shown(_for_a_screen(plotted.drawn), plotted.alt_text)
+    return charts.Shown(_for_a_screen(plotted.drawn), plotted.alt_text, plotted.note)
 
 
 def processes(run: Run, policies: list[str]) -> charts.Shown:
     """What equal processes differ by: each one's median latency over that of its cell, by batch size."""
-    table = load.table([run]).set_index("cell")
+    table = load.table([run])
+    table = table[table["length_policy"].isin(policies)].set_index("cell")
     rows = []
     for record in run.measured():
         if record.pass_ == "timing" and record.cell in table.index:
             cell = table.loc[record.cell]
             ratio = round(record.latency_ms / cell["latency_ms"], 4)
-            rows.append({"batch_size": int(cell["batch_size"]), "length": cell["length_policy"], "ratio": ratio})
+            told = {"length": cell["length_policy"], "ratio": ratio, "state": cell["state"]}
+            rows.append({"batch_size": int(cell["batch_size"])} | told)
     points = pd.DataFrame(rows)
-    points = points[points["length"].isin(policies)]
+    length = {"title": None, "scale": alt.Scale(domain=policies, range=charts.PALETTE)}
     drawn = (
         alt.Chart(points)
         .mark_point(filled=True, size=70, opacity=0.7)
@@ -63,14 +65,16 @@ def processes(run: Run, policies: list[str]) -> charts.Shown:
             x=alt.X("batch_size:O", title="Batch size (sentences per forward pass)", axis=alt.Axis(labelAngle=0)),
             xOffset=alt.XOffset("length:N", scale=alt.Scale(domain=policies)),
             y=alt.Y("ratio:Q", title="Median latency of a process / of its cell", scale=alt.Scale(zero=False)),
-            color=alt.Color("length:N", title=None, scale=alt.Scale(domain=policies, range=charts.PALETTE)),
+            color=alt.Color("length:N", **length),
+            stroke=alt.Stroke("length:N", **length),
+            fillOpacity=charts.hollow(),
             shape=alt.Shape("length:N", title=None, scale=alt.Scale(domain=policies)),
         )
         .properties(width=460, height=280)
     )
     low, high = points["ratio"].min(), points["ratio"].max()
     said = f"Median latency of each process over that of its cell: from {low:.2f} to {high:.2f}."
-    return charts.Shown(_for_a_screen(drawn), said)
+    return charts.Shown(_for_a_screen(drawn), said, (charts.marks(table) + lengths.warning(table)).rstrip())
 
 
 def _for_a_screen(drawn: Any) -> Any:

@@ -14,9 +14,10 @@ import pandas as pd
 
 from distilbench import paths
 from distilbench.bench import calibrate
-from distilbench.errors import DistilbenchError, RunError
-from distilbench.report import charts, findings, glue, load, powerpoint, publish, slide_pictures, tables
+from distilbench.errors import DistilbenchError, ParameterError, RunError
+from distilbench.report import charts, findings, glue, load, powerpoint, publish, slide_pictures, spread, tables
 from distilbench.runs import Run
+from distilbench.stats import median_level
 
 TEMPLATE = Path(__file__).parent / "templates" / "slides.md.j2"
 STUDY = "distilbert"
@@ -27,7 +28,6 @@ VARIANT = "sdpa"
 DEPTH = "full"  # of the calibration
 NEEDED = {"pypandoc": "pypandoc-binary", "pptx": "python-pptx"}
 SCALE = 3  # pixels of a picture per point: sharp on a large screen
-WITH_INTERVAL = ("throughput_samples_per_s",)  # besides those that `glue.values` has
 
 
 class Told:
@@ -84,7 +84,7 @@ def build(folder: Path | None = None) -> Path:
         for name, picture in drawn.items():
             paths.write_atomic(folder / f"{name}.png", charts.png(picture.drawn, scale=SCALE))
         source = folder / "slides.md"
-        paths.write_atomic(source, render(told, calibration(), {name: shown.alt_text for name, shown in drawn.items()}))
+        paths.write_atomic(source, render(told, calibration(), drawn))
         return powerpoint.write(source, folder / "slides.pptx", moment([one.run for one in told.values()]))
 
 
@@ -121,13 +121,11 @@ def moment(shown: list[Run]) -> datetime:
 
 
 def tell(run: Run) -> Told:
-    """Every number of a run that a slide may name: those of the report, intervals of throughput, and their source."""
-    values = glue.values(run)
-    for row in load.table([run]).to_dict("records"):
-        where = f"{row['variant']}-{row['length_policy']}-b{row['batch_size']}"
-        for name in WITH_INTERVAL:
-            if isinstance(interval := row.get(f"{name}_interval_95"), list):
-                values |= dict(zip((f"{where}-{name}_low", f"{where}-{name}_high"), interval, strict=True))
+    """Every number of a run that a slide may name: those of the report, what brackets and bars are, their source."""
+    values, table = glue.values(run), load.table([run])
+    values |= {"bars": spread.reach(table, "latency_ms"), "level": median_level(values["repetitions"])}
+    if "memory_repetitions" in values:
+        values["memory_bars"] = spread.reach(table, "peak_memory_MiB")
     return Told(run, values | {"raw_sha256": paths.sha256_file(run.raw), "citation": load.citation(run)})
 
 
@@ -171,15 +169,16 @@ def _joined(texts: pd.Series) -> str:
     return " ".join("/".join(dict.fromkeys(alike)) for alike in words)
 
 
-def render(told: dict[str, Told], ruler: dict[str, str], alt_texts: dict[str, str]) -> str:
-    """The slides as pandoc's Markdown."""
+def render(told: dict[str, Told], ruler: dict[str, str], drawn: dict[str, charts.Shown]) -> str:
+    """The slides as pandoc's Markdown; of the pictures what is said of them."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["shown"] = shown
     newest = max(told.values(), key=lambda one: one.run.config["created"])
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         **told,
         **LENGTHS,
-        alt=alt_texts,
+        alt={name: one.alt_text for name, one in drawn.items()},
+        note={name: one.note for name, one in drawn.items()},
         calibration=ruler,
         newest=newest,
         saturated=findings.SATURATED,
