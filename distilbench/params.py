@@ -373,7 +373,9 @@ def from_notebook(namespace: dict[str, Any]) -> Resolved:
     """
     plain = (str, int, float, bool, list, dict, tuple, types.NoneType)
     hidden = {"In", "Out", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
-    assigned = _assigned_in(namespace["In"]) if "In" in namespace else set(namespace)  # no cells: a script
+    assigned = _assigned_in(namespace.get("In", []))
+    if "study" not in assigned:  # no notebook, but a script made of one
+        assigned = set(namespace)
     given = {
         key: value
         for key, value in namespace.items()

@@ -462,6 +462,12 @@ def test_what_no_cell_assigned_is_no_parameter(cells, seed):
     assert resolved.origins["batch_sizes"] != "given"
 
 
+@pytest.mark.parametrize("history", [{}, {"In": [""]}])
+def test_a_script_made_of_a_notebook_gives_its_values(history):
+    """By python, and by ipython, which has no cells then."""
+    assert params.from_notebook(history | {"study": "distilbert", "seed": 42}).params.seed == 42
+
+
 def test_a_notebook_without_a_study_is_refused():
     with pytest.raises(ParameterError, match="unknown study None"):
         params.from_notebook({"profile": "ci"})

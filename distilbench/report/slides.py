@@ -14,7 +14,7 @@ import pandas as pd
 
 from distilbench import paths
 from distilbench.bench import calibrate
-from distilbench.errors import DistilbenchError, ParameterError, RunError
+from distilbench.errors import DistilbenchError, RunError
 from distilbench.report import charts, findings, glue, load, powerpoint, publish, slide_pictures, spread, tables
 from distilbench.runs import Run
 from distilbench.stats import median_level
