@@ -118,17 +118,15 @@ def _say(message: str, **fields: Any) -> None:
 
 @contextmanager
 def _lines_from_kernels() -> Iterator[None]:
-    """Asks notebooks for progress lines, which are drawn here, and kernels to leave out the working directory."""
-    asked = {"DISTILBENCH_PROGRESS": "lines", "PYTHONSAFEPATH": "1"}
-    before = {name: os.environ.get(name) for name in asked}
-    os.environ.update(asked)
+    """Asks the notebooks for progress lines, which are drawn here."""
+    before = os.environ.get("DISTILBENCH_PROGRESS")
+    os.environ["DISTILBENCH_PROGRESS"] = "lines"
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.pop("DISTILBENCH_PROGRESS")
+        if before is not None:
+            os.environ["DISTILBENCH_PROGRESS"] = before
 
 
 def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | None = None) -> None:
@@ -153,7 +151,7 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
                 language="python",
                 extra_arguments=[
                     "--log-level=CRITICAL",  # else it warns of listening on loopback, and of being ended
-                    "--InteractiveShellApp.ignore_cwd=True",  # IPython before 9.7 puts it on the path all the same
+                    "--InteractiveShellApp.ignore_cwd=True",  # what lies in the working directory is no module
                 ],
             )
         except PapermillExecutionError as error:
