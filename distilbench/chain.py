@@ -158,7 +158,7 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
                 kernel_manager_class=kernels.OwnKernels,
                 extra_arguments=[
                     "--log-level=CRITICAL",  # else it warns of listening on loopback, and of being ended
-                    "--InteractiveShellApp.ignore_cwd=True",  # IPython before 9.7 puts it on the path all the same
+                    "--InteractiveShellApp.ignore_cwd=True",  # what lies in the working directory is no module
                 ],
             )
         except PapermillExecutionError as error:

@@ -55,8 +55,8 @@ MEASURING = (
     "bench/loop", "bench/parts", "bench/preparation", "bench/repetitions", "bench/roofline", "bench/sweep",
     "bench/timing", "bench/variants", "bench/worker", "cgroups", "collectors/__init__", "collectors/energy",
     "collectors/latency", "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry", "data",
-    "derive", "device", "embedded", "environment", "errors", "hub", "models", "neighbours", "params", "paths",
-    "records", "revisions", "stats",
+    "derive", "device", "embedded", "environment", "errors", "hub", "labels", "models", "neighbours", "params",
+    "paths", "records", "repositories", "revisions", "rows", "stats",
 )  # fmt: skip
 ISA_FLAGS = (
     "avx2",

@@ -6,11 +6,11 @@ or a configuration of IPython would change what a notebook does.
 
 from __future__ import annotations
 
-import sys
-
 from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+
+from distilbench import paths
 
 
 class OwnKernels(AsyncKernelManager):
@@ -19,7 +19,7 @@ class OwnKernels(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         """How to start one; without the working directory on its path."""
-        command = [sys.executable, "-P", "-m", __name__, "-f", "{connection_file}"]
+        command = [*paths.PYTHON, "-m", __name__, "-f", "{connection_file}"]
         return KernelSpec(argv=command, display_name="distilbench", language="python")
 
 

@@ -232,7 +232,7 @@ def test_a_bad_data_file_stops_a_real_run_with_one_message(tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last == f"error: {file}, line 3: has another number of columns than the header"
+    assert last == f"error: {file}, line 3: has another number of columns (1) than the header (2)"
     assert no_whole_run(tmp_path / "results")
     assert runs.find("latest").status["state"] == "failed"
     shown = subprocess.run([COMMAND, "show"], capture_output=True, text=True, check=True).stdout

@@ -539,7 +539,7 @@ def test_a_slurm_that_does_not_answer_measures_nothing(slurm, monkeypatch):
 def test_a_slurm_that_counts_less_than_before_spoils_its_window(slurm):
     source = Slurm()
     source.begin()
-    slurm.say("sstat", "900")
+    slurm.say("sstat", "4242.batch|900")
     with pytest.raises(ImplausibleError, match="ConsumedEnergy went back by 100 J"):
         source.end()
 
