@@ -169,14 +169,14 @@ def script_of(jobs: list[Job]) -> str:
     for job in jobs:
         ids[job.name] = f"${job.name}"
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in job.variables.items())
-        words = [word if "$" in word else shlex.quote(word) for word in job.command(ids)]
+        words = [word if word.startswith("--dependency=") else shlex.quote(word) for word in job.command(ids)]
         lines.append(f"{job.name}=$({variables} {' '.join(words)})")
     files = [paths.repo_root() / "slurm" / name for name in dict.fromkeys([job.script for job in jobs] + ["setup.sh"])]
     shown = [
         f"\n# ---------------- {file.relative_to(paths.repo_root())}\n{file.read_text(encoding='utf-8')}"
         for file in files
     ]
-    return "\n".join(["set -e", f"cd {paths.repo_root()}", *lines, *shown])
+    return "\n".join(["set -e", f"cd {shlex.quote(str(paths.repo_root()))}", *lines, *shown])
 
 
 def submit(run: Run, jobs: list[Job], numbers: list[int]) -> dict[str, str]:
