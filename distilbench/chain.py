@@ -7,13 +7,13 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from distilbench import errors, params, paths, runs
+from distilbench import cgroups, environment, errors, params, paths, runs
 from distilbench.bench import design
-from distilbench.errors import DistilbenchError, ParameterError, RunError
+from distilbench.errors import DistilbenchError, ParameterError, RunError, StorageError
 from distilbench.logs import log
 from distilbench.report import load
 
@@ -69,7 +69,9 @@ def run_study(
     Raises:
         DistilbenchError: what a notebook or a check complains of; the run can be resumed.
     """
+    paths.home()  # Jupyter has files there: said before a folder is made
     resolved = resolve(study, given, resume, results_root)
+    _warn_of_code_without_commit(resolved.params.profile)
     run = design.start(resolved, new)
     if run.in_use:
         raise RunError(f"run {run.run_id} is being worked on by another process")
@@ -117,6 +119,12 @@ def _say(message: str, **fields: Any) -> None:
     log.info(message, extra={"fields": fields})
 
 
+def _warn_of_code_without_commit(profile: str) -> None:
+    """Says before hours of measuring, not after, that the run cannot be published."""
+    if profile == "full" and (why := environment.uncommitted(environment.git())):
+        _say(f"warning: this code is in no commit ({why}), so the run cannot be published", event="warning")
+
+
 @contextmanager
 def _around_kernels() -> Iterator[None]:
     """Asks the notebooks for progress lines, which are drawn here, and gives their IPython a folder of its own."""
@@ -145,6 +153,7 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
     output = output or run.folder / "notebooks" / f"{name}.ipynb"
     with paths.clear_write_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
+    kills = cgroups.oom_kills()
     with progress_stream() as stream:
         try:
             papermill.execute_notebook(
@@ -163,10 +172,20 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
             )
         except PapermillExecutionError as error:
             _raise_as_said(run, output, error)
+        except OSError as error:  # papermill writes the notebook after every cell, Jupyter has files of its own
+            problem = paths.storage_error(error.filename or output, error)
+            with suppress(StorageError):  # that a full disk has no room for either
+                run.set_status("failed", f"{name}: {problem}")
+            raise problem from error
         except RuntimeError as error:
-            raise RunError(
-                f"the kernel of {name} ended: {error} (often killed for memory). Start again to go on."
-            ) from error
+            said = f"{name} was not executed to its end: {error}{_for_memory(kills)}"
+            raise RunError(f"{said}. Start again to go on.") from error
+
+
+def _for_memory(kills_before: int | None) -> str:
+    """Said of a kernel that ended, where the control group counted a kill for want of memory meanwhile."""
+    killed = (cgroups.oom_kills() or 0) > (kills_before or 0)
+    return " (meanwhile the kernel of the system killed a process for want of memory)" if killed else ""
 
 
 def _raise_as_said(run: runs.Run, output: Path, error: Any) -> None:

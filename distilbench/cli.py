@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from distilbench import cli_cluster
+from distilbench import cli_cluster, terminal
 from distilbench.errors import DataError, DistilbenchError, ParameterError, Stopped
 from distilbench.options import (
     AsJson,
@@ -303,7 +304,7 @@ def book(
         page = building.build(run)
     print(f"{'your run' if run else 'report':>12}  {page}")
     if own and not run:
-        print("no run of this machine ended well yet, so the report has no page for one: distilbench run distilbert")
+        print(f"the report has no page for a run of this machine: {publishing.why_none(results_root)}")
 
 
 @app.command()
@@ -443,10 +444,12 @@ def main() -> None:
     """Entry point: errors for people as one message, never a traceback.
 
     Exit code 1 for them, 130 for Ctrl-C and SIGTERM, 75 when asked to stop with work left (a batch script requeues).
+    Errors that no check foresaw are one line too, and DISTILBENCH_TRACEBACK=1 shows where they happened.
     """
+    terminal.prepare()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(args=join_pairs(sys.argv[1:]), prog_name=Path(sys.argv[0]).name, standalone_mode=True)
+        _call()
     except Stopped as stopped:
         print(f"stopped: {stopped}", file=sys.stderr)
         sys.exit(STOPPED)
@@ -459,6 +462,18 @@ def main() -> None:
         raise
     except BrokenPipeError:
         sys.exit(1)
+    except (OSError, RuntimeError) as error:
+        if os.environ.get(terminal.TRACEBACK):
+            raise
+        print(f"error: {terminal.unforeseen(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _call() -> None:
+    try:
+        app(args=join_pairs(sys.argv[1:]), prog_name=Path(sys.argv[0]).name, standalone_mode=True)
+    finally:
+        terminal.flush()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlparse
 
@@ -33,7 +36,20 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All findings, in reading order."""
-    return [_cpu(), _memory(), _torch(), _gpus(), *_rapl(), _slurm(), model_hub(), _embedded(), _places()]
+    looks = {
+        "CPU": _cpu, "memory": _memory, "torch": _torch, "GPU": _gpus, "CPU energy": _rapl, "SLURM": _slurm,
+        "model hub": model_hub, "embedded source": _embedded, "home": _home, "disk": _places, "code": _code,
+    }  # fmt: skip
+    return [finding for topic, look in looks.items() for finding in _found(topic, look)]
+
+
+def _found(topic: str, look: Callable[[], Finding | list[Finding]]) -> list[Finding]:
+    """What a look finds; one that the system refuses is a finding too, and the others are still made."""
+    try:
+        found = look()
+    except (DistilbenchError, OSError, RuntimeError) as error:
+        return [Finding(topic, "missing", str(error) or type(error).__name__)]
+    return found if isinstance(found, list) else [found]
 
 
 def _cpu() -> Finding:
@@ -135,12 +151,28 @@ def _embedded() -> Finding:
     return Finding("embedded source", "limited", "will be fetched from the package registry (86 MB) at first use")
 
 
+def _home() -> Finding:
+    """Where Jupyter and the libraries of models keep files of their own; a run cannot be made without one."""
+    home = paths.home()
+    if trouble := paths.trouble_with(home):
+        return Finding("home", "limited", f"{home}: {trouble}; set HOME to a folder that you may write")
+    return Finding("home", "ok", str(home))
+
+
 def _places() -> Finding:
-    places = []
-    for name, place in (("results", paths.results_root()), ("cache", paths.cache_root())):
-        existing = next(folder for folder in (place, *place.parents) if folder.exists())
-        free = shutil.disk_usage(existing).free / 2**30
-        places.append((name, place, free, existing.is_dir() and os.access(existing, os.W_OK)))
-    text = "; ".join(f"{n} {p}: {free:.0f} GiB free{'' if ok else ', NOT WRITABLE'}" for n, p, free, ok in places)
-    state = "ok" if all(free > 2 and ok for _, _, free, ok in places) else "limited"
-    return Finding("disk", state, text)
+    places = {"results": paths.results_root(), "cache": paths.cache_root(), "temporary": Path(tempfile.gettempdir())}
+    said, good = [], True
+    for name, place in places.items():
+        free = shutil.disk_usage(paths.nearest(place)).free / 2**30
+        trouble = paths.trouble_with(place)
+        said.append(f"{name} {place}: {free:.0f} GiB free" + (f", {trouble}" if trouble else ""))
+        good = good and free > 2 and not trouble
+    return Finding("disk", "ok" if good else "limited", "; ".join(said))
+
+
+def _code() -> Finding:
+    """Whether a run that is made now could be published."""
+    git = environment.git()
+    if why := environment.uncommitted(git):
+        return Finding("code", "limited", f"in no commit ({why}): runs of it cannot be published")
+    return Finding("code", "ok", f"commit {git['sha'][:12]}")

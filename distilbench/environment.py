@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import shlex
 import shutil
 import socket
 import subprocess
@@ -325,16 +326,35 @@ def _sources_sha256(files: list[Path]) -> str:
     return paths.sha256_bytes(*(f"{file.relative_to(package)}\n".encode() + file.read_bytes() for file in files))
 
 
+NOT_UNDER_GIT = "not under git"
+
+
 def git() -> dict[str, Any]:
-    """Commit of the checkout, and whether it has uncommitted changes."""
-    sha = _git("rev-parse", "HEAD")
-    status = _git("status", "--porcelain")
-    return {"sha": sha, "dirty": bool(status) if status is not None else None}
+    """Commit of the checkout, whether it has uncommitted changes, and why there is no commit where there is none."""
+    sha, reason = _git("rev-parse", "HEAD")
+    status, unreadable = _git("status", "--porcelain") if sha else (None, reason)
+    return {"sha": sha, "dirty": bool(status) if status is not None else None, "reason": unreadable}
 
 
-def _git(*arguments: str) -> str | None:
+def _git(*arguments: str) -> tuple[str | None, str | None]:
+    """What git says; where it fails: None, and why."""
     if not shutil.which("git"):
-        return None
-    command = ["git", "-C", str(paths.repo_root()), *arguments]
-    done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
-    return done.stdout.strip() if done.returncode == 0 else None
+        return None, "git is not installed"
+    command, env = ["git", "-C", str(paths.repo_root()), *arguments], os.environ | {"LC_ALL": "C"}
+    done = subprocess.run(command, capture_output=True, check=False, env=env, encoding="utf-8", errors="replace")
+    if done.returncode == 0:
+        return done.stdout.strip(), None
+    if "dubious ownership" in done.stderr:  # of another user, as after a bind mount or `sudo`: git reads nothing there
+        way_out = f"git config --global --add safe.directory {shlex.quote(str(paths.repo_root()))}"
+        return None, f"git refuses the checkout, since it belongs to another user; trust it with: {way_out}"
+    if "not a git repository" in done.stderr:
+        return None, NOT_UNDER_GIT
+    said = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
+    return None, f"git: {said.removeprefix('fatal: ')}"
+
+
+def uncommitted(git: dict[str, Any]) -> str | None:
+    """Why code is in no commit, from what `git` said, which is what an env.json has; None: it is in one."""
+    if git["dirty"]:
+        return "uncommitted changes"
+    return git.get("reason") or (None if git["sha"] else NOT_UNDER_GIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -35,7 +36,7 @@ def repo_root() -> Path:
 def results_root(given: str | Path = "") -> Path:
     """Where run folders go: `given`, else $DISTILBENCH_RESULTS, else results/ of the checkout."""
     chosen = given or os.environ.get("DISTILBENCH_RESULTS") or repo_root() / "results"
-    return Path(chosen).expanduser().resolve()
+    return expand(chosen).resolve()
 
 
 def published_root() -> Path:
@@ -46,18 +47,83 @@ def published_root() -> Path:
 def cache_root() -> Path:
     """Where fetched artefacts are kept: $DISTILBENCH_CACHE, else $XDG_CACHE_HOME/distilbench, else ~/.cache."""
     if given := os.environ.get("DISTILBENCH_CACHE"):
-        return Path(given).expanduser().resolve()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "distilbench"
+        return expand(given).resolve()
+    return expand(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "distilbench"
+
+
+def home() -> Path:
+    """The user's home folder, where caches and Jupyter's files go unless variables say otherwise.
+
+    Raises:
+        StorageError: there is none, as in a container whose user has a number only.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise StorageError(
+            f"user {os.getuid()} has no home folder: HOME is not set, and no passwd entry names one. "
+            "Set HOME to a folder that you may write."
+        ) from None
+
+
+def expand(path: str | Path) -> Path:
+    """A path with its `~` replaced.
+
+    Raises:
+        StorageError: nobody knows whose home that is.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise StorageError(
+            f"{str(path)!r} begins in a home folder that this system does not know: name it without '~', or set HOME"
+        ) from None
 
 
 def find_input(path: str | Path) -> Path:
     """An input file named by the user: as given, relative to the working directory, else to the checkout."""
-    given = Path(path).expanduser()
+    given = expand(path)
     for candidate in (given, repo_root() / given):
         if candidate.exists():
             return candidate.resolve()
     raise DistilbenchError(
         f"there is no {str(path)!r}: looked in the working directory ({Path.cwd()}) and in {repo_root()}"
+    )
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder that may be read; none where it is not there.
+
+    Raises:
+        StorageError: it is no folder, or it may not be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(
+            f"cannot read {folder}: {error.strerror or error}. Name another place (--results-root, "
+            "DISTILBENCH_RESULTS), or ask its owner for the right to read it."
+        ) from None
+
+
+#: What helps, by what the operating system said; for everything else OTHER_PLACE.
+OTHER_PLACE = "choose another place (--results-root, DISTILBENCH_CACHE), then run again"
+WAYS_OUT = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"free some space or {OTHER_PLACE}"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit on open files (ulimit -n), then run again"),
+    errno.ENAMETOOLONG: f"give a shorter name or {OTHER_PLACE}",
+    errno.ESTALE: f"the network file system lost it: mount it anew or {OTHER_PLACE}",
+}
+
+
+def storage_error(target: str | Path, error: OSError) -> StorageError:
+    """What the operating system says about an unwritable or full place, as a message with a way out."""
+    way_out = WAYS_OUT.get(error.errno or 0, OTHER_PLACE)
+    return StorageError(
+        f"cannot write {target}: {error.strerror or error}. What was already there is untouched; {way_out}."
     )
 
 
@@ -67,10 +133,7 @@ def clear_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"cannot write {target}: {error.strerror or error}. What was already there is untouched; "
-            "free some space or choose another place (--results-root, DISTILBENCH_CACHE), then run again."
-        ) from error
+        raise storage_error(target, error) from error
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -149,18 +212,42 @@ def hold_lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
 
     Raises:
         RunError: another process holds the lock.
+        StorageError: the place cannot be written, or has no locks; then nothing is left there.
     """
     with clear_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     with file:
-        if not _lock(file, wait):
+        try:
+            free = _lock(file, wait)
+        except OSError as error:
+            _take_back(path)
+            raise _no_locks(path.parent, error) from error
+        if not free:
             file.seek(0)
             raise RunError(f"{busy} (held by process {file.read().strip() or 'unknown'})") from None
         with clear_write_errors(path):
             os.truncate(path, 0)
             os.write(file.fileno(), f"{os.getpid()} on {os.uname().nodename}".encode())
         yield
+
+
+def _no_locks(folder: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{folder} has no file locks ({error.strerror}), and without them two processes could write one file. "
+        "Choose a place on a file system that has them (--results-root or DISTILBENCH_RESULTS for runs, "
+        "DISTILBENCH_CACHE for what is fetched): a local disk, or a network file system that is mounted with locks."
+    )
+
+
+def _take_back(lock: Path) -> None:
+    """Removes a lock file that could not be locked, and its folder if nothing else is in there."""
+    try:
+        if lock.stat().st_size == 0:
+            lock.unlink()
+            lock.parent.rmdir()
+    except OSError:  # something else is in there
+        pass
 
 
 def _lock(file: IO, wait: bool) -> bool:
@@ -178,12 +265,46 @@ def _lock(file: IO, wait: bool) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock on `path`."""
+    """Whether a living process holds the lock on `path`; where the file system has no locks, none can.
+
+    Raises:
+        StorageError: the lock file may not be read.
+    """
     if not path.exists():
         return False
-    with path.open("rb") as file:  # for reading, and shared: works on what only others may write, disturbs no reader
+    try:
+        file = path.open("rb")  # for reading, and shared: works on what only others may write, disturbs no reader
+    except OSError as error:
+        raise StorageError(f"cannot tell whether {path.parent} is in use: {path.name}: {error.strerror}") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        except OSError:
+            return False
     return False
+
+
+def nearest(folder: Path) -> Path:
+    """The folder itself, else the nearest one above it that is there."""
+    return next((place for place in (folder, *folder.parents) if os.path.lexists(place)), Path("/"))
+
+
+def trouble_with(folder: Path) -> str | None:
+    """Why `folder` (or, while it is not there, the one it would be made in) cannot hold runs or a cache; None: it can.
+
+    Tried with a file that leaves nothing.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=nearest(folder)) as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                return f"NO FILE LOCKS ({error.strerror})"
+    except OSError as error:
+        return f"NOT WRITABLE ({error.strerror or error})"
+    return None

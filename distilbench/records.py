@@ -348,6 +348,7 @@ def read_parquet(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
     if sha256 and (got := paths.sha256_file(path)) != sha256:
         raise RunError(f"{path} is not the committed file: its SHA-256 is {got}, the record says {sha256}")
     try:
-        return pq.read_table(path).to_pylist()
+        with path.open("rb") as file:  # Arrow would take the path for UTF-8, whatever the locale
+            return pq.read_table(file).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}") from None

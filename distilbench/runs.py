@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -278,10 +279,16 @@ def create(resolved: Resolved, cells: list[Cell], run_id: str = "") -> Run:
     params = resolved.params
     run_id = run_id or params.run_id or new_run_id(params.device)
     run = Run(paths.results_root(params.results_root) / params.study / run_id)
+    new = not run.folder.exists()
     with run.held():  # two starts of one name: the second is refused
         if (run.folder / "status.json").is_file():
             raise RunError(f"run {run_id} exists already in {run.folder.parent}")
-        _fill(run, resolved, cells)
+        try:
+            _fill(run, resolved, cells)
+        except Exception:  # such as a full disk
+            if new:
+                shutil.rmtree(run.folder, ignore_errors=True)
+            raise
     return run
 
 
@@ -360,7 +367,7 @@ def named(params: StudyParams) -> Run:
 
 def all_runs(folder: Path) -> list[Run]:
     """The complete run folders below results/<study>/, oldest first; half-made ones are not runs."""
-    found = (file.parent for file in folder.glob("*/status.json"))
+    found = (run for run in paths.folders_in(folder) if os.path.isfile(run / "status.json"))  # noqa: PTH113
     return sorted((Run(run) for run in found if not run.name.startswith(".")), key=_age)
 
 
@@ -384,13 +391,13 @@ def _microseconds(created: str) -> int:
 
 def own_runs(results_root: str | Path = "") -> list[Run]:
     """All runs in the results folder but the published ones, oldest first."""
-    studies = (study for study in paths.results_root(results_root).glob("*/") if study.name != "published")
+    studies = (study for study in paths.folders_in(paths.results_root(results_root)) if study.name != "published")
     return sorted((run for study in studies for run in all_runs(study)), key=_age)
 
 
 def published_runs() -> list[Run]:
     """The runs that the report cites, oldest first."""
-    return sorted((run for study in paths.published_root().glob("*/") for run in all_runs(study)), key=_age)
+    return sorted((run for study in paths.folders_in(paths.published_root()) for run in all_runs(study)), key=_age)
 
 
 def find(reference: str, results_root: str | Path = "") -> Run:

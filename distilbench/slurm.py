@@ -181,7 +181,7 @@ def script_of(jobs: list[Job]) -> str:
     for job in jobs:
         ids[job.name] = f"${job.name}"
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in job.variables.items())
-        words = [word if "$" in word else shlex.quote(word) for word in job.command(ids)]
+        words = [word if word.startswith("--dependency=") else shlex.quote(word) for word in job.command(ids)]
         lines.append(f"{job.name}=$({variables} {' '.join(words)} | id)")
     files = [paths.repo_root() / "slurm" / name for name in dict.fromkeys([job.script for job in jobs] + ["setup.sh"])]
     shown = [
@@ -189,7 +189,7 @@ def script_of(jobs: list[Job]) -> str:
         for file in files
     ]
     number = r"id() { sed -nE 's/^([0-9]+)(;.*)?$/\1/p' | grep .; }  # of a job, without what else a site prints"
-    return "\n".join(["set -eo pipefail", number, f"cd {paths.repo_root()}", *lines, *shown])
+    return "\n".join(["set -eo pipefail", number, f"cd {shlex.quote(str(paths.repo_root()))}", *lines, *shown])
 
 
 def submit(run: Run, jobs: list[Job], numbers: list[int]) -> dict[str, str]:

@@ -23,7 +23,7 @@ TEMPLATE = """\
 - text: {{ data.name }} ({{ data.rows }} sentences, source {{ data.source }})
 - machine: {{ env.cpu.model }}, {{ env.cpu.affinity | length }} usable cores
 {%- for gpu in gpus %}, {{ gpu }}{% endfor %}; torch {{ env.packages.torch }}
-- code: {{ env.git.sha[:12] if env.git.sha else "not under git" }}
+- code: {{ env.git.sha[:12] if env.git.sha else (env.git.get("reason") or "not under git") }}
 {{- ", with uncommitted changes" if env.git.sha and env.git.dirty }}
 
 {{ table }}

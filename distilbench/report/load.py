@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench import paths, runs
+from distilbench import environment, paths, runs
 from distilbench.errors import RunError
 from distilbench.params import PROFILES, StudyParams
 from distilbench.report import details, lengths, tables
@@ -128,7 +128,8 @@ def _passes(run: runs.Run) -> str:
 
 def _code(git: dict[str, Any]) -> str:
     if not git["sha"]:
-        return "not under git"
+        known = git.get("reason") in (None, environment.NOT_UNDER_GIT)
+        return environment.NOT_UNDER_GIT if known else "of an unknown commit"
     return git["sha"][:12] + (" with uncommitted changes" if git["dirty"] else "")
 
 

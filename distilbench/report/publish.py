@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from distilbench import paths, runs, verify
+from distilbench import environment, paths, runs, verify
 from distilbench.bench import calibrate
 from distilbench.errors import ParameterError, RunError
 from distilbench.params import PROFILES
@@ -92,9 +92,8 @@ def refusals(run: Run) -> list[str]:
         reasons.append(f"its profile is {config['parameters']['profile']}; only full runs are published")
     if slowed := [name for name in config["parameters"].get("variants", []) if name.startswith("slowed-")]:
         reasons.append(f"{', '.join(slowed)}: slower on purpose, for calibration")
-    git = paths.read_json(run.folder / "env.json")["git"]
-    if git["dirty"] or not git["sha"]:
-        reasons.append("its code is in no commit (git: " + ("uncommitted changes" if git["sha"] else "none") + ")")
+    if why := environment.uncommitted(paths.read_json(run.folder / "env.json")["git"]):
+        reasons.append(f"its code is in no commit ({why})")
     reasons += [f"verify: {problem}" for problem in verify.problems(run.folder)]
     reasons += _failed_notebooks(run)
     size = sum(file.stat().st_size for file in _published_files(run)) / 2**20
@@ -180,9 +179,8 @@ def publish_calibration(folder: Path) -> Path:
     Raises:
         RunError: its code is in no commit, or its summary does not follow from its readings.
     """
-    git = paths.read_json(folder / "env.json")["git"]
-    if git["dirty"] or not git["sha"]:
-        raise RunError(f"calibration {folder.name} cannot be published: its code is in no commit")
+    if why := environment.uncommitted(paths.read_json(folder / "env.json")["git"]):
+        raise RunError(f"calibration {folder.name} cannot be published: its code is in no commit ({why})")
     if found := calibrate.problems(folder):
         raise RunError(f"calibration {folder.name} cannot be published: {found[0]}")
     depth = paths.read_json(folder / "config.json")["depth"]
@@ -372,5 +370,21 @@ def epoch() -> int:
 
 def newest_ok(results_root: str = "") -> Run | None:
     """The newest run of this machine that ended well; runs of the ci profile are tests, and never shown."""
-    known = [run for run in runs.own_runs(results_root) if run.config["parameters"]["profile"] != "ci"]
+    known = [run for run in runs.own_runs(results_root) if not _is_test(run)]
     return next((run for run in reversed(known) if run.status["state"] == "ok"), None)
+
+
+def why_none(results_root: str = "") -> str:
+    """What there is where `newest_ok` finds nothing to show, and what to do."""
+    known = runs.own_runs(results_root)
+    tests = [run for run in known if _is_test(run)]
+    there = [f"{len(tests)} of the ci profile (tests, which are never shown)"] * bool(tests)
+    if others := [run for run in known if not _is_test(run)]:
+        newest = others[-1]
+        there.append(f"{len(others)} that did not end well; the newest is {newest.status['state']}, {newest.go_on}")
+    said = " and ".join(there) or "no run"
+    return f"{paths.results_root(results_root)} has {said}. Make one: distilbench run distilbert"
+
+
+def _is_test(run: Run) -> bool:
+    return run.config["parameters"]["profile"] == "ci"

@@ -77,8 +77,7 @@ def release(target: Path, pdf: Path, slides: Path, html: Path, draft: bool = Fal
     Raises:
         RunError: something was not built, the code is in no commit, or a published run does not hold.
     """
-    git = environment.git()
-    unclean = "uncommitted changes" if git["dirty"] else "" if git["sha"] else "not under git"
+    unclean = environment.uncommitted(environment.git()) or ""
     if unclean and not draft:
         raise RunError(
             f"a release is made of a commit, but there is none of this code ({unclean}); --draft makes a draft"
