@@ -1,8 +1,10 @@
-"""What the kernel says of this process's control group: kills for want of memory, peak memory, limits."""
+"""What the kernel says of this process's control group: kills for want of memory, peak memory, limits, throttling."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -50,7 +52,7 @@ def limits(root: Path = ROOT) -> dict[str, str | None]:
     are read where version 2 has none, and told in version 2's form. None: no file says.
     """
     two = [at / own for kind, own in memberships() if not kind for at in (root, root / "unified")] or [root]
-    quota = _tightest(two, root, "cpu.max", _share) or _version_1_quota(root)
+    quota = _tightest(two, root, "cpu.max", share) or _version_1_quota(root)
     memory = _tightest(two, root, "memory.max", _number) or _version_1_memory(root)
     cores = next((said for folder in two for up in _upwards(folder, root) if (said := _said(up, CPUSET))), None)
     one = [root / "cpuset" / own for kind, own in memberships() if "cpuset" in kind]
@@ -76,7 +78,8 @@ def _number(said: str) -> float:
     return float("inf") if said == "max" else float(said)
 
 
-def _share(said: str) -> float:
+def share(said: str) -> float:
+    """Cores that a quota in the form of `cpu.max` allows; infinite: no limit."""
     quota, _, period = said.partition(" ")
     return float("inf") if quota == "max" else float(quota) / float(period or 100_000)
 
@@ -87,14 +90,20 @@ def _tightest(folders: list[Path], root: Path, name: str, size: Callable[[str], 
 
 
 def _version_1_quota(root: Path) -> str | None:
-    found = []
-    for kind, own in memberships():
-        if "cpu" in kind:
-            for up in _upwards(root / "cpu" / own, root):
-                quota, period = _said(up, "cpu.cfs_quota_us"), _said(up, "cpu.cfs_period_us")
-                if quota and period:
-                    found.append(f"{'max' if int(quota) < 0 else quota} {period}")
-    return min(found, key=_share, default=None)
+    found = [said for up in _version_1_cpu(root) if (said := _quota_of_1(up))]
+    return min(found, key=share, default=None)
+
+
+def _version_1_cpu(root: Path) -> list[Path]:
+    """The folders of this process's CPU groups, from its own up."""
+    own = [root / "cpu" / group for kind, group in memberships() if "cpu" in kind]
+    return [up for folder in own for up in _upwards(folder, root)]
+
+
+def _quota_of_1(folder: Path) -> str | None:
+    """A quota of version 1 in the form of version 2."""
+    quota, period = _said(folder, "cpu.cfs_quota_us"), _said(folder, "cpu.cfs_period_us")
+    return f"{'max' if int(quota) < 0 else quota} {period}" if quota and period else None
 
 
 def _version_1_memory(root: Path) -> str | None:
@@ -107,6 +116,61 @@ def _version_1_memory(root: Path) -> str | None:
 
 
 VERSION_1_UNLIMITED = 2**62  # version 1 says a number near 2^63 for no limit
+
+
+# ------------------------------------------------------------------ throttling
+
+
+@dataclass(frozen=True)
+class Throttling:
+    """What a CPU quota did to a group: its periods, in how many of them it was stopped, and for how long in all.
+
+    Since the group was made, or between two readings. A period counts when something in the group wanted to run. Each
+    core that is stopped adds its own time.
+    """
+
+    periods: int
+    throttled: int
+    throttled_s: float
+
+
+NO_QUOTA = "no control group that is seen here has a CPU quota and counts its periods"
+
+
+def throttling(root: Path = ROOT) -> dict[str, Throttling]:
+    """Of each group with a CPU quota that this process is in, from its own up, by folder; empty: none is seen."""
+    two = [at / own for kind, own in memberships() if not kind for at in (root, root / "unified")] or [root]
+    limited = {up: _said(up, "cpu.max") for folder in two for up in _upwards(folder, root)}
+    limited |= {up: said for up in _version_1_cpu(root) if (said := _quota_of_1(up))}
+    found = {str(up): _throttling(up) for up, said in limited.items() if said and not math.isinf(share(said))}
+    return {folder: counted for folder, counted in found.items() if counted}
+
+
+def _throttling(folder: Path) -> Throttling | None:
+    """Counters of `cpu.stat` (admin-guide/cgroup-v2.rst: µs; version 1, scheduler/sched-bwc.rst: ns)."""
+    pairs = [words for line in (_said(folder, "cpu.stat") or "").splitlines() if len(words := line.split()) == 2]
+    counts = {name: int(count) for name, count in pairs if count.isdigit()}
+    seconds = [
+        counts[name] * unit for name, unit in (("throttled_usec", 1e-6), ("throttled_time", 1e-9)) if name in counts
+    ]
+    if not seconds or not {"nr_periods", "nr_throttled"} <= counts.keys():
+        return None
+    return Throttling(counts["nr_periods"], counts["nr_throttled"], seconds[0])
+
+
+def throttled_between(before: dict[str, Throttling], after: dict[str, Throttling]) -> Throttling | None:
+    """What happened between two readings in the group that was stopped for longest; None: none was counted."""
+    found = [_less(after[folder], counted) for folder, counted in before.items() if folder in after]
+    known = [one for one in found if one.periods >= 0 and one.throttled >= 0]  # a group was made anew meanwhile
+    return max(known, key=lambda one: (one.throttled_s, one.throttled, one.periods), default=None)
+
+
+def _less(after: Throttling, before: Throttling) -> Throttling:
+    return Throttling(
+        after.periods - before.periods,
+        after.throttled - before.throttled,
+        max(0.0, after.throttled_s - before.throttled_s),
+    )
 
 
 class PeakMemory:

@@ -34,20 +34,25 @@ SLURM_JOB = (
     "TresPerNode", "TresPerTask",
 )  # fmt: skip
 SCONTROL_S = 30.0  # in which it must answer
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "KMP_AFFINITY",
-    "OMP_PROC_BIND",
-    "OMP_PLACES",
-    "MALLOC_ARENA_MAX",
-    "MALLOC_MMAP_MAX_",
-    "MALLOC_MMAP_THRESHOLD_",
-    "MALLOC_TOP_PAD_",
-    "MALLOC_TRIM_THRESHOLD_",
-    "GLIBC_TUNABLES",
-)
+#: Beginnings of the variables that change threads, memory or arithmetic of what is measured.
+VARIABLES = (
+    "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "VECLIB_", "NVPL_", "ARMPL_", "NUMEXPR_",
+    "RAYON_", "TOKENIZERS_PARALLELISM", "DNNL_", "ONEDNN_", "ATEN_", "TORCH_COMPILE", "TORCH_MKLDNN_",
+    "TORCHDYNAMO_", "TORCHINDUCTOR_", "MALLOC_", "MIMALLOC_", "TCMALLOC_", "GLIBC_TUNABLES", "THP_MEM_ALLOC_ENABLE",
+    "PYTHONMALLOC", "PYTHONTRACEMALLOC", "LD_AUDIT", "LD_LIBRARY_PATH",
+)  # fmt: skip
+VARIABLES_OF_GPUS = (
+    "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING", "CUDA_DEVICE_MAX_CONNECTIONS", "CUBLAS_", "CUBLASLT_", "CUDNN_",
+    "TORCH_CUDNN_", "TORCH_ALLOW_TF32_", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
+    "PYTORCH_NO_CUDA_MEMORY_CACHING", "PYTORCH_TUNABLEOP_",
+)  # fmt: skip
+#: What libraries set in their own process when they are imported (scikit-learn, torch): nobody chose it.
+SET_BY_LIBRARIES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR")
+#: Recorded, but no condition of a comparison: a worker gets its own of the first two, and batch systems put folders of
+#: a job into the last.
+NO_CONDITION = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LD_LIBRARY_PATH")
+#: Parts of the names of variables by which threads are limited or bound to cores.
+OF_THREADS = ("THREAD", "DYNAMIC", "AFFINITY", "BIND", "PLACES", "SUBSET", "NESTED", "MAX_ACTIVE_LEVELS")
 MALLOC = ("MALLOC_", "GLIBC_TUNABLES")
 #: The modules that decide what is measured and how, below the package: all that a worker imports, and what its parent
 #: prepares and plans with. Not those that keep, derive or show what was measured: `verify` computes that again.
@@ -97,7 +102,7 @@ def capture() -> dict[str, Any]:
         "code_sha256": code_sha256(),
         "measuring_sha256": measuring_sha256(),
         "git": git(),
-        "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
+        "variables": variables(),
         "preloaded": [Path(word).name for word in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()],
         "slurm": {key: value for key, value in sorted(os.environ.items()) if key.startswith(SLURM)},
         "slurm_job": job,
@@ -106,7 +111,7 @@ def capture() -> dict[str, Any]:
 
 
 #: Keys that do not matter to work on a CPU: SLURM shows another GPU to each job.
-OF_GPUS = ("driver", "visible GPUs", "gpus")
+OF_GPUS = ("driver", "visible GPUs", "gpus", "GPU variables")
 
 
 def key_of(env: dict[str, Any]) -> dict[str, Any]:
@@ -124,10 +129,30 @@ def key_of(env: dict[str, Any]) -> dict[str, Any]:
         "python": env["python"]["version"],
         **{name: env["packages"].get(name) for name in names},
     }
-    key["malloc"] = {name: value for name, value in env["threads"].items() if name.startswith(MALLOC) and value}
+    said = env["variables"] if "variables" in env else env["threads"]  # null there where it was not set
+    key["malloc"] = {name: value for name, value in said.items() if name.startswith(MALLOC) and value}
+    if "variables" in env:
+        others = {name: value for name, value in said.items() if not name.startswith((*MALLOC, *NO_CONDITION))}
+        key["GPU variables"] = {name: others.pop(name) for name in said if name.startswith(VARIABLES_OF_GPUS)}
+        key |= {"variables": others, "preloaded": env["preloaded"]}
     if "tuning" in env:
         key |= {"governor": env["tuning"]["governor"], "turbo": env["tuning"]["turbo"], "container": env["container"]}
     return key
+
+
+def variables() -> dict[str, str]:
+    """Those of the user's environment that change threads, memory or arithmetic, as far as they are set.
+
+    They are what a worker gets, but for those that it is given for its number of threads and its heap.
+    """
+    chosen = (name for name in sorted(os.environ) if name.startswith(VARIABLES + VARIABLES_OF_GPUS))
+    return {name: os.environ[name] for name in chosen if name not in SET_BY_LIBRARIES}
+
+
+def variables_of_threads() -> list[str]:
+    """Those of `variables` that may limit threads or bind them to cores, as NAME=value."""
+    named = {name: value for name, value in variables().items() if any(part in name for part in OF_THREADS)}
+    return [f"{name}={value}" for name, value in named.items() if name not in NO_CONDITION]
 
 
 def slurm_job() -> dict[str, str] | None:
@@ -214,11 +239,13 @@ def usable_cores() -> int:
     """CPU cores that this process may use: its affinity, and no more than it was given.
 
     That is what its cgroup's quota (a container's --cpus) and its SLURM task (--cpus-per-task) say; a cluster that does
-    not bind tasks to cores shows all of the node's to each.
+    not bind tasks to cores shows all of the node's to each. Of a quota only whole cores count: a thread more would use
+    it up before its period is over, and then all of them are stopped.
     """
-    cores, (quota, _, period) = len(os.sched_getaffinity(0)), (cgroup()["cpu.max"] or "max").partition(" ")
+    cores = len(os.sched_getaffinity(0))
     cores = min(cores, int(os.environ.get("SLURM_CPUS_PER_TASK") or cores))
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    quota = cgroups.share(cgroup()["cpu.max"] or "max")
+    return cores if math.isinf(quota) else max(1, min(cores, math.floor(quota)))
 
 
 def container() -> str | None:

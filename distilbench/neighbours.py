@@ -31,23 +31,42 @@ class Look:
 def look() -> Look:
     """The counters now; what the system does not show is None."""
     cores = frozenset(os.sched_getaffinity(0))
-    used_s, stolen_s = _cores(STAT.read_text(encoding="utf-8"), cores) if STAT.is_file() else (None, None)
+    used_s, stolen_s = _cores(_stat(), cores) or (None, None)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended_s = children.ru_utime + children.ru_stime
     return Look(time.monotonic(), used_s, stolen_s, time.process_time(), ended_s, cores)
 
 
-def _cores(stat: str, usable: frozenset[int]) -> tuple[float, float]:
-    """Seconds that the usable cores were used, and stolen."""
+def _stat() -> str:
+    try:
+        return STAT.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _cores(stat: str, usable: frozenset[int]) -> tuple[float, float] | None:
+    """Seconds that the usable cores were used, and stolen; None unless every one of them is counted.
+
+    A container may show other cores than those that it uses, fewer columns, or lines in which nothing ever counts.
+    """
+    counts = _columns(stat)
+    if not all(sum(counts.get(core, [])) and len(counts[core]) > STEAL for core in usable):
+        return None
     tick = os.sysconf("SC_CLK_TCK")
-    used = stolen = 0
-    for line in stat.splitlines():
-        name, *columns = line.split()
-        if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in usable:
-            counts = [int(column) for column in columns]
-            used += sum(counts[i] for i in (USER, NICE, SYSTEM, IRQ, SOFTIRQ))
-            stolen += counts[STEAL]
-    return used / tick, stolen / tick
+    used = sum(counts[core][i] for core in usable for i in (USER, NICE, SYSTEM, IRQ, SOFTIRQ))
+    return used / tick, sum(counts[core][STEAL] for core in usable) / tick
+
+
+def _columns(stat: str) -> dict[int, list[int]]:
+    """By core the numbers of its line."""
+    lines = [line.split() for line in stat.splitlines() if line.startswith("cpu")]
+    named = [(words[0][3:], words[1:]) for words in lines]
+    return {int(core): [int(word) for word in counts if word.isdigit()] for core, counts in named if core.isdigit()}
+
+
+#: Of the time that a process and its children say they used, the share that the cores' counters may lack: the kernel
+#: may sample the one and count the other, and a child may have begun before the first look.
+UNCOUNTED = 0.5
 
 
 def between(before: Look, after: Look) -> dict[str, float | None]:
@@ -57,14 +76,16 @@ def between(before: Look, after: Look) -> dict[str, float | None]:
         `parent_cores`: use by this process, which should sleep. `foreign_cores`: use by others than this process and
         the children that ended in between. `stolen_cores`: what a hypervisor gave to other machines. These two are
         None where they were not counted: not by this system, not of the same cores (the affinity was changed
-        meanwhile), or a counter went back, as they do where a virtual machine is moved.
+        meanwhile), a counter went back, as they do where a virtual machine is moved, or not even this process's own
+        use is in them.
     """
     seconds = max(after.clock_s - before.clock_s, 1e-9)
     own = after.own_s - before.own_s
     result = {"parent_cores": own / seconds, "foreign_cores": None, "stolen_cores": None}
     known = before.used_s is not None and after.used_s is not None and before.cores == after.cores
     if known and after.used_s >= before.used_s and after.stolen_s >= before.stolen_s:
-        foreign = after.used_s - before.used_s - own - (after.children_s - before.children_s)
-        result["foreign_cores"] = max(0.0, foreign) / seconds
-        result["stolen_cores"] = (after.stolen_s - before.stolen_s) / seconds
+        known_s, stolen_s = own + after.children_s - before.children_s, after.stolen_s - before.stolen_s
+        foreign_s = after.used_s - before.used_s - known_s
+        if foreign_s + stolen_s >= -UNCOUNTED * max(known_s, 1.0):
+            result["foreign_cores"], result["stolen_cores"] = max(0.0, foreign_s) / seconds, stolen_s / seconds
     return result
