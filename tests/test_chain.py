@@ -148,7 +148,8 @@ def foreign_jupyter(tmp_path, monkeypatch):
     for file, content in {
         "jupyter/kernels/python3/kernel.json": json.dumps(spec | {"display_name": "Python of a module"}),
         "ipython/profile_default/startup/00-mine.py": startup.format("start-up file"),
-        "ipython/profile_default/ipython_config.py": "c.InteractiveShellApp.exec_lines = ['seed = 43; project = 1']",
+        "ipython/profile_default/ipython_config.py": "c.InteractiveShellApp.exec_lines = ['seed = 43; project = 1']\n"
+        "c.InteractiveShell.ast_node_interactivity = 'none'  # a cell's last value is not shown",
         "startup.py": startup.format("PYTHONSTARTUP"),
         "json.py": "raise ImportError('a file of the working directory')",
     }.items():
