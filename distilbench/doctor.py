@@ -37,8 +37,9 @@ class Finding:
 def examine() -> list[Finding]:
     """All findings, in reading order."""
     looks = {
-        "CPU": _cpu, "memory": _memory, "torch": _torch, "GPU": _gpus, "CPU energy": _rapl, "SLURM": _slurm,
-        "model hub": model_hub, "embedded source": _embedded, "home": _home, "disk": _places, "code": _code,
+        "CPU": _cpu, "threads": _threads, "memory": _memory, "torch": _torch, "GPU": _gpus, "CPU energy": _rapl,
+        "SLURM": _slurm, "model hub": model_hub, "embedded source": _embedded, "home": _home,
+        "disk": _places, "code": _code,
     }  # fmt: skip
     return [finding for topic, look in looks.items() for finding in _found(topic, look)]
 
@@ -60,6 +61,15 @@ def _cpu() -> Finding:
     quota = environment.cgroup()["cpu.max"]
     limited = usable < logical or (quota and not quota.startswith("max"))
     return Finding("CPU", "limited" if limited else "ok", text + (f"; cgroup cpu.max {quota}" if limited else ""))
+
+
+def _threads() -> Finding:
+    """What may keep fewer threads at work than are asked for; each repetition measures how many there are."""
+    if limiting := environment.variables_of_threads():
+        return Finding(
+            "threads", "limited", f"limited or bound by {', '.join(limiting)}; unset what you did not choose"
+        )
+    return Finding("threads", "ok", "no variable limits or binds them")
 
 
 def _memory() -> Finding:

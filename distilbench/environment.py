@@ -60,9 +60,9 @@ MEASURING = (
     "__init__", "batches", "bench/__init__", "bench/__main__", "bench/design", "bench/energy_pass", "bench/job",
     "bench/loop", "bench/parts", "bench/preparation", "bench/repetitions", "bench/roofline", "bench/sweep",
     "bench/timing", "bench/variants", "bench/worker", "cgroups", "collectors/__init__", "collectors/energy",
-    "collectors/latency", "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry", "data",
-    "derive", "device", "embedded", "environment", "errors", "hub", "labels", "models", "neighbours", "params",
-    "paths", "records", "repositories", "revisions", "rows", "stats",
+    "collectors/latency", "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry",
+    "collectors/threads", "data", "derive", "device", "embedded", "environment", "errors", "hub", "labels", "models",
+    "neighbours", "params", "paths", "records", "repositories", "revisions", "rows", "stats",
 )  # fmt: skip
 ISA_FLAGS = (
     "avx2",

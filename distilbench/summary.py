@@ -159,7 +159,7 @@ def _cell_summary(
     fetched = {"page_faults": [min(faults), max(faults)] if faults else None}  # of processes, on average
     result["iterations_ms"] = _iterations(iterations) | fetched if iterations else None
     result["telemetry"] = _telemetry([row for one in rows for row in one])
-    for name in ("parent_cores", "foreign_cores", "stolen_cores"):
+    for name in ("threads_used", "thread_cores", "parent_cores", "foreign_cores", "stolen_cores"):
         known = [value for record in done["timing"] if (value := getattr(record, name)) is not None]
         result[name] = median(known) if known else None
     bad = [r for r in mine if r.error and not _no_counter(r)]

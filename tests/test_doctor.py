@@ -266,12 +266,22 @@ def test_a_place_below_a_regular_file_cannot_be_written(places):
 # ------------------------------------------------------------------ all together
 
 
+def test_variables_that_limit_threads_are_named(monkeypatch):
+    for name in environment.variables():
+        monkeypatch.delenv(name)
+    assert doctor._threads().state == "ok"
+    monkeypatch.setenv("OMP_DYNAMIC", "true")
+    assert doctor._threads().state == "limited"
+    assert "OMP_DYNAMIC=true" in doctor._threads().text
+
+
 def test_an_examination_of_this_machine_finds_something_on_every_topic(monkeypatch, device):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     findings = doctor.examine()
     topics = [finding.topic for finding in findings]
     assert list(dict.fromkeys(topics)) == [
-        "CPU", "memory", "torch", "GPU", "CPU energy", "SLURM", "model hub", "embedded source", "disk",
+        "CPU", "threads", "memory", "torch", "GPU", "CPU energy", "SLURM", "model hub", "embedded source", "home",
+        "disk", "code",
     ]  # fmt: skip
     assert all(finding.text for finding in findings)
     assert {finding.state for finding in findings} <= {"ok", "limited", "missing"}

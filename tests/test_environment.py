@@ -49,7 +49,7 @@ def test_a_capture_is_plain_json_with_all_its_parts():
     assert json.loads(json.dumps(env, allow_nan=False)) == env
     assert env.keys() == {
         "schema_version", "captured", "host", "cpu", "memory_MiB", "cgroup", "gpus", "python", "packages",
-        "lock_sha256", "code_sha256", "measuring_sha256", "git", "threads", "slurm", "visible_gpus", "tuning",
+        "lock_sha256", "code_sha256", "measuring_sha256", "git", "variables", "slurm", "visible_gpus", "tuning",
         "container", "preloaded", "slurm_job", "slurm_job_reason",
     }  # fmt: skip
     assert env["memory_MiB"] > 100
@@ -68,8 +68,8 @@ def test_no_secret_of_the_environment_is_captured(monkeypatch):
     assert "hf_secret" not in json.dumps(env)
     assert env["slurm"]["SLURM_JOB_ID"] == "42"
     assert env["slurm"]["SLURM_JOB_NODELIST"] == "node[1-2]"
-    assert env["threads"]["OMP_NUM_THREADS"] == "3"
-    assert env["threads"]["MKL_NUM_THREADS"] is None
+    assert env["variables"]["OMP_NUM_THREADS"] == "3"
+    assert "MKL_NUM_THREADS" not in env["variables"]
 
 
 def test_time_is_utc_to_the_second(monkeypatch):
@@ -86,7 +86,7 @@ def test_the_key_holds_what_repetitions_must_share(captured):
     assert set(key) == {
         "host", "cpu", "usable cores", "python", "gpus", "distilbench", "torch", "transformers", "tokenizers", "numpy",
         "code", "CPU quota", "visible GPUs", "driver", "governor", "turbo", "container",
-        "malloc",
+        "malloc", "variables", "GPU variables", "preloaded",
     }  # fmt: skip
     assert key["usable cores"] == len(os.sched_getaffinity(0))
     assert environment.key_of(json.loads(json.dumps(captured))) == key, "read back from env.json it is the same"
@@ -97,6 +97,54 @@ def test_another_heap_is_another_environment(captured, monkeypatch):
     key = environment.key_of(environment.capture())
     assert key["malloc"] == {"MALLOC_TRIM_THRESHOLD_": "1000000"}
     assert environment.key_of(captured)["malloc"] == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("OMP_THREAD_LIMIT", "variables"),
+        ("OMP_DYNAMIC", "variables"),
+        ("GOMP_SPINCOUNT", "variables"),
+        ("KMP_BLOCKTIME", "variables"),
+        ("MKL_DYNAMIC", "variables"),
+        ("OPENBLAS_CORETYPE", "variables"),
+        ("TOKENIZERS_PARALLELISM", "variables"),
+        ("MALLOC_ARENA_MAX", "malloc"),
+        ("CUDA_LAUNCH_BLOCKING", "GPU variables"),
+    ],
+)
+def test_what_changes_threads_or_memory_is_on_record_and_in_the_key(captured, monkeypatch, name, part):
+    monkeypatch.setenv(name, "another")
+    env = environment.capture()
+    assert env["variables"][name] == "another"
+    key, usual = environment.key_of(env), environment.key_of(captured)
+    assert key[part][name] == "another"
+    assert {what for what in key if key[what] != usual[what]} == {part}
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_what_a_worker_is_given_anew_is_no_condition(captured, monkeypatch, name):
+    monkeypatch.setenv(name, "7")
+    env = environment.capture()
+    assert env["variables"][name] == "7"
+    assert environment.key_of(env) == environment.key_of(captured)
+
+
+def test_what_is_loaded_before_all_else_is_a_condition(captured, monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "")
+    usual = environment.key_of(environment.capture())
+    assert usual["preloaded"] == []
+    assert environment.key_of(captured | {"preloaded": ["libjemalloc.so.2"]})["preloaded"] == ["libjemalloc.so.2"]
+
+
+def test_variables_that_limit_threads_are_named(monkeypatch):
+    for name in environment.variables():
+        monkeypatch.delenv(name)
+    assert environment.variables_of_threads() == []
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    assert environment.variables_of_threads() == ["OMP_THREAD_LIMIT=1"]
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from distilbench import derive, paths, records
 from distilbench.batches import batches_sha256, load_inputs, make_batches, save_inputs, truncated_shares
 from distilbench.bench import __main__ as entry
 from distilbench.bench import calibrate, repetitions, variants, worker
-from distilbench.collectors import latency
+from distilbench.collectors import latency, threads
+from distilbench.collectors.threads import Use
 from distilbench.data import tokenise
 from distilbench.environment import usable_cores
 from distilbench.errors import DeviceError, ImplausibleError, ModelError, StorageError
@@ -84,6 +85,40 @@ def real(tmp_path_factory):
     return done
 
 
+@pytest.mark.skipif(usable_cores() < 2, reason="one thread cannot be limited further")
+def test_threads_that_a_variable_takes_away_make_the_repetition_invalid(tmp_path, monkeypatch):
+    """torch says two all the same: its record said so, and the run was called faster than another."""
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
+    file, work = tmp_path / "work" / "job.json", job(tmp_path)
+    work.save(file)
+    code, said = repetitions._spawn((*repetitions.WORKER, str(file)), 300, work.protocol["num_threads"])
+    failure = paths.read_json(file.with_suffix(".failure.json"))
+    assert (code, failure["status"]) == (1, "invalid"), said
+    wanted = f"{usable_cores()} threads were asked for and 1 computed"
+    assert failure["error"].startswith(wanted)
+    assert "OMP_THREAD_LIMIT=1" in failure["error"]
+    assert "-p num_threads 1" in failure["error"]
+
+
+@pytest.mark.parametrize(("device", "refused"), [("cpu", True), ("cuda:0", False)])
+def test_fewer_threads_than_asked_for_are_refused_where_they_compute(tmp_path, monkeypatch, device, refused):
+    monkeypatch.setattr(worker.threads, "used", lambda work, asked: Use(asked - 1, 1.0))
+    monkeypatch.setattr(worker, "select", torch.device)
+    work = job(tmp_path)
+    work = replace(work, model=work.model | {"device": device})
+    if refused:
+        with pytest.raises(ImplausibleError, match=f"and {usable_cores() - 1} computed"):
+            worker._threads_used(work)
+    else:
+        assert worker._threads_used(work) == {"threads_used": usable_cores() - 1, "thread_cores": 1.0}
+
+
+def test_where_threads_are_not_counted_the_reason_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker.threads, "used", lambda work, asked: None)
+    assert worker._threads_used(job(tmp_path)) == {"threads_used_reason": threads.NO_COUNTERS}
+    assert worker._threads_used(job(tmp_path, "memory")) == {"threads_used_reason": threads.NOT_IN_MEMORY_PASS}
+
+
 def iterations(result) -> list[dict]:
     """The rows of a repetition's parquet file, which must be the one that its record names."""
     return records.read_parquet(Path(result.job.run) / result.record.iterations_file, result.record.iterations_sha256)
@@ -98,7 +133,8 @@ def test_a_timing_record_is_valid_and_says_which_repetition_it_is(real):
     assert record.status == "ok"
     assert record.key == ("sdpa-float32-fixed-16-b002", "timing", 0)
     assert record.proof == {"attention": "sdpa", "matmul_dtype": "float32"}
-    assert record.num_threads == usable_cores()
+    assert record.num_threads == record.threads_used == usable_cores()
+    assert 0 < record.thread_cores < record.threads_used + 0.1
     assert record.affinity == sorted(os.sched_getaffinity(0))
     assert record.energy_J is None
     assert record.energy_J_reason == "measured in the energy pass"

@@ -29,11 +29,11 @@ from distilbench.bench.job import Job, predictions_file
 from distilbench.bench.roofline import cycle_cost
 from distilbench.bench.timing import Timing
 from distilbench.bench.variants import VARIANTS, watch
-from distilbench.collectors import energy, memory, nvml
+from distilbench.collectors import energy, memory, nvml, threads
 from distilbench.collectors.telemetry import Telemetry
 from distilbench.derive import classification_fields, energy_fields, timing_fields, warmup_of
 from distilbench.device import gpu_identity, select
-from distilbench.environment import now
+from distilbench.environment import now, variables_of_threads
 from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, StorageError
 from distilbench.models import LoadedModel, encoder, match_labels
 from distilbench.records import ITERATIONS, PREDICTIONS, Repetition, write_parquet
@@ -122,6 +122,7 @@ def workload(job: Job, device: torch.device) -> Workload:
 def measure(job: Job) -> dict[str, Any]:
     """One repetition in this process: the fields of its record."""
     cores = _take_cores(job.protocol)
+    threads_used = _threads_used(job)
     variant, device = VARIANTS[job.identity["variant"]], select(job.model["device"])
     work, identity = workload(job, device), gpu_identity(device)
     gpu, no_gpu = nvml.gpu_of(identity)
@@ -147,6 +148,7 @@ def measure(job: Job) -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "affinity": cores,
         "proof": proof | identity,
+        **threads_used,
     } | cycle_cost(loaded, work.tensors)
     if phases:
         return fields | _memory(loaded, work, phases, (loaded_rss, loaded_cuda), gpu, no_gpu)
@@ -189,6 +191,28 @@ def _take_cores(protocol: dict[str, Any]) -> list[int]:
     if got != (wanted, threads):
         raise DeviceError(f"asked for cores {wanted} and {threads} threads, got cores {got[0]} and {got[1]} threads")
     return got[0]
+
+
+def _threads_used(job: Job) -> dict[str, Any]:
+    """Measures that as many threads compute as were asked for, before minutes are spent on it.
+
+    Raises:
+        ImplausibleError: on a CPU, where all is computed by them, they are fewer. (More may be threads that do other
+            things in this process.)
+    """
+    if job.identity["pass"] == "memory":
+        return {"threads_used_reason": threads.NOT_IN_MEMORY_PASS}
+    asked = job.protocol["num_threads"]
+    if (found := threads.used(threads.product(torch), asked)) is None:
+        return {"threads_used_reason": threads.NO_COUNTERS}
+    if found.threads < asked and select(job.model["device"]).type == "cpu":
+        given = ", ".join(variables_of_threads())
+        raise ImplausibleError(
+            f"{asked} threads were asked for and {found.threads} computed, on {found.cores:.2f} cores "
+            f"({f'set are {given}' if given else 'no variable that limits threads is set'}): "
+            f"unset what limits them, or ask for that number (-p num_threads {found.threads})"
+        )
+    return {"threads_used": found.threads, "thread_cores": found.cores}
 
 
 def _memory(
