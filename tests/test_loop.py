@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,4 +54,13 @@ def test_without_a_count_of_pages_nothing_is_said():
     made = loop.Loop(PROTOCOL, [int], [1], HostClock(), Telemetry())
     made._cycle(0, warmup=False)
     del made.rows[0]["page_faults"]  # as in runs of an earlier version
+    assert derive.timing_fields(made.rows)["page_faults_per_iteration"] is None
+
+
+def test_a_system_that_counts_no_pages_says_so_and_not_zero(monkeypatch):
+    """No process starts without a fault: a count of 0 is none."""
+    monkeypatch.setattr(loop.resource, "getrusage", lambda who: SimpleNamespace(ru_minflt=0, ru_utime=0, ru_stime=0))
+    made = loop.Loop(PROTOCOL, [int], [1], HostClock(), Telemetry())
+    made._cycle(0, warmup=False)
+    assert made.rows[0]["page_faults"] is None
     assert derive.timing_fields(made.rows)["page_faults_per_iteration"] is None

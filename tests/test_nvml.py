@@ -196,9 +196,15 @@ def test_memory_of_this_process_is_known_or_none(processes, own_MiB):
     assert Gpu(UUIDS[0], RecordedNvml(processes=processes)).memory_MiB() == (own_MiB, 1024)
 
 
-@pytest.mark.parametrize(("processes", "count"), [((), 0), ((OWN,), 0), ((OTHERS[0], OWN, OTHERS[1]), 2)])
+@pytest.mark.parametrize(("processes", "count"), [((OWN,), 0), ((OTHERS[0], OWN, OTHERS[1]), 2)])
 def test_other_processes_are_counted(processes, count):
     assert Gpu(UUIDS[0], RecordedNvml(processes=processes)).foreign_processes() == count
+
+
+@pytest.mark.parametrize("processes", [(), OTHERS], ids=["nobody is shown", "under the host's numbers"])
+def test_where_this_process_is_not_listed_nobody_is_counted(processes):
+    """It computes on the GPU: a list without it, as containers show, says nothing of others."""
+    assert Gpu(UUIDS[0], RecordedNvml(processes=processes)).foreign_processes() is None
 
 
 # ------------------------------------------------------------------ state

@@ -113,7 +113,7 @@ class Loop:
                     "latency_ms": host_ms, "latency_device_ms": device_ms,
                 }
             )  # fmt: skip
-        self.rows[-1]["page_faults"] = _page_faults() - faults
+        self.rows[-1]["page_faults"] = None if faults is None else _page_faults() - faults
         self.results = self.results or ([] if warmup else results)
         if self.telemetry.due():
             with self.under_load():
@@ -124,9 +124,12 @@ class Loop:
         return times
 
 
-def _page_faults() -> int:
-    """Pages that this process has got from the system since its start (getrusage(2), ru_minflt)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def _page_faults() -> int | None:
+    """Pages that this process has got from the system since its start (getrusage(2), ru_minflt).
+
+    None where they are not counted: no process starts without a fault.
+    """
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt or None
 
 
 def slowed(forward: Callable[..., Any], share: float, fence: Callable[[], None] = lambda: None) -> Callable[..., Any]:

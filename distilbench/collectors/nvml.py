@@ -88,12 +88,12 @@ class Gpu:
         return (own[0] / MiB if own and own[0] else None), device
 
     def foreign_processes(self) -> int | None:
-        """Other processes that compute on the GPU; None where this one is not listed under its own number.
+        """Other processes that compute on the GPU; None where this one, which does, is not listed under its number.
 
-        In a container the driver may show the host's numbers: then nobody can be told from this process.
+        In a container the driver may show the host's numbers, so that nobody can be told from this process, or nobody.
         """
         pids = {process.pid for process in self._processes()}
-        return len(pids - {os.getpid()}) if os.getpid() in pids or not pids else None
+        return len(pids - {os.getpid()}) if os.getpid() in pids else None
 
     def _processes(self) -> list[Any]:
         return self._ask("processes", self.nvml.nvmlDeviceGetComputeRunningProcesses, self.handle)
