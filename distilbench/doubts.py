@@ -15,7 +15,7 @@ BUSY = {
     "stolen_cores": (0.05, "the hypervisor gave {:.2f} cores to others while it was timed"),
 }
 WIDE = 0.05  # from which half-width on it is said that a median is hardly known
-FREE = 0.8  # share of its threads that a product gets as cores, where nothing else wants them
+FREE = 0.6  # share of its threads that a product gets as cores, where nothing else wants them (MKL uses two of three)
 AGREE = 0.05  # within which two sources of energy agree
 ALIKE = 1.5  # by which factor windows of the same work may differ in power
 OVER_LIMIT = 1.25  # a package holds its limits on average only, and memory, often without one, is beside it
@@ -53,7 +53,7 @@ def doubts_of(timing: list[Repetition], cell: dict[str, Any], params: dict[str, 
     for name, (least, said) in BUSY.items():
         if (cores := cell[name] or 0) > least:
             doubts.append(said.format(cores))
-    threads, cores = cell.get("threads_used"), cell.get("thread_cores")
+    threads, cores = cell.get("threads_used"), cell.get("product_cores")
     if threads and cores < FREE * threads:
         doubts.append(f"before it was timed, {threads:.0f} threads of a large product got {cores:.1f} cores only")
     if (spread := cell.get("latency_ms_range")) and spread[1] > 1.1 * spread[0]:

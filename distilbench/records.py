@@ -215,9 +215,9 @@ class Repetition(Cell):
     load_s: float | None = Field(None, description="from the weights on disk to a model that is ready on its device")
     node: str | None = Field(None, description="the machine it ran on: a node of a cluster, or the host")
     num_threads: int | None = Field(None, description="CPU threads, as they were set")
-    threads_used: int | None = Field(None, description="CPU threads that shared a large product, as the kernel counts")
+    threads_used: int | None = Field(None, description="CPU threads that shared work, as the kernel counts their time")
     threads_used_reason: str | None = None
-    thread_cores: float | None = Field(None, ge=0, description="CPU time over wall time of that product")
+    product_cores: float | None = Field(None, ge=0, description="CPU time over wall time of a large matrix product")
     affinity: list[int] | None = Field(None, description="CPUs that the process could use")
     parent_cores: float | None = Field(None, ge=0, description="use of the cores by the waiting parent, meanwhile")
     foreign_cores: float | None = Field(None, ge=0, description="use of the usable cores by other processes, meanwhile")

@@ -31,8 +31,9 @@ from distilbench.stats import (
 )
 
 WORST_FIRST = ("oom", "unavailable", "timeout", "failed", "invalid", "cancelled", "preempted", "skipped", "unstable")
-#: 2: intervals, and where the variance comes from; 3: control, requests, phases, energy, roofline; 4: nodes
-SUMMARY_VERSION = 4
+#: 2: intervals, and where the variance comes from; 3: control, requests, phases, energy, roofline; 4: nodes;
+#: 5: intervals of medians, cut text, threads, quotas, windows of energy one by one
+SUMMARY_VERSION = 5
 WITH_INTERVAL = (
     "latency_ms", "latency_device_ms", "latency_request_ms", "latency_per_sample_ms", "throughput_samples_per_s",
 )  # fmt: skip
@@ -159,7 +160,7 @@ def _cell_summary(
     fetched = {"page_faults": [min(faults), max(faults)] if faults else None}  # of processes, on average
     result["iterations_ms"] = _iterations(iterations) | fetched if iterations else None
     result["telemetry"] = _telemetry([row for one in rows for row in one])
-    for name in ("threads_used", "thread_cores", "parent_cores", "foreign_cores", "stolen_cores"):
+    for name in ("threads_used", "product_cores", "parent_cores", "foreign_cores", "stolen_cores"):
         known = [value for record in done["timing"] if (value := getattr(record, name)) is not None]
         result[name] = median(known) if known else None
     bad = [r for r in mine if r.error and not _no_counter(r)]

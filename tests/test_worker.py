@@ -102,21 +102,21 @@ def test_threads_that_a_variable_takes_away_make_the_repetition_invalid(tmp_path
 
 @pytest.mark.parametrize(("device", "refused"), [("cpu", True), ("cuda:0", False)])
 def test_fewer_threads_than_asked_for_are_refused_where_they_compute(tmp_path, monkeypatch, device, refused):
-    monkeypatch.setattr(worker.threads, "used", lambda work, asked: Use(asked - 1, 1.0))
+    monkeypatch.setattr(worker.threads, "used", lambda work, asked: Use(asked - 1, 1.0, frozenset({0})))
     monkeypatch.setattr(worker, "select", torch.device)
     work = job(tmp_path)
     work = replace(work, model=work.model | {"device": device})
     if refused:
         with pytest.raises(ImplausibleError, match=f"and {usable_cores() - 1} computed"):
-            worker._threads_used(work)
+            worker._threads_used(work, [0])
     else:
-        assert worker._threads_used(work) == {"threads_used": usable_cores() - 1, "thread_cores": 1.0}
+        assert worker._threads_used(work, [0]) == {"threads_used": usable_cores() - 1, "product_cores": 1.0}
 
 
 def test_where_threads_are_not_counted_the_reason_stands(tmp_path, monkeypatch):
     monkeypatch.setattr(worker.threads, "used", lambda work, asked: None)
-    assert worker._threads_used(job(tmp_path)) == {"threads_used_reason": threads.NO_COUNTERS}
-    assert worker._threads_used(job(tmp_path, "memory")) == {"threads_used_reason": threads.NOT_IN_MEMORY_PASS}
+    assert worker._threads_used(job(tmp_path), [0]) == {"threads_used_reason": threads.NO_COUNTERS}
+    assert worker._threads_used(job(tmp_path, "memory"), [0]) == {"threads_used_reason": threads.NOT_IN_MEMORY_PASS}
 
 
 def iterations(result) -> list[dict]:
@@ -134,7 +134,7 @@ def test_a_timing_record_is_valid_and_says_which_repetition_it_is(real):
     assert record.key == ("sdpa-float32-fixed-16-b002", "timing", 0)
     assert record.proof == {"attention": "sdpa", "matmul_dtype": "float32"}
     assert record.num_threads == record.threads_used == usable_cores()
-    assert 0 < record.thread_cores < record.threads_used + 0.1
+    assert 0 < record.product_cores < record.threads_used + 0.1
     assert record.affinity == sorted(os.sched_getaffinity(0))
     assert record.energy_J is None
     assert record.energy_J_reason == "measured in the energy pass"

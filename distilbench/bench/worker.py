@@ -122,7 +122,7 @@ def workload(job: Job, device: torch.device) -> Workload:
 def measure(job: Job) -> dict[str, Any]:
     """One repetition in this process: the fields of its record."""
     cores = _take_cores(job.protocol)
-    threads_used = _threads_used(job)
+    threads_used = _threads_used(job, cores)
     variant, device = VARIANTS[job.identity["variant"]], select(job.model["device"])
     work, identity = workload(job, device), gpu_identity(device)
     gpu, no_gpu = nvml.gpu_of(identity)
@@ -193,26 +193,26 @@ def _take_cores(protocol: dict[str, Any]) -> list[int]:
     return got[0]
 
 
-def _threads_used(job: Job) -> dict[str, Any]:
+def _threads_used(job: Job, cores: list[int]) -> dict[str, Any]:
     """Measures that as many threads compute as were asked for, before minutes are spent on it.
 
     Raises:
-        ImplausibleError: on a CPU, where all is computed by them, they are fewer. (More may be threads that do other
-            things in this process.)
+        ImplausibleError: on a CPU, where all is computed by them, they do not.
     """
     if job.identity["pass"] == "memory":
         return {"threads_used_reason": threads.NOT_IN_MEMORY_PASS}
     asked = job.protocol["num_threads"]
-    if (found := threads.used(threads.product(torch), asked)) is None:
+    even, product = (threads.used(work, asked) for work in threads.works(torch, asked))
+    if even is None or product is None:
         return {"threads_used_reason": threads.NO_COUNTERS}
-    if found.threads < asked and select(job.model["device"]).type == "cpu":
+    why = threads.problem(asked, even, product, len(cores))
+    if why and select(job.model["device"]).type == "cpu":
         given = ", ".join(variables_of_threads())
         raise ImplausibleError(
-            f"{asked} threads were asked for and {found.threads} computed, on {found.cores:.2f} cores "
-            f"({f'set are {given}' if given else 'no variable that limits threads is set'}): "
-            f"unset what limits them, or ask for that number (-p num_threads {found.threads})"
+            f"{why} ({f'set are {given}' if given else 'no variable that limits threads is set'}): "
+            f"unset what limits them, or ask for fewer (-p num_threads {even.threads})"
         )
-    return {"threads_used": found.threads, "thread_cores": found.cores}
+    return {"threads_used": even.threads, "product_cores": product.cores}
 
 
 def _memory(

@@ -5,6 +5,8 @@ OMP_THREAD_LIMIT=1 and OMP_DYNAMIC=true leave one thread of two at work while to
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,33 +14,43 @@ from pathlib import Path
 from typing import Any
 
 TASKS = Path("/proc/self/task")
-LEAST_S = 0.2  # of work in one look: many times the tick of 4 ms to which the kernel's counters may lag
+LEAST_S = 0.1  # of work in one look: many times the tick of 4 ms to which the kernel's counters may lag
 LOOKS = 3  # before fewer threads than asked for are believed
-SHARE = (
-    0.1  # of the busiest thread's time: one that waits its turn on a busy core has more, one that waits for work less
-)
-SIDE = 2048  # of the matrices: 4 Mi elements each
+SHARE = 0.1  # of an even share: a thread that waits its turn on a busy core has more, one without work less
+SIDE = 2048  # of the matrices, at least
+GRAIN = 32768  # elements below which torch leaves a thread out (ATen/Parallel.h, GRAIN_SIZE)
 NOT_IN_MEMORY_PASS = "left out of the memory pass, whose peaks it would raise"
 NO_COUNTERS = "the system shows no time of single threads (/proc/self/task/*/schedstat)"
 
 
 @dataclass(frozen=True)
 class Use:
-    """What a look saw: how many threads worked, and the CPU time of the process over the wall time."""
+    """What a look saw.
+
+    Attributes:
+        threads: how many got a real share of the work.
+        cores: CPU time of the process over wall time.
+        cpus: on which cores these threads may run.
+    """
 
     threads: int
     cores: float
+    cpus: frozenset[int]
 
 
-def product(torch: Any) -> Callable[[], Any]:
-    """A large float32 matrix product, on memory of its own.
+def works(torch: Any, asked: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Work that torch divides evenly among its threads, and a large float32 matrix product.
 
-    All three matrices lie in one block of 48 MiB, which the C library maps and gives back as a whole: smaller blocks,
-    once freed, would move the limit from which it maps (mallopt(3), M_MMAP_THRESHOLD) for all that is measured later.
+    The first one counts threads; a matrix library leaves some out where their number does not suit it (MKL: one of
+    three, of five, of sixteen).
+
+    All three matrices lie in one block of 48 MiB or more, which the C library maps and gives back as a whole: smaller
+    blocks, once freed, would move the limit from which it maps (mallopt(3), M_MMAP_THRESHOLD) for all that is measured
+    later.
     """
-    block = torch.ones(3 * SIDE * SIDE, dtype=torch.float32)
-    left, right, out = block.view(3, SIDE, SIDE)
-    return lambda: torch.mm(left, right, out=out)
+    side = max(SIDE, math.isqrt(GRAIN * asked) + 1)
+    left, right, out = torch.ones(3 * side * side, dtype=torch.float32).view(3, side, side)
+    return lambda: torch.exp(left, out=out), lambda: torch.mm(left, right, out=out)
 
 
 def used(work: Callable[[], Any], asked: int, looks: int = LOOKS, least_s: float = LEAST_S) -> Use | None:
@@ -53,20 +65,22 @@ def used(work: Callable[[], Any], asked: int, looks: int = LOOKS, least_s: float
     work()  # the threads start, and libraries choose their kernels
     found = None
     for _ in range(looks):
-        found = _look(work, least_s)
+        found = _look(work, asked, least_s)
         if found is None or found.threads >= asked:
             break
     return found
 
 
-def _look(work: Callable[[], Any], least_s: float) -> Use | None:
+def _look(work: Callable[[], Any], asked: int, least_s: float) -> Use | None:
     before, cpu_s, start = times_s(), time.process_time(), time.perf_counter()
     while time.perf_counter() - start < least_s:
         work()
     seconds, cpu_s, after = time.perf_counter() - start, time.process_time() - cpu_s, times_s()
     if not after:
         return None
-    return Use(worked(before, after), cpu_s / seconds)
+    mine = worked(before, after, asked)
+    cpus = frozenset().union(*(os.sched_getaffinity(int(thread)) for thread in mine))
+    return Use(len(mine), cpu_s / seconds, cpus)
 
 
 def times_s(tasks: Path = TASKS) -> dict[str, float]:
@@ -83,7 +97,26 @@ def times_s(tasks: Path = TASKS) -> dict[str, float]:
     return found
 
 
-def worked(before: dict[str, float], after: dict[str, float]) -> int:
-    """How many threads got a real share of the time between two readings."""
-    spent = [seconds - before.get(thread, 0.0) for thread, seconds in after.items()]
-    return sum(seconds > SHARE * max(spent) for seconds in spent)
+def worked(before: dict[str, float], after: dict[str, float], asked: int) -> list[str]:
+    """The threads that got a real share of the time between two readings, had it been shared by `asked`."""
+    spent = {thread: seconds - before.get(thread, 0.0) for thread, seconds in after.items()}
+    share = sum(spent.values()) / asked
+    return [thread for thread, seconds in spent.items() if seconds > SHARE * share]
+
+
+def problem(asked: int, even: Use, product: Use, usable: int) -> str | None:
+    """Why not all threads that were asked for compute; None: they do. More may be threads that do other things.
+
+    Args:
+        asked: threads.
+        even: a look at work that is divided evenly.
+        product: a look at a matrix product, whose library may leave a few out.
+        usable: cores that the process may use.
+    """
+    if even.threads < asked:
+        return f"{asked} threads were asked for and {even.threads} computed, on {even.cores:.2f} cores"
+    if len(even.cpus) < min(asked, usable):
+        return f"{asked} threads were asked for and all of them are bound to {len(even.cpus)} of {usable} cores"
+    if 2 * product.threads <= asked and asked > 1:
+        return f"{asked} threads were asked for and {product.threads} computed a matrix product"
+    return None
