@@ -67,10 +67,11 @@ def test_the_example_is_a_real_record():
 def test_intervals_are_tried_for_every_number_of_repetitions_that_a_published_run_has(monkeypatch):
     used = {run.config["parameters"]["repetitions"] for run in sheets._published()}
     header, _, *rows = re.findall(r"^\|.*\|$", sheets.coverages(), re.MULTILINE)
-    assert [cell.strip() for cell in header.strip("|").split("|")][1:] == [
+    assert [cell.strip() for cell in header.strip("|").split("|")][2:] == [
         f"{n} repetitions" for n in sorted({*used, traces.USUAL})
     ]
-    assert [row.split("|")[1].strip() for row in rows] == list(traces.KINDS)
+    assert [row.split("|")[2].strip() for row in rows] == [*traces.KINDS, "any, exactly"]
+    assert rows[-1].split("|")[3].strip() == f"{1 - 2 / 2**5:.1%}", "five on one side of the median, as coins fall"
     page = "studies/distilbert/cpu-embedded.ipynb"
     monkeypatch.setattr(certificates, "carried", lambda name: {"coverage_spiky": 0.5} if name == page else {})
     spiky, two = sheets._coverage("spiky", 5, page), sheets._coverage("two-mode", 5, page)

@@ -137,7 +137,10 @@ def control(summary: dict[str, Any]) -> str | None:
 
 
 def intervals(run: Run) -> str | None:
-    """What intervals over so few repetitions are worth, in a sentence; None: what they claim, or there are none."""
+    """What Student's t over so few repetitions is worth, in a sentence; None: what it claims, or there is none.
+
+    The control cell and comparisons of runs rest on it; what stands beside single numbers supposes less (`spread`).
+    """
     n = run.config["parameters"]["repetitions"]
     found = traces.coverages(n) if n >= MIN_REPETITIONS else {}
     missed = [kind for kind, share in found.items() if share < CLAIMED[0]]
@@ -146,7 +149,7 @@ def intervals(run: Run) -> str | None:
     told = ", ".join(f"{share:.1%} ({kind})" for kind, share in found.items())
     better = ", ".join(f"{traces.coverages(traces.USUAL)[kind]:.1%} ({kind})" for kind in missed)
     usual = f"; over {traces.USUAL}, as a full run has by default, in {better}" if n < traces.USUAL else ""
-    return f"95 % intervals over {n} repetitions hold the truth, where timing is simulated, in {told}{usual}"
+    return f"comparisons: Student's t over {n} repetitions, at 95 %, holds the truth of simulated ones in {told}{usual}"
 
 
 def nodes(summary: dict[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ from distilbench import params, paths, records, traces
 from distilbench.report import certificates, glue, publish
 from distilbench.report.tables import escaped
 from distilbench.runs import Run
-from distilbench.stats import MIN_REPETITIONS
+from distilbench.stats import MIN_REPETITIONS, median_level
 
 
 def studies() -> dict[str, dict[str, Any]]:
@@ -132,9 +132,10 @@ def coverages() -> str:
         name = str(page.relative_to(certificates.book_root()))
         pages.setdefault(certificates.run_of(name).config["parameters"]["repetitions"], name)
     sizes = sorted(n for n in {*pages, traces.USUAL} if n >= MIN_REPETITIONS)
-    rows = [[kind, *(_coverage(kind, n, pages.get(n)) for n in sizes)] for kind in traces.KINDS]
-    titles = ["Simulated processes", *(f"{n} repetitions" for n in sizes)]
-    caption = "How often an interval that claims 95 % holds the truth, by the number of repetitions"
+    rows = [["Student's t", kind, *(_coverage(kind, n, pages.get(n)) for n in sizes)] for kind in traces.KINDS]
+    rows.append(["of the median", "any, exactly", *(f"{median_level(n):.1%}" for n in sizes)])
+    titles = ["Interval", "Processes", *(f"{n} repetitions" for n in sizes)]
+    caption = "How often an interval holds the truth, by the number of repetitions; Student's t claims 95 %"
     return _table(caption, "tab-coverages", titles, rows, "db-numbers")
 
 
