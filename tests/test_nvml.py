@@ -196,7 +196,7 @@ def test_memory_of_this_process_is_known_or_none(processes, own_MiB):
     assert Gpu(UUIDS[0], RecordedNvml(processes=processes)).memory_MiB() == (own_MiB, 1024)
 
 
-@pytest.mark.parametrize(("processes", "count"), [((), 0), ((OWN,), 0), ((OTHERS[0], OWN, OTHERS[1]), 2)])
+@pytest.mark.parametrize(("processes", "count"), [((), None), ((OWN,), 0), ((OTHERS[0], OWN, OTHERS[1]), 2)])
 def test_other_processes_are_counted(processes, count):
     assert Gpu(UUIDS[0], RecordedNvml(processes=processes)).foreign_processes() == count
 

@@ -90,10 +90,10 @@ class Gpu:
     def foreign_processes(self) -> int | None:
         """Other processes that compute on the GPU; None where this one is not listed under its own number.
 
-        In a container the driver may show the host's numbers: then nobody can be told from this process.
+        In a container the driver may show the host's numbers, or none: then nobody can be told from this process.
         """
         pids = {process.pid for process in self._processes()}
-        return len(pids - {os.getpid()}) if os.getpid() in pids or not pids else None
+        return len(pids - {os.getpid()}) if os.getpid() in pids else None
 
     def _processes(self) -> list[Any]:
         return self._ask("processes", self.nvml.nvmlDeviceGetComputeRunningProcesses, self.handle)
