@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ def oom_kills(root: Path = ROOT) -> int | None:
     (kernel documentation, admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst).
     """
     for file in _counters(root):
-        try:
-            lines = (line.split() for line in file.read_text(encoding="utf-8").splitlines())
-            return next(int(words[1]) for words in lines if words[:1] == ["oom_kill"])
-        except (OSError, StopIteration):
-            continue
+        if (kills := _counts(file.parent, file.name).get("oom_kill")) is not None:
+            return kills
     return None
+
+
+def killed_since(kills_before: int | None, root: Path = ROOT) -> bool:
+    """Whether a process was killed for memory since `oom_kills` said this; what was not counted is no kill."""
+    kills = oom_kills(root)
+    return None not in (kills_before, kills) and kills > kills_before
 
 
 def _counters(root: Path) -> list[Path]:
@@ -51,9 +55,11 @@ def limits(root: Path = ROOT) -> dict[str, str | None]:
     A limit of any group above holds too, so the tightest from the own group up to the root counts. Version 1's files
     are read where version 2 has none, and told in version 2's form. None: no file says.
     """
-    two = [at / own for kind, own in memberships() if not kind for at in (root, root / "unified")] or [root]
-    quota = _tightest(two, root, "cpu.max", share) or _version_1_quota(root)
-    memory = _tightest(two, root, "memory.max", _number) or _version_1_memory(root)
+    two = _version_2(root)
+    quota = _tightest([said for folder in two for up in _upwards(folder, root) if (said := _quota(up))], share)
+    quota = quota or _tightest([said for up in _version_1_cpu(root) if (said := _quota_of_1(up))], share)
+    memory = _tightest([said for folder in two for up in _upwards(folder, root) if (said := _memory(up))], _number)
+    memory = memory or _version_1_memory(root)
     cores = next((said for folder in two for up in _upwards(folder, root) if (said := _said(up, CPUSET))), None)
     one = [root / "cpuset" / own for kind, own in memberships() if "cpuset" in kind]
     cores = cores or next((said for folder in one if (said := _said(folder, "cpuset.effective_cpus"))), None)
@@ -61,6 +67,13 @@ def limits(root: Path = ROOT) -> dict[str, str | None]:
 
 
 CPUSET = "cpuset.cpus.effective"
+QUOTA = re.compile(r"(max|\d+)( [1-9]\d*)?")
+MEMORY = re.compile(r"max|\d+")
+
+
+def _version_2(root: Path) -> list[Path]:
+    """The folders of this process's groups of version 2; version 1 may be mounted beside it."""
+    return [at / own for kind, own in memberships() if not kind for at in (root, root / "unified")] or [root]
 
 
 def _upwards(folder: Path, root: Path) -> list[Path]:
@@ -69,9 +82,15 @@ def _upwards(folder: Path, root: Path) -> list[Path]:
 
 def _said(folder: Path, name: str) -> str | None:
     try:
-        return (folder / name).read_text(encoding="utf-8").strip() or None
+        return (folder / name).read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
         return None
+
+
+def _counts(folder: Path, name: str) -> dict[str, int]:
+    """The numbers of a file of lines such as `oom_kill 3`; what is no count is left out."""
+    lines = [line.split() for line in (_said(folder, name) or "").splitlines()]
+    return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdecimal()}
 
 
 def _number(said: str) -> float:
@@ -84,14 +103,16 @@ def share(said: str) -> float:
     return float("inf") if quota == "max" else float(quota) / float(period or 100_000)
 
 
-def _tightest(folders: list[Path], root: Path, name: str, size: Callable[[str], float]) -> str | None:
-    found = [said for folder in folders for up in _upwards(folder, root) if (said := _said(up, name))]
-    return min(found, key=size, default=None)
+def _tightest(said: list[str], size: Callable[[str], float]) -> str | None:
+    return min(said, key=size, default=None)
 
 
-def _version_1_quota(root: Path) -> str | None:
-    found = [said for up in _version_1_cpu(root) if (said := _quota_of_1(up))]
-    return min(found, key=share, default=None)
+def _quota(folder: Path) -> str | None:
+    return said if QUOTA.fullmatch(said := _said(folder, "cpu.max") or "") else None
+
+
+def _memory(folder: Path, name: str = "memory.max") -> str | None:
+    return said if MEMORY.fullmatch(said := _said(folder, name) or "") else None
 
 
 def _version_1_cpu(root: Path) -> list[Path]:
@@ -103,16 +124,15 @@ def _version_1_cpu(root: Path) -> list[Path]:
 def _quota_of_1(folder: Path) -> str | None:
     """A quota of version 1 in the form of version 2."""
     quota, period = _said(folder, "cpu.cfs_quota_us"), _said(folder, "cpu.cfs_period_us")
-    return f"{'max' if int(quota) < 0 else quota} {period}" if quota and period else None
+    said = f"{'max' if quota == '-1' else quota} {period}"
+    return said if QUOTA.fullmatch(said) else None
 
 
 def _version_1_memory(root: Path) -> str | None:
-    found = []
-    for kind, own in memberships():
-        if "memory" in kind:
-            found += [s for up in _upwards(root / "memory" / own, root) if (s := _said(up, "memory.limit_in_bytes"))]
-    smallest = min(found, key=_number, default=None)
-    return "max" if smallest and int(smallest) >= VERSION_1_UNLIMITED else smallest
+    folders = [root / "memory" / own for kind, own in memberships() if "memory" in kind]
+    groups = [up for folder in folders for up in _upwards(folder, root)]
+    smallest = _tightest([said for up in groups if (said := _memory(up, "memory.limit_in_bytes"))], _number)
+    return "max" if smallest and _number(smallest) >= VERSION_1_UNLIMITED else smallest
 
 
 VERSION_1_UNLIMITED = 2**62  # version 1 says a number near 2^63 for no limit
@@ -135,24 +155,22 @@ class Throttling:
 
 
 NO_QUOTA = "no control group that is seen here has a CPU quota and counts its periods"
+OTHER_GROUPS = "the control groups with a CPU quota, or their counters, were others at the end than at the beginning"
 
 
 def throttling(root: Path = ROOT) -> dict[str, Throttling]:
     """Of each group with a CPU quota that this process is in, from its own up, by folder; empty: none is seen."""
-    two = [at / own for kind, own in memberships() if not kind for at in (root, root / "unified")] or [root]
-    limited = {up: _said(up, "cpu.max") for folder in two for up in _upwards(folder, root)}
-    limited |= {up: said for up in _version_1_cpu(root) if (said := _quota_of_1(up))}
-    found = {str(up): _throttling(up) for up, said in limited.items() if said and not math.isinf(share(said))}
+    quotas = {up: _quota(up) for folder in _version_2(root) for up in _upwards(folder, root)}
+    quotas |= {up: said for up in _version_1_cpu(root) if (said := _quota_of_1(up))}
+    found = {str(up): _throttling(up) for up, said in quotas.items() if said and not math.isinf(share(said))}
     return {folder: counted for folder, counted in found.items() if counted}
 
 
 def _throttling(folder: Path) -> Throttling | None:
     """Counters of `cpu.stat` (admin-guide/cgroup-v2.rst: µs; version 1, scheduler/sched-bwc.rst: ns)."""
-    pairs = [words for line in (_said(folder, "cpu.stat") or "").splitlines() if len(words := line.split()) == 2]
-    counts = {name: int(count) for name, count in pairs if count.isdigit()}
-    seconds = [
-        counts[name] * unit for name, unit in (("throttled_usec", 1e-6), ("throttled_time", 1e-9)) if name in counts
-    ]
+    counts = _counts(folder, "cpu.stat")
+    units = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
+    seconds = [counts[name] * unit for name, unit in units.items() if name in counts]
     if not seconds or not {"nr_periods", "nr_throttled"} <= counts.keys():
         return None
     return Throttling(counts["nr_periods"], counts["nr_throttled"], seconds[0])
@@ -161,15 +179,13 @@ def _throttling(folder: Path) -> Throttling | None:
 def throttled_between(before: dict[str, Throttling], after: dict[str, Throttling]) -> Throttling | None:
     """What happened between two readings in the group that was stopped for longest; None: none was counted."""
     found = [_less(after[folder], counted) for folder, counted in before.items() if folder in after]
-    known = [one for one in found if one.periods >= 0 and one.throttled >= 0]  # a group was made anew meanwhile
+    known = [one for one in found if min(one.periods, one.throttled, one.throttled_s) >= 0]  # else it was made anew
     return max(known, key=lambda one: (one.throttled_s, one.throttled, one.periods), default=None)
 
 
 def _less(after: Throttling, before: Throttling) -> Throttling:
     return Throttling(
-        after.periods - before.periods,
-        after.throttled - before.throttled,
-        max(0.0, after.throttled_s - before.throttled_s),
+        after.periods - before.periods, after.throttled - before.throttled, after.throttled_s - before.throttled_s
     )
 
 

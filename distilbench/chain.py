@@ -184,8 +184,8 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
 
 def _for_memory(kills_before: int | None) -> str:
     """Said of a kernel that ended, where the control group counted a kill for want of memory meanwhile."""
-    killed = (cgroups.oom_kills() or 0) > (kills_before or 0)
-    return " (meanwhile the kernel of the system killed a process for want of memory)" if killed else ""
+    said = " (meanwhile the kernel of the system killed a process for want of memory)"
+    return said if cgroups.killed_since(kills_before) else ""
 
 
 def _raise_as_said(run: runs.Run, output: Path, error: Any) -> None:

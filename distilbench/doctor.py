@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import socket
@@ -14,7 +15,7 @@ from urllib.parse import urlparse
 
 import psutil
 
-from distilbench import embedded, environment, hub, paths, slurm
+from distilbench import cgroups, embedded, environment, hub, paths, slurm
 from distilbench.collectors import rapl
 from distilbench.errors import DistilbenchError
 
@@ -37,8 +38,8 @@ class Finding:
 def examine() -> list[Finding]:
     """All findings, in reading order."""
     looks = {
-        "CPU": _cpu, "threads": _threads, "memory": _memory, "torch": _torch, "GPU": _gpus, "CPU energy": _rapl,
-        "SLURM": _slurm, "model hub": model_hub, "embedded source": _embedded, "home": _home,
+        "CPU": _cpu, "CPU quota": _quota, "threads": _threads, "memory": _memory, "torch": _torch, "GPU": _gpus,
+        "CPU energy": _rapl, "SLURM": _slurm, "model hub": model_hub, "embedded source": _embedded, "home": _home,
         "disk": _places, "code": _code,
     }  # fmt: skip
     return [finding for topic, look in looks.items() for finding in _found(topic, look)]
@@ -58,9 +59,21 @@ def _cpu() -> Finding:
     usable, logical = len(cpu["affinity"]), cpu["logical_cores"]
     isa = ", ".join(cpu["isa"]) or "no vector extension known here"
     text = f"{cpu['model']}; {usable} of {logical} logical cores usable ({cpu['physical_cores']} physical); {isa}"
-    quota = environment.cgroup()["cpu.max"]
-    limited = usable < logical or (quota and not quota.startswith("max"))
-    return Finding("CPU", "limited" if limited else "ok", text + (f"; cgroup cpu.max {quota}" if limited else ""))
+    return Finding("CPU", "limited" if usable < logical else "ok", text)
+
+
+def _quota() -> Finding:
+    """What a container or a job may use of its cores, and whether a run can tell when it was stopped for it."""
+    quota = environment.cgroup()["cpu.max"] or "max"
+    if math.isinf(allowed := cgroups.share(quota)):
+        return Finding("CPU quota", "ok", "none that is seen here")
+    threads = environment.usable_cores()
+    text = f"{allowed:.4g} cores (cgroup cpu.max {quota}): {threads} thread{'s' if threads > 1 else ''} by default; "
+    if not (counted := cgroups.throttling().values()):
+        return Finding("CPU quota", "limited", text + "how often it throttles is not counted here")
+    most = max(counted, key=lambda one: one.throttled_s)
+    so_far = f"so far {most.throttled:,} of {most.periods:,} periods were throttled"
+    return Finding("CPU quota", "limited", text + f"its periods are counted: {so_far}")
 
 
 def _threads() -> Finding:

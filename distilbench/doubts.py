@@ -56,6 +56,11 @@ def doubts_of(timing: list[Repetition], cell: dict[str, Any], params: dict[str, 
     threads, cores = cell.get("threads_used"), cell.get("product_cores")
     if threads and cores < FREE * threads:
         doubts.append(f"before it was timed, {threads:.0f} threads of a large product got {cores:.1f} cores only")
+    if throttled := cell["throttled_periods"]:
+        doubts.append(
+            f"throttled by its CPU quota in {throttled:,} of {cell['quota_periods']:,} periods "
+            f"({cell['throttled_s']:.2g} s, each core by itself)"
+        )
     if (spread := cell.get("latency_ms_range")) and spread[1] > 1.1 * spread[0]:
         doubts.append(f"repetitions differ by {spread[1] / spread[0] - 1:.0%}")
         if (faults := cell["iterations_ms"]["page_faults"]) and faults[1] > max(2 * faults[0], 1000):

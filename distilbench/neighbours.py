@@ -7,12 +7,14 @@ see proc_stat(5). What the measured process used itself is known once it has end
 from __future__ import annotations
 
 import os
+import re
 import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 STAT = Path("/proc/stat")
+CORE = re.compile(r"^cpu(\d+)((?: \d+){8,})$", re.MULTILINE)
 USER, NICE, SYSTEM, _IDLE, _IOWAIT, IRQ, SOFTIRQ, STEAL = range(8)  # the columns of a core's line
 
 
@@ -47,26 +49,14 @@ def _stat() -> str:
 def _cores(stat: str, usable: frozenset[int]) -> tuple[float, float] | None:
     """Seconds that the usable cores were used, and stolen; None unless every one of them is counted.
 
-    A container may show other cores than those that it uses, fewer columns, or lines in which nothing ever counts.
+    A container may show other cores than those that it uses, or lines in which nothing ever counts.
     """
-    counts = _columns(stat)
-    if not all(sum(counts.get(core, [])) and len(counts[core]) > STEAL for core in usable):
+    counts = {int(core): [int(number) for number in numbers.split()] for core, numbers in CORE.findall(stat)}
+    if not all(any(counts.get(core, [])) for core in usable):
         return None
     tick = os.sysconf("SC_CLK_TCK")
     used = sum(counts[core][i] for core in usable for i in (USER, NICE, SYSTEM, IRQ, SOFTIRQ))
     return used / tick, sum(counts[core][STEAL] for core in usable) / tick
-
-
-def _columns(stat: str) -> dict[int, list[int]]:
-    """By core the numbers of its line."""
-    lines = [line.split() for line in stat.splitlines() if line.startswith("cpu")]
-    named = [(words[0][3:], words[1:]) for words in lines]
-    return {int(core): [int(word) for word in counts if word.isdigit()] for core, counts in named if core.isdigit()}
-
-
-#: Of the time that a process and its children say they used, the share that the cores' counters may lack: the kernel
-#: may sample the one and count the other, and a child may have begun before the first look.
-UNCOUNTED = 0.5
 
 
 def between(before: Look, after: Look) -> dict[str, float | None]:
@@ -76,16 +66,14 @@ def between(before: Look, after: Look) -> dict[str, float | None]:
         `parent_cores`: use by this process, which should sleep. `foreign_cores`: use by others than this process and
         the children that ended in between. `stolen_cores`: what a hypervisor gave to other machines. These two are
         None where they were not counted: not by this system, not of the same cores (the affinity was changed
-        meanwhile), a counter went back, as they do where a virtual machine is moved, or not even this process's own
-        use is in them.
+        meanwhile), or a counter went back, as they do where a virtual machine is moved.
     """
     seconds = max(after.clock_s - before.clock_s, 1e-9)
     own = after.own_s - before.own_s
     result = {"parent_cores": own / seconds, "foreign_cores": None, "stolen_cores": None}
     known = before.used_s is not None and after.used_s is not None and before.cores == after.cores
     if known and after.used_s >= before.used_s and after.stolen_s >= before.stolen_s:
-        known_s, stolen_s = own + after.children_s - before.children_s, after.stolen_s - before.stolen_s
-        foreign_s = after.used_s - before.used_s - known_s
-        if foreign_s + stolen_s >= -UNCOUNTED * max(known_s, 1.0):
-            result["foreign_cores"], result["stolen_cores"] = max(0.0, foreign_s) / seconds, stolen_s / seconds
+        foreign = after.used_s - before.used_s - own - (after.children_s - before.children_s)
+        result["foreign_cores"] = max(0.0, foreign) / seconds
+        result["stolen_cores"] = (after.stolen_s - before.stolen_s) / seconds
     return result

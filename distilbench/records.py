@@ -222,6 +222,12 @@ class Repetition(Cell):
     parent_cores: float | None = Field(None, ge=0, description="use of the cores by the waiting parent, meanwhile")
     foreign_cores: float | None = Field(None, ge=0, description="use of the usable cores by other processes, meanwhile")
     stolen_cores: float | None = Field(None, ge=0, description="time a hypervisor gave to other machines, meanwhile")
+    quota_periods: int | None = Field(
+        None, ge=0, description="periods of the CPU quota of its control group in which it ran, while it was timed"
+    )
+    throttled_periods: int | None = Field(None, ge=0, description="of these: its quota was used up before their end")
+    throttled_s: float | None = Field(None, ge=0, description="for which it was stopped then; each core adds its own")
+    quota_reason: str | None = Field(None, description="why no periods of a quota were counted")
     proof: dict[str, Any] = Field(default_factory=dict, description="what shows that the variant was really on")
 
     @model_validator(mode="after")

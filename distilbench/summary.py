@@ -163,6 +163,11 @@ def _cell_summary(
     for name in ("threads_used", "product_cores", "parent_cores", "foreign_cores", "stolen_cores"):
         known = [value for record in done["timing"] if (value := getattr(record, name)) is not None]
         result[name] = median(known) if known else None
+    for name in ("quota_periods", "throttled_periods", "throttled_s"):
+        known = [value for record in done["timing"] if (value := getattr(record, name)) is not None]
+        result[name] = sum(known) if known else None
+    why_not = next((why for r in done["timing"] if (why := r.quota_reason)), None)
+    result["quota_reason"] = why_not if result["quota_periods"] is None else None
     bad = [r for r in mine if r.error and not _no_counter(r)]
     result["errors"] = [f"{r.pass_} {r.repetition}: {r.status}: {r.error}" for r in bad]
     if why := not_finite(predicted):

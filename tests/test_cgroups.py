@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from distilbench import cgroups
+from distilbench.cgroups import Throttling
 
 
 @pytest.fixture
@@ -49,6 +50,23 @@ def test_where_nothing_counts_them_nothing_is_said(tmp_path, member_of, text):
     member_of(text)
     put(tmp_path, "memory/old/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\n")  # before Linux 4.13
     assert cgroups.oom_kills(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["oom_kill\n", "oom_kill many\n", "oom_kill -1\n", b"\xff\xfe oom_kill 3\n"])
+def test_what_is_no_count_is_no_count(tmp_path, member_of, text):
+    member_of("0::/job\n")
+    put(tmp_path, "job/memory.events", "")
+    (tmp_path / "job/memory.events").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert cgroups.oom_kills(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "killed"),
+    [(0, 1, True), (3, 3, False), (3, 0, False), (None, 3, False), (0, None, False), (None, None, False)],
+)
+def test_a_kill_is_one_that_was_counted_before_and_after(monkeypatch, before, now, killed):
+    monkeypatch.setattr(cgroups, "oom_kills", lambda root: now)
+    assert cgroups.killed_since(before) is killed
 
 
 def test_without_membership(tmp_path, monkeypatch):
@@ -202,6 +220,91 @@ def test_without_membership_the_limits_of_the_root_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(cgroups, "MEMBERSHIP", tmp_path / "nothing")
     put_all(tmp_path, {"cpu.max": "80000 100000", "memory.max": "4096", "cpu/cpu.cfs_quota_us": "1"})
     assert cgroups.limits(tmp_path) == UNKNOWN | {"cpu.max": "80000 100000", "memory.max": "4096"}
+
+
+@pytest.mark.parametrize(
+    "said", ["half", "-1", "0x10", "50000 0", "50000 x", "50000 100000 7", "1.5", "nan", "inf 100000"]
+)
+def test_a_limit_that_is_none_of_the_kernels_is_not_believed(tmp_path, member_of, said):
+    member_of("12:cpu,cpuacct,memory:/job\n0::/job\n")
+    put_all(tmp_path, {"job/cpu.max": said, "job/memory.max": said.split()[0] + "?"})
+    put_all(tmp_path / "cpu/job", {"cpu.cfs_quota_us": said, "cpu.cfs_period_us": "x"})
+    put_all(tmp_path / "memory/job", {"memory.limit_in_bytes": said + "?"})
+    assert cgroups.limits(tmp_path) == UNKNOWN
+    assert cgroups.throttling(tmp_path) == {}
+
+
+# ------------------------------------------------------------------ throttling
+
+STAT_2 = "usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods {}\nnr_throttled {}\nthrottled_usec {}\nnr_bursts 0"
+STAT_1 = "nr_periods {}\nnr_throttled {}\nthrottled_time {}\nnr_bursts 0\nburst_time 0"
+
+
+def test_throttling_of_version_2_is_that_of_each_group_with_a_quota(tmp_path, member_of):
+    member_of("0::/job/step\n")
+    put_all(tmp_path, {
+        "job/step/cpu.max": "150000 100000", "job/step/cpu.stat": STAT_2.format(545, 369, 2_500_000),
+        "job/cpu.max": "max 100000", "job/cpu.stat": STAT_2.format(9, 9, 9),
+        "cpu.max": "200000 100000", "cpu.stat": STAT_2.format(10, 1, 1000),
+        "other/cpu.max": "1000 100000", "other/cpu.stat": STAT_2.format(9, 9, 9),
+    })  # fmt: skip
+    assert cgroups.throttling(tmp_path) == {
+        str(tmp_path / "job/step"): Throttling(545, 369, 2.5), str(tmp_path): Throttling(10, 1, 0.001)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("at", ["job/", ""], ids=["its own", "above"])
+def test_throttling_of_version_1(tmp_path, member_of, at):
+    member_of("9:memory:/job\n3:cpu,cpuacct:/job\n0::/\n")
+    put_all(tmp_path / "cpu" / at, {
+        "cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000", "cpu.stat": STAT_1.format(21, 20, 971_413_511)
+    })  # fmt: skip
+    (counted,) = cgroups.throttling(tmp_path).values()
+    assert counted == Throttling(21, 20, pytest.approx(0.971413511))
+
+
+@pytest.mark.parametrize(
+    ("quota", "stat"),
+    [
+        (None, STAT_2.format(1, 1, 1)),
+        ("max 100000", STAT_2.format(1, 1, 1)),
+        ("50000 100000", None),
+        ("50000 100000", ""),
+        ("50000 100000", "usage_usec 9"),
+        ("50000 100000", STAT_2.format("x", 1, 1)),
+        ("50000 100000", STAT_2.format(1, -1, 1)),
+        ("50000 100000", "nr_periods 5\nnr_throttled 5"),
+        ("50000 100000", "nr_periods 5\nthrottled_usec 5"),
+    ],
+)
+def test_what_is_not_counted_is_not_throttled_0_times(tmp_path, member_of, quota, stat):
+    member_of("0::/job\n")
+    put_all(
+        tmp_path, {f"job/{name}": said for name, said in (("cpu.max", quota), ("cpu.stat", stat)) if said is not None}
+    )
+    assert cgroups.throttling(tmp_path) == {}
+
+
+A_WHILE = {"own": Throttling(100, 10, 1.0), "above": Throttling(200, 20, 2.0)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({}, {}, None),
+        (A_WHILE, {}, None),
+        ({}, A_WHILE, None),
+        (A_WHILE, A_WHILE, Throttling(0, 0, 0.0)),
+        (A_WHILE, {"own": Throttling(110, 13, 1.5), "above": Throttling(220, 21, 2.25)}, Throttling(10, 3, 0.5)),
+        (A_WHILE, {"own": Throttling(110, 13, 1.5), "above": Throttling(230, 40, 4.0)}, Throttling(30, 20, 2.0)),
+        (A_WHILE, {"own": Throttling(9, 8, 3.0), "above": Throttling(220, 20, 2.0)}, Throttling(20, 0, 0.0)),
+        ({"own": A_WHILE["own"]}, {"own": Throttling(100, 10, 0.5)}, None),
+        ({"own": A_WHILE["own"]}, {"other": A_WHILE["own"]}, None),
+    ],
+    ids=["none", "gone", "new", "no time", "its own", "above", "made anew", "went back", "another group"],
+)
+def test_between_two_readings_the_group_that_was_stopped_for_longest_counts(before, after, expected):
+    assert cgroups.throttled_between(before, after) == expected
 
 
 # ------------------------------------------------------------------ peak memory

@@ -161,8 +161,8 @@ def test_a_run_of_few_repetitions_says_what_its_intervals_are_worth(make_run):
     five, ten, two = (make_run(repetitions=n, batch_sizes=[2]) for n in (5, 10, 2))
     said = details.intervals(five)
     assert said == (
-        "comparisons: Student's t over 5 repetitions, at 95 %, holds the truth of simulated ones in 94.7% (smooth), 95.4% "
-        "(drifting), 95.0% (spiky), 76.3% (two-mode); over 10, as a full run has by default, in 93.7% (two-mode)"
+        "comparisons: Student's t over 5 repetitions, at 95 %, holds the truth of simulated ones in 94.7% (smooth), "
+        "95.4% (drifting), 95.0% (spiky), 76.3% (two-mode); over 10, as a full run has by default, in 93.7% (two-mode)"
     )
     assert said in load.unsaid([five]), "on its page"
     assert details.intervals(ten) is None, "they are worth what they claim"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import distilbench
-from distilbench import doctor, embedded, environment
+from distilbench import cgroups, doctor, embedded, environment
+from distilbench.cgroups import Throttling
 from distilbench.collectors import rapl
 from distilbench.collectors.rapl import Counter
 from distilbench.doctor import Finding
@@ -44,16 +45,37 @@ def machine(monkeypatch, usable: int, logical: int, quota: str | None, isa=("avx
 def test_a_whole_processor_is_ok(monkeypatch, quota):
     machine(monkeypatch, 8, 8, quota)
     assert only(doctor._cpu()) == ("ok", "Imagined; 8 of 8 logical cores usable (4 physical); avx2")
+    assert only(doctor._quota()) == ("ok", "none that is seen here")
 
 
-@pytest.mark.parametrize(("usable", "quota"), [(2, None), (8, "150000 100000"), (2, "max 100000")])
-def test_a_part_of_a_processor_is_limited(monkeypatch, usable, quota):
-    machine(monkeypatch, usable, 8, quota, isa=())
+def test_a_part_of_a_processor_is_limited(monkeypatch):
+    machine(monkeypatch, 2, 8, None, isa=())
     state, text = only(doctor._cpu())
     assert state == "limited"
-    assert f"{usable} of 8 logical cores" in text
+    assert "2 of 8 logical cores" in text
     assert "no vector extension" in text
-    assert f"cgroup cpu.max {quota}" in text
+
+
+@pytest.mark.parametrize(
+    ("quota", "counted", "said"),
+    [
+        (
+            "150000 100000", {},
+            "1.5 cores (cgroup cpu.max 150000 100000): 1 thread by default; how often it throttles is not counted here",
+        ),
+        (
+            "250000 100000", {"own": Throttling(9, 1, 0.1), "above": Throttling(1545, 842, 3.5)},
+            "2.5 cores (cgroup cpu.max 250000 100000): 2 threads by default; its periods are counted: "
+            "so far 842 of 1,545 periods were throttled",
+        ),
+    ],
+)  # fmt: skip
+def test_a_quota_says_how_many_threads_follow_and_whether_it_is_counted(monkeypatch, quota, counted, said):
+    machine(monkeypatch, 8, 8, quota)
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.setattr(cgroups, "throttling", lambda: counted)
+    assert only(doctor._quota()) == ("limited", said)
 
 
 @pytest.mark.parametrize(("available", "state"), [(16, "ok"), (3, "limited")])
@@ -280,7 +302,8 @@ def test_an_examination_of_this_machine_finds_something_on_every_topic(monkeypat
     findings = doctor.examine()
     topics = [finding.topic for finding in findings]
     assert list(dict.fromkeys(topics)) == [
-        "CPU", "threads", "memory", "torch", "GPU", "CPU energy", "SLURM", "model hub", "embedded source", "home",
+        "CPU", "CPU quota", "threads", "memory", "torch", "GPU", "CPU energy", "SLURM", "model hub", "embedded source",
+        "home",
         "disk", "code",
     ]  # fmt: skip
     assert all(finding.text for finding in findings)

@@ -443,9 +443,10 @@ def test_cores_are_those_that_this_process_may_use(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("quota", "cores"), [("max 100000", None), ("150000 100000", 2), ("50000 100000", 1), (None, None)]
+    ("quota", "cores"),
+    [("max 100000", None), ("150000 100000", 1), ("299999 100000", 2), ("50000 100000", 1), (None, None)],
 )
-def test_a_containers_quota_bounds_the_usable_cores(monkeypatch, quota, cores):
+def test_only_whole_cores_of_a_containers_quota_are_usable(monkeypatch, quota, cores):
     monkeypatch.setattr(environment, "cgroup", lambda: {"cpu.max": quota})
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _pid: set(range(64)))
     assert environment.usable_cores() == (cores or 64)

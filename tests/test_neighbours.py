@@ -29,7 +29,47 @@ def test_the_counters_by_hand():
     tick = os.sysconf("SC_CLK_TCK")
     assert neighbours._cores(STAT, {0}) == ((100 + 20 + 30 + 7 + 8) / tick, 9 / tick)
     assert neighbours._cores(STAT, {0, 1}) == ((165 + 200) / tick, 10 / tick)
-    assert neighbours._cores(STAT, {1, 2}) == (200 / tick, 1 / tick), "cpu12 is not cpu1"
+    assert neighbours._cores(STAT, {1}) == (200 / tick, 1 / tick), "cpu12 is not cpu1"
+
+
+@pytest.mark.parametrize(
+    ("stat", "usable"),
+    [
+        (STAT, {2}),
+        (STAT, {0, 1, 2}),
+        (STAT.replace("cpu0 ", "cpu2 "), {0}),
+        ("cpu  99 0 0 99 0 0 0 0 0 0\nintr 1\n", {0}),
+        ("cpu0 99 0 0 99 0 0 0\n", {0}),
+        ("cpu0 0 0 0 0 0 0 0 0 0 0\n", {0}),
+        ("cpu0 99 0 0 99 0 - 0 1 0 0\n", {0}),
+        ("", {0}),
+    ],
+    ids=[
+        "another core's",
+        "one lacks",
+        "other numbers",
+        "the sum only",
+        "no steal",
+        "never counts",
+        "garbage",
+        "empty",
+    ],
+)
+def test_unless_every_usable_core_has_its_line_nothing_is_counted(stat, usable):
+    assert neighbours._cores(stat, usable) is None
+
+
+@pytest.mark.parametrize("lines", ["cpu{other} 100 0 0 100 0 0 0 0 0 0\n", "cpu{own} 0 0 0 0 0 0 0 0 0 0\n"])
+def test_beside_a_busy_loop_what_is_not_counted_is_absent_and_not_0(monkeypatch, tmp_path, lines):
+    own = max(os.sched_getaffinity(0))
+    (tmp_path / "stat").write_text("cpu  100 0 0 100 0 0 0 0 0 0\n" + lines.format(own=own, other=own + 1))
+    monkeypatch.setattr(neighbours, "STAT", tmp_path / "stat")
+    before = neighbours.look()
+    while time.process_time() < before.own_s + 0.05:
+        pass
+    meanwhile = between(before, neighbours.look())
+    assert (meanwhile["foreign_cores"], meanwhile["stolen_cores"]) == (None, None)
+    assert meanwhile["parent_cores"] > 0
 
 
 def test_between_two_looks_by_hand():

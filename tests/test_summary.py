@@ -178,6 +178,29 @@ def test_a_busy_machine_is_said_beside_the_numbers(this_machine, fields, said):
     assert busy == ([said] if said else [])
 
 
+@pytest.mark.parametrize(
+    ("of_processes", "joined", "said"),
+    [
+        ([(1000, 800, 4.0), (545, 42, 0.5)], (1545, 842, 4.5), "842 of 1,545 periods (4.5 s, each core by itself)"),
+        ([(1000, 0, 0.0), (None, None, None)], (1000, 0, 0.0), None),
+        ([(None, None, None), (None, None, None)], (None, None, None), None),
+    ],
+)
+def test_a_quota_that_throttled_is_said_beside_the_numbers(this_machine, of_processes, joined, said):
+    run, cell = one_cell()
+    predicted = synthetic.predictions(cell.cell)
+    names = ("quota_periods", "throttled_periods", "throttled_s")
+    for number, counted in enumerate(of_processes):
+        record = synthetic.timing(run, cell, number, rows([10, 12], [2, 2]), predicted)
+        fields = dict(zip(names, counted, strict=True)) | {"quota_reason": "none" if counted[0] is None else None}
+        run.commit(record.model_copy(update=fields), None if number else predicted)
+    got = cell_of(run)
+    assert tuple(got[name] for name in names) == joined
+    assert got["quota_reason"] == ("none" if joined[0] is None else None)
+    doubts = [doubt for doubt in got["doubts"] if "quota" in doubt]
+    assert doubts == ([f"throttled by its CPU quota in {said}"] if said else [])
+
+
 def test_a_summary_of_an_earlier_version_is_still_believed(finished_run):
     """Fields that came later are not missed in it; what it tells must still be true."""
 

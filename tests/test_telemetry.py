@@ -81,10 +81,12 @@ def test_never_throttled_is_not_the_same_as_not_known(put):
 
 
 @pytest.mark.parametrize("said", GARBAGE)
-def test_a_count_that_cannot_be_read_is_left_out(put, said):
+def test_a_core_whose_count_cannot_be_read_is_not_one_that_was_never_throttled(put, said):
     put(0, THROTTLES, said)
     assert cpu_throttles() is None
     put(3, THROTTLES, 5)
+    assert cpu_throttles() is None
+    put(0, THROTTLES, 0)
     assert cpu_throttles() == 5
 
 
@@ -152,8 +154,9 @@ def test_what_this_machine_does_not_show_is_none(machine):
     assert set(reader.block().values()) == {None}
 
 
-@pytest.mark.parametrize(("before", "after"), [(None, 3), (3, b"gone\n")])
-def test_throttles_need_a_count_at_both_ends(machine, before, after):
+@pytest.mark.parametrize(("before", "after"), [(None, 3), (3, b"gone\n"), (3, 2)])
+def test_throttles_need_a_count_at_both_ends_that_did_not_go_back(machine, before, after):
+    machine.put(3, THROTTLES, 0)
     if before is not None:
         machine.put(0, THROTTLES, before)
     reader = Telemetry()
@@ -163,6 +166,7 @@ def test_throttles_need_a_count_at_both_ends(machine, before, after):
 
 
 def test_throttles_that_become_known_are_counted_from_then_on(machine):
+    machine.put(3, THROTTLES, 0)
     reader = Telemetry()
     machine.put(0, THROTTLES, 3)
     machine.now = 101.0
@@ -174,6 +178,7 @@ def test_throttles_that_become_known_are_counted_from_then_on(machine):
 
 def test_a_reading_is_due_once_a_second_and_tells_what_was_since_the_last(machine):
     machine.put(0, THROTTLES, 1)
+    machine.put(3, THROTTLES, 0)
     reader = Telemetry()
     machine.now, machine.used_s = 100.75, 0.5
     machine.put(0, THROTTLES, 3)

@@ -21,10 +21,11 @@ from measuring import LABELS, descendants, job
 from transformers import DistilBertTokenizerFast
 from waiting import all_gone, ended, wait_for
 
-from distilbench import derive, paths, records
+from distilbench import cgroups, derive, paths, records
 from distilbench.batches import batches_sha256, load_inputs, make_batches, save_inputs, truncated_shares
 from distilbench.bench import __main__ as entry
 from distilbench.bench import calibrate, repetitions, variants, worker
+from distilbench.cgroups import Throttling
 from distilbench.collectors import latency, threads
 from distilbench.collectors.threads import Use
 from distilbench.data import tokenise
@@ -230,6 +231,28 @@ def test_a_warm_up_that_never_settles_is_cut_off_and_marked(tmp_path, monkeypatc
     record = as_record(job(tmp_path), fields)
     assert record.status == "unstable"
     assert record.latency_ms > 0, "it is measured all the same"
+
+
+@pytest.mark.parametrize(
+    ("readings", "fields"),
+    [
+        ([{"own": Throttling(40, 5, 0.5)}, {"own": Throttling(57, 16, 1.25)}], (17, 11, 0.75, None)),
+        ([{"own": Throttling(40, 5, 0.5)}, {"own": Throttling(57, 5, 0.5)}], (17, 0, 0.0, None)),
+        ([{}, {}], (None, None, None, cgroups.NO_QUOTA)),
+        ([{"own": Throttling(40, 5, 0.5)}, {}], (None, None, None, cgroups.OTHER_GROUPS)),
+    ],
+    ids=["throttled", "not throttled", "no quota", "moved meanwhile"],
+)
+def test_what_a_quota_did_is_counted_while_it_is_timed_and_not_before(tmp_path, monkeypatch, readings, fields):
+    order, given = [], iter(readings)
+    monkeypatch.setattr(cgroups, "throttling", lambda: order.append("read") or next(given))
+    for name in ("warm_up", "measure"):
+        own = getattr(worker.Timing, name)
+        monkeypatch.setattr(worker.Timing, name, lambda self, own=own, name=name: order.append(name) or own(self))
+    work = job(tmp_path)
+    record = as_record(work, measured(work))
+    assert (record.quota_periods, record.throttled_periods, record.throttled_s, record.quota_reason) == fields
+    assert order == ["warm_up", "read", "measure", "read"]
 
 
 def test_a_last_batch_may_be_smaller(tmp_path):

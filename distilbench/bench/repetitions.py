@@ -258,7 +258,7 @@ def _run_worker(run: runs.Run, job: Job, timeout_s: float) -> Repetition:
         record = record.model_copy(update={"seconds": seconds, "node": environment.node()} | meanwhile)
     else:
         status, error = _outcome(code, failure_file, log, timeout_s)
-        if code == -signal.SIGKILL and (cgroups.oom_kills() or 0) > (kills or 0):
+        if code == -signal.SIGKILL and cgroups.killed_since(kills):
             status, error = "oom", "killed by the kernel for memory (the control group counts it)"
         if status == "storage":
             raise StorageError(error)

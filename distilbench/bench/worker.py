@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from distilbench import paths
+from distilbench import cgroups, paths
 from distilbench.batches import batches_sha256, load_inputs, make_batches, padding_share, truncated_shares
 from distilbench.bench import energy_pass
 from distilbench.bench.job import Job, predictions_file
@@ -257,7 +257,9 @@ def _timing(
     """Warm-up, timed cycles (the first gives the logits), requests, on a GPU cycles without fences."""
     timing = Timing(job.protocol, loaded, work.tensors, device, Telemetry(gpu))
     timing.warm_up()
+    before = cgroups.throttling()
     timing.measure()
+    quota = _quota(before, cgroups.throttling())
     logits = torch.cat([part.float().cpu() for part in timing.results])
     require_finite(logits, loaded.info.dtype)
     if job.tokenizer:
@@ -271,7 +273,18 @@ def _timing(
         "iterations_file": file,
         "iterations_sha256": write_parquet(Path(job.run) / file, timing.rows, ITERATIONS),
     }
-    return fields | _classification(job, loaded, work, logits)
+    return fields | quota | _classification(job, loaded, work, logits)
+
+
+def _quota(before: dict[str, cgroups.Throttling], after: dict[str, cgroups.Throttling]) -> dict[str, Any]:
+    """What a CPU quota did between two readings, or why nothing was counted."""
+    if (counted := cgroups.throttled_between(before, after)) is None:
+        return {"quota_reason": cgroups.OTHER_GROUPS if before or after else cgroups.NO_QUOTA}
+    return {
+        "quota_periods": counted.periods,
+        "throttled_periods": counted.throttled,
+        "throttled_s": counted.throttled_s,
+    }
 
 
 def request_inputs(job: Job, work: Workload) -> tuple[list[list[str]], Callable[[list[str]], Any]]:

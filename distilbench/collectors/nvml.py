@@ -90,7 +90,7 @@ class Gpu:
     def foreign_processes(self) -> int | None:
         """Other processes that compute on the GPU; None where this one, which does, is not listed under its number.
 
-        In a container the driver may show the host's numbers, so that nobody can be told from this process, or nobody.
+        In a container the driver may show the host's numbers, or none: then nobody can be told from this process.
         """
         pids = {process.pid for process in self._processes()}
         return len(pids - {os.getpid()}) if os.getpid() in pids else None

@@ -34,7 +34,8 @@ class Telemetry:
         """Columns for the last iteration of a block: the state now, and what happened since the last reading."""
         look, throttles = neighbours.look(), cpu_throttles()
         meanwhile = neighbours.between(self._look, look)
-        since = throttles - self._throttles if throttles is not None and self._throttles is not None else None
+        counted = None not in (throttles, self._throttles) and throttles >= self._throttles  # none went back
+        since = throttles - self._throttles if counted else None
         self._look, self._throttles = look, throttles
         found = {name: meanwhile[name] for name in ("foreign_cores", "stolen_cores")}
         found |= {"cpu_MHz": cpu_MHz(), "cpu_temperature_C": cpu_temperature_C(), "cpu_throttles": since}
@@ -52,13 +53,13 @@ def cpu_MHz() -> float | None:
 
 
 def cpu_throttles() -> int | None:
-    """How often heat slowed the usable cores since boot; None where the kernel does not count it.
+    """How often heat slowed the usable cores since boot; None unless the kernel counts it for each.
 
     Both threads of a core show its count: what matters is whether it grows.
     """
     folders = [SYS_CPU / f"cpu{core}" / "thermal_throttle" for core in os.sched_getaffinity(0)]
     counts = [_number(folder / "core_throttle_count") for folder in folders]
-    return sum(known) if (known := [count for count in counts if count is not None]) else None
+    return None if None in counts else sum(counts)
 
 
 def cpu_temperature_C() -> float | None:
