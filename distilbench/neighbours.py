@@ -59,6 +59,10 @@ def _cores(stat: str, usable: frozenset[int]) -> tuple[float, float] | None:
     return used / tick, sum(counts[core][STEAL] for core in usable) / tick
 
 
+#: The share of what a process and its children say they used that the cores' counters may lack: both count in ticks.
+UNCOUNTED = 0.5
+
+
 def between(before: Look, after: Look) -> dict[str, float | None]:
     """What happened between two looks, in cores (1 is a whole core for the whole time).
 
@@ -66,14 +70,18 @@ def between(before: Look, after: Look) -> dict[str, float | None]:
         `parent_cores`: use by this process, which should sleep. `foreign_cores`: use by others than this process and
         the children that ended in between. `stolen_cores`: what a hypervisor gave to other machines. These two are
         None where they were not counted: not by this system, not of the same cores (the affinity was changed
-        meanwhile), or a counter went back, as they do where a virtual machine is moved.
+        meanwhile), a counter went back, as they do where a virtual machine is moved, or it stood still while this
+        process and its children worked, as some containers show it.
     """
     seconds = max(after.clock_s - before.clock_s, 1e-9)
     own = after.own_s - before.own_s
     result = {"parent_cores": own / seconds, "foreign_cores": None, "stolen_cores": None}
     known = before.used_s is not None and after.used_s is not None and before.cores == after.cores
     if known and after.used_s >= before.used_s and after.stolen_s >= before.stolen_s:
-        foreign = after.used_s - before.used_s - own - (after.children_s - before.children_s)
+        mine = own + after.children_s - before.children_s
+        foreign = after.used_s - before.used_s - mine
+        if foreign < -UNCOUNTED * max(mine, 1.0):
+            return result
         result["foreign_cores"] = max(0.0, foreign) / seconds
         result["stolen_cores"] = (after.stolen_s - before.stolen_s) / seconds
     return result

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import waiting
 import yaml
 from loopback_hub import LoopbackHub
 
-from distilbench import paths
+from distilbench import paths, repositories
 
 MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 SHORT_REVISION = "714eb0f"
@@ -717,6 +718,14 @@ def test_what_a_repository_does_not_have_is_named(hub, tmp_path):
     answers = ask(hub, tmp_path, {name: case for name, (case, _) in NOT_THERE.items()})
     for name, (_, why) in NOT_THERE.items():
         assert is_clear(answers[name], "DataError", f"someone/{name}", *why)
+
+
+def test_paths_that_lead_out_of_a_repository_are_none_of_its_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    card = repositories.Card("a data set", {}, "", {})
+    listed = ["../../above.csv", f"{tmp_path}/absolute.csv", "inside.csv"]
+    assert repositories.files_of_split(card, {"config_name": "default"}, listed, "train") == ["inside.csv"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_not_what_its_name_says_is_refused(hub, tmp_path):

@@ -91,6 +91,7 @@ def test_ticks_that_round_down_are_not_negative_use():
         Look(110, 65, 6, 2, 20, cores=frozenset({1})),
         Look(110, 65, 4.99, 2, 20, cores=frozenset({0, 1})),
         Look(110, 49.99, 6, 2, 20, cores=frozenset({0, 1})),
+        Look(110, 50, 5, 2, 19, cores=frozenset({0, 1})),  # children worked for 9 s, and the cores say nothing
     ],
     ids=["other cores", "steal went back", "use went back"],
 )
