@@ -93,7 +93,7 @@ def test_ticks_that_round_down_are_not_negative_use():
         Look(110, 49.99, 6, 2, 20, cores=frozenset({0, 1})),
         Look(110, 50, 5, 2, 19, cores=frozenset({0, 1})),  # children worked for 9 s, and the cores say nothing
     ],
-    ids=["other cores", "steal went back", "use went back"],
+    ids=["other cores", "steal went back", "use went back", "they stand still"],
 )
 def test_what_was_not_counted_of_the_same_cores_is_absent(after):
     meanwhile = between(Look(100, 50, 5, 2, 10, cores=frozenset({0, 1})), after)
