@@ -276,7 +276,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_a_checkout_without_git_has_no_commit(checkout):
-    assert environment.git() == {"sha": None, "dirty": None}
+    assert environment.git() == {"sha": None, "dirty": None, "reason": "not under git"}
     assert environment.lock_sha256() is None
 
 
@@ -285,14 +285,14 @@ def test_a_commit_is_named_and_changes_are_seen(checkout):
     git(checkout, "add", ".")
     git(checkout, "commit", "--quiet", "--message", "first")
     sha = git(checkout, "rev-parse", "HEAD")
-    assert environment.git() == {"sha": sha, "dirty": False}
+    assert environment.git() == {"sha": sha, "dirty": False, "reason": None}
     (checkout / "new").touch()
-    assert environment.git() == {"sha": sha, "dirty": True}
+    assert environment.git() == {"sha": sha, "dirty": True, "reason": None}
 
 
 def test_a_machine_without_git_says_nothing(checkout, monkeypatch):
     monkeypatch.setenv("PATH", str(checkout))
-    assert environment.git() == {"sha": None, "dirty": None}
+    assert environment.git() == {"sha": None, "dirty": None, "reason": "git is not installed"}
 
 
 # ------------------------------------------------------------------ what changes a core's speed

@@ -77,7 +77,7 @@ def dirty(run):
 
 
 def no_git(run):
-    change(run.folder / "env.json", lambda env: env["git"].update(sha=None))
+    change(run.folder / "env.json", lambda env: env["git"].update(sha=None, dirty=None))
 
 
 def smoke(run):
@@ -138,8 +138,8 @@ def too_large(run):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (dirty, "its code is in no commit (git: uncommitted changes)"),
-        (no_git, "its code is in no commit (git: none)"),
+        (dirty, "its code is in no commit (uncommitted changes)"),
+        (no_git, "its code is in no commit (not under git)"),
         (smoke, "its profile is smoke; only full runs are published"),
         (unverifiable, "verify: summary.json"),
         (failed, "it is failed: worker died"),
