@@ -351,3 +351,28 @@ def test_a_containers_quota_bounds_the_usable_cores(monkeypatch, quota, cores):
     monkeypatch.setattr(environment, "cgroup", lambda: {"cpu.max": quota})
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _pid: set(range(64)))
     assert environment.usable_cores() == (cores or 64)
+
+
+def test_a_checkout_of_another_user_is_not_taken_for_one_without_git(checkout, monkeypatch):
+    git(checkout, "init", "--quiet")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "--message", "first")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    told = environment.git()
+    assert (told["sha"], told["dirty"]) == (None, None)
+    assert "belongs to another user" in told["reason"]
+    assert f"git config --global --add safe.directory {checkout}" in told["reason"]
+    assert environment.uncommitted(told) == told["reason"]
+
+
+def test_why_code_is_in_no_commit():
+    assert environment.uncommitted({"sha": "a", "dirty": False}) is None, "also of a record that has no reason"
+    assert environment.uncommitted({"sha": "a", "dirty": True, "reason": None}) == "uncommitted changes"
+    assert environment.uncommitted({"sha": None, "dirty": None}) == "not under git"
+
+
+def test_a_repository_without_a_commit_says_what_git_says(checkout):
+    git(checkout, "init", "--quiet")
+    assert environment.git()["reason"].startswith("git: ")
