@@ -33,8 +33,10 @@ def log_lines(monkeypatch):
 
     monkeypatch.setattr(logs.log, "handlers", [Keep()])
     monkeypatch.setattr(logs.log, "propagate", False)
-    monkeypatch.setattr(logs.log, "level", logging.INFO)
-    return lines
+    before = logs.log.level
+    logs.log.setLevel(logging.INFO)  # forgets what was said of an earlier level, as the attribute alone would not
+    yield lines
+    logs.log.setLevel(before)
 
 
 @pytest.fixture

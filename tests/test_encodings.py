@@ -36,7 +36,7 @@ def _is_text(call: ast.Call) -> bool:
     name = getattr(function, "attr", getattr(function, "id", ""))
     owner = getattr(getattr(function, "value", None), "id", "")
     if owner == "subprocess" and name in PROGRAMS:
-        return bool({"text", "universal_newlines", "capture_output"} & _names(call)) or name == "getoutput"
+        return bool({"text", "universal_newlines"} & _names(call)) or name == "getoutput"
     if name in OPENS and owner not in OTHERS - ({"os"} if name == "fdopen" else set()):
         return not any("b" in mode for mode in _modes(call, name))
     return name in FILES and (name == "write_text" or not call.args)
@@ -80,7 +80,7 @@ def test_every_text_has_its_encoding():
         ("tarfile.open(p)", False),
         ("tempfile.TemporaryFile()", False),
         ("tempfile.NamedTemporaryFile('w')", True),
-        ("subprocess.run(c, capture_output=True)", True),
+        ("subprocess.run(c, capture_output=True)", False),
         ("subprocess.run(c, text=True)", True),
         ("subprocess.run(c, capture_output=True, encoding='utf-8', errors='replace')", False),
         ("subprocess.run(c, check=True)", False),

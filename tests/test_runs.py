@@ -141,7 +141,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_no_run(small_disk):
 
 
 def test_where_a_run_cannot_be_begun_no_folder_stays(tmp_path, this_machine, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(runs.Run, "set_status", refuse)
