@@ -11,14 +11,16 @@ TORCH_INDEX ?=
 EXTRAS      ?= all
 
 # The active conda environment or virtualenv is used when this checkout is installed in it; else $(VENV).
-ACTIVE := $(firstword $(VIRTUAL_ENV) $(CONDA_PREFIX))
-IN_ACTIVE := $(if $(ACTIVE),$(shell $(ACTIVE)/bin/python -I -c "import pathlib, distilbench; \
-	print(pathlib.Path(distilbench.__file__).resolve().parents[1] == pathlib.Path('$(CURDIR)').resolve())" 2>/dev/null))
+# Make splits words at spaces, so no function that takes words gets a path of this machine.
+ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+IN_ACTIVE := $(if $(ACTIVE),$(shell "$(ACTIVE)/bin/python" -I -c "import pathlib, sys, distilbench; \
+	print(pathlib.Path(distilbench.__file__).resolve().parents[1] == pathlib.Path(sys.argv[1]).resolve())" \
+	"$(CURDIR)" 2>/dev/null))
 ifeq ($(IN_ACTIVE),True)
   BIN := $(ACTIVE)/bin
   installed =
 else
-  BIN := $(abspath $(VENV))/bin
+  BIN := $(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))/bin
   installed = $(VENV)/.installed-$(1)
 endif
 export PATH := $(BIN):$(PATH)
@@ -37,11 +39,11 @@ help:  ## list the targets
 # One tier of extras into $(VENV). torch comes first, and alone, when an index is named: its build is then the one that
 # stays, and what it depends on comes from the ordinary registry, where the pinned versions are.
 $(VENV)/.installed-%: pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x "$(BIN)/python" || $(PYTHON) -m venv $(VENV)
 	@$(if $(filter-out book lab lint slides,$*),test -d $(VENV)/lib/python*/site-packages/torch || \
-	  $(BIN)/python scripts/announce_torch.py $(BIN)/python $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)))
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps torch --index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	  "$(BIN)/python" scripts/announce_torch.py "$(BIN)/python" $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)))
+	$(if $(TORCH_INDEX),"$(BIN)/python" -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps torch --index-url $(TORCH_INDEX))
+	"$(BIN)/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 
 env: $(call installed,$(EXTRAS))  ## set up everything (EXTRAS=run for a batch node; TORCH_INDEX=URL for a CPU build of torch)

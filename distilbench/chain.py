@@ -178,8 +178,8 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
                 run.set_status("failed", f"{name}: {problem}")
             raise problem from error
         except RuntimeError as error:
-            said = f"{name} was not executed to its end: {error}{_for_memory(kills)}"
-            raise RunError(f"{said}. Start again to go on.") from error
+            said = f"the kernel of {name} ended: {error}{_for_memory(kills)}. Start again to go on."
+            raise RunError(said) from error
 
 
 def _for_memory(kills_before: int | None) -> str:

@@ -177,7 +177,7 @@ def _embedded() -> Finding:
 def _home() -> Finding:
     """Where Jupyter and the libraries of models keep files of their own; a run cannot be made without one."""
     home = paths.home()
-    if trouble := paths.trouble_with(home):
+    if (trouble := paths.trouble_with(home)) and "WRITABLE" in trouble:  # of locks it needs none
         return Finding("home", "limited", f"{home}: {trouble}; set HOME to a folder that you may write")
     return Finding("home", "ok", str(home))
 

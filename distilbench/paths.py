@@ -103,6 +103,8 @@ def folders_in(folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
+        if isinstance(error, NotADirectoryError) and not os.path.lexists(folder):  # it would be below a file
+            return []
         raise StorageError(
             f"cannot read {folder}: {error.strerror or error}. Name another place (--results-root, "
             "DISTILBENCH_RESULTS), or ask its owner for the right to read it."

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from distilbench import paths
-from distilbench.errors import RunError
+from distilbench.errors import RunError, StorageError
 
 SCHEMA_VERSION = 1
 Pass = Literal["timing", "memory", "energy"]
@@ -357,7 +357,10 @@ def read_parquet(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
     if sha256 and (got := paths.sha256_file(path)) != sha256:
         raise RunError(f"{path} is not the committed file: its SHA-256 is {got}, the record says {sha256}")
     try:
-        with path.open("rb") as file:  # Arrow would take the path for UTF-8, whatever the locale
-            return pq.read_table(file).to_pylist()
+        content = path.read_bytes()  # Arrow would take the path for UTF-8, whatever the locale
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
+    try:
+        return pq.read_table(pa.BufferReader(content)).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}") from None

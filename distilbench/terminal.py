@@ -38,7 +38,7 @@ def _begin_anew_in_utf8() -> None:
 
 
 def degrade(error: UnicodeError) -> tuple[bytes, int]:
-    """Error handler of the output: typographic letters become plain ones, bytes of a file name stay as they are."""
+    """Error handler of the output: typographic letters become plain, bytes of file names stay, others are escaped."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return b"".join(_plain(letter) for letter in error.object[error.start : error.end]), error.end

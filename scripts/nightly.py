@@ -21,7 +21,7 @@ from typing import Literal
 
 import check_links
 
-from distilbench import chain, data, doctor, logs, params, paths, runs, verify
+from distilbench import chain, data, doctor, logs, params, paths, runs, terminal, verify
 from distilbench.bench import calibrate
 from distilbench.errors import DistilbenchError, HubError, RunError
 from distilbench.report import audit, sheets
@@ -284,6 +284,7 @@ def print_rows(rows: list[Row]) -> None:
 
 def main() -> int:
     """Does everything; 1 when something failed."""
+    terminal.prepare()
     logs.setup("text")
     known = list(sheets.studies())
     studies = sys.argv[1:] or known

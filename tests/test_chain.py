@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 
 from distilbench import chain, kernels, logs, paths, runs
 from distilbench.bench import design
-from distilbench.errors import DataError, DistilbenchError, ParameterError, RunError
+from distilbench.errors import DataError, DistilbenchError, ParameterError, RunError, StorageError
 
 SAY = "import os\nprint('{0} of', run_id)\nprint('progress as', os.environ['DISTILBENCH_PROGRESS'])"
 FAIL = "from distilbench.errors import DataError\nraise DataError('line 3: the sentence is empty')"
@@ -36,8 +36,10 @@ def log_lines(monkeypatch):
 
     monkeypatch.setattr(logs.log, "handlers", [Keep()])
     monkeypatch.setattr(logs.log, "propagate", False)
-    monkeypatch.setattr(logs.log, "level", logging.INFO)
-    return lines
+    before = logs.log.level
+    logs.log.setLevel(logging.INFO)  # forgets what was said of an earlier level, as the attribute alone would not
+    yield lines
+    logs.log.setLevel(before)
 
 
 @pytest.fixture
@@ -128,6 +130,42 @@ def test_a_kernel_that_is_killed_is_said_once(checkout, caplog):
         chain.run_study("distilbert", {"profile": "ci"})
     assert runs.find("latest").status["state"] in runs.UNFINISHED, "the next start goes on with it"
     assert {record.name for record in caplog.records} <= {"distilbench"}, "and not by the libraries as well"
+
+
+@pytest.mark.parametrize(("kills", "likely"), [((3, 4), True), ((3, 3), False), ((None, None), False)])
+def test_a_kernel_was_killed_for_memory_only_where_that_was_counted(checkout, monkeypatch, kills, likely):
+    checkout(bad="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    counted = iter(kills)
+    monkeypatch.setattr(chain.cgroups, "oom_kills", lambda: next(counted))
+    with pytest.raises(RunError) as raised:
+        chain.run_study("distilbert", {"profile": "ci"})
+    assert ("for want of memory" in str(raised.value)) is likely
+
+
+def test_a_notebook_that_papermill_cannot_write_is_a_storage_error(checkout, monkeypatch):
+    import papermill
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    checkout(one="print(1)")
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    with pytest.raises(
+        StorageError, match=r"cannot write .*notebooks/one\.ipynb: No space left on device.*free some space"
+    ):
+        chain.run_study("distilbert", {"profile": "ci"})
+    status = runs.find("latest").status
+    assert (status["state"], "No space left" in status["message"]) == ("failed", True)
+
+
+def test_a_full_run_of_code_in_no_commit_says_so_before_it_begins(monkeypatch, caplog):
+    said = []
+    monkeypatch.setattr(chain, "_say", lambda message, **_: said.append(message))
+    monkeypatch.setattr(chain.environment, "git", lambda: {"sha": None, "dirty": None, "reason": "git refuses"})
+    chain._warn_of_code_without_commit("smoke")
+    assert said == []
+    chain._warn_of_code_without_commit("full")
+    assert said == ["warning: this code is in no commit (git refuses), so the run cannot be published"]
 
 
 def test_a_run_that_another_process_works_on_is_left_alone(checkout):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tempfile
 import types
 from pathlib import Path
 
@@ -260,7 +261,8 @@ def places(tmp_path, monkeypatch) -> Path:
 def test_places_with_space_are_ok_even_before_they_are_made(places):
     assert only(doctor._places()) == (
         "ok",
-        f"results {places}/results/not/made/yet: 50 GiB free; cache {places}: 50 GiB free",
+        f"results {places}/results/not/made/yet: 50 GiB free; cache {places}: 50 GiB free; "
+        f"temporary {tempfile.gettempdir()}: 50 GiB free",
     )
     assert list(places.iterdir()) == [], "looking makes nothing"
 
@@ -271,7 +273,10 @@ def test_places_that_are_nearly_full_are_limited(places, monkeypatch):
 
 
 def test_a_place_that_cannot_be_written_is_limited(places, monkeypatch):
-    monkeypatch.setattr(doctor.os, "access", lambda folder, _: folder != places)
+    there = doctor.paths.trouble_with
+    monkeypatch.setattr(
+        doctor.paths, "trouble_with", lambda place: there(Path("/proc/self") if place.is_relative_to(places) else place)
+    )
     state, text = only(doctor._places())
     assert state == "limited"
     assert text.count("NOT WRITABLE") == 2
@@ -283,6 +288,37 @@ def test_a_place_below_a_regular_file_cannot_be_written(places):
     assert state == "limited"
     assert f"results {places}/results/not/made/yet: 50 GiB free, NOT WRITABLE" in text
     assert text.count("NOT WRITABLE") == 1
+
+
+def test_a_place_without_locks_is_limited(places, monkeypatch):
+    monkeypatch.setattr(doctor.paths, "trouble_with", lambda place: "NO FILE LOCKS (No locks available)")
+    state, text = only(doctor._places())
+    assert state == "limited"
+    assert f"cache {places}: 50 GiB free, NO FILE LOCKS (No locks available)" in text
+
+
+def test_a_home_is_ok_unless_it_cannot_be_written(places, monkeypatch):
+    monkeypatch.setenv("HOME", str(places))
+    assert only(doctor._home()) == ("ok", str(places))
+    (places / "file").touch()
+    monkeypatch.setenv("HOME", str(places / "file"))
+    state, text = only(doctor._home())
+    assert state == "limited"
+    assert "set HOME to a folder that you may write" in text
+
+
+# ------------------------------------------------------------------ the code
+
+
+def test_code_in_a_commit_is_ok_and_other_code_is_limited_with_its_reason(monkeypatch):
+    told = {"sha": "0123456789abcdef", "dirty": False, "reason": None}
+    monkeypatch.setattr(environment, "git", lambda: told)
+    assert only(doctor._code()) == ("ok", "commit 0123456789ab")
+    told |= {"sha": None, "dirty": None, "reason": "git refuses the checkout"}
+    assert only(doctor._code()) == (
+        "limited",
+        "in no commit (git refuses the checkout): runs of it cannot be published",
+    )
 
 
 # ------------------------------------------------------------------ all together
@@ -297,14 +333,25 @@ def test_variables_that_limit_threads_are_named(monkeypatch):
     assert "OMP_DYNAMIC=true" in doctor._threads().text
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("no home")])
+def test_what_the_system_refuses_is_a_finding_and_the_others_are_still_made(monkeypatch, device, error):
+    def refuse():
+        raise error
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(environment, "cpu", refuse)
+    found = {finding.topic: finding for finding in doctor.examine()}
+    assert (found["CPU"].state, found["CPU"].text) == ("missing", str(error))
+    assert "disk" in found
+
+
 def test_an_examination_of_this_machine_finds_something_on_every_topic(monkeypatch, device):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     findings = doctor.examine()
     topics = [finding.topic for finding in findings]
     assert list(dict.fromkeys(topics)) == [
         "CPU", "CPU quota", "threads", "memory", "torch", "GPU", "CPU energy", "SLURM", "model hub", "embedded source",
-        "home",
-        "disk", "code",
+        "home", "disk", "code",
     ]  # fmt: skip
     assert all(finding.text for finding in findings)
     assert {finding.state for finding in findings} <= {"ok", "limited", "missing"}

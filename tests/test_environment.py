@@ -374,7 +374,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_a_checkout_without_git_has_no_commit(checkout):
-    assert environment.git() == {"sha": None, "dirty": None}
+    assert environment.git() == {"sha": None, "dirty": None, "reason": "not under git"}
     assert environment.lock_sha256() is None
 
 
@@ -383,14 +383,14 @@ def test_a_commit_is_named_and_changes_are_seen(checkout):
     git(checkout, "add", ".")
     git(checkout, "commit", "--quiet", "--message", "first")
     sha = git(checkout, "rev-parse", "HEAD")
-    assert environment.git() == {"sha": sha, "dirty": False}
+    assert environment.git() == {"sha": sha, "dirty": False, "reason": None}
     (checkout / "new").touch()
-    assert environment.git() == {"sha": sha, "dirty": True}
+    assert environment.git() == {"sha": sha, "dirty": True, "reason": None}
 
 
 def test_a_machine_without_git_says_nothing(checkout, monkeypatch):
     monkeypatch.setenv("PATH", str(checkout))
-    assert environment.git() == {"sha": None, "dirty": None}
+    assert environment.git() == {"sha": None, "dirty": None, "reason": "git is not installed"}
 
 
 # ------------------------------------------------------------------ what changes a core's speed
@@ -450,3 +450,28 @@ def test_only_whole_cores_of_a_containers_quota_are_usable(monkeypatch, quota, c
     monkeypatch.setattr(environment, "cgroup", lambda: {"cpu.max": quota})
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _pid: set(range(64)))
     assert environment.usable_cores() == (cores or 64)
+
+
+def test_a_checkout_of_another_user_is_not_taken_for_one_without_git(checkout, monkeypatch):
+    git(checkout, "init", "--quiet")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "--message", "first")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    told = environment.git()
+    assert (told["sha"], told["dirty"]) == (None, None)
+    assert "belongs to another user" in told["reason"]
+    assert f"git config --global --add safe.directory {checkout}" in told["reason"]
+    assert environment.uncommitted(told) == told["reason"]
+
+
+def test_why_code_is_in_no_commit():
+    assert environment.uncommitted({"sha": "a", "dirty": False}) is None, "also of a record that has no reason"
+    assert environment.uncommitted({"sha": "a", "dirty": True, "reason": None}) == "uncommitted changes"
+    assert environment.uncommitted({"sha": None, "dirty": None}) == "not under git"
+
+
+def test_a_repository_without_a_commit_says_what_git_says(checkout):
+    git(checkout, "init", "--quiet")
+    assert environment.git()["reason"].startswith("git: ")

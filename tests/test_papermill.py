@@ -103,5 +103,15 @@ def test_papermill_reads_a_name_as_a_number_unless_told_not_to(papermill, tmp_pa
     assert code == 0 or (said in done.stderr and "with papermill, -r in place of -p" in done.stderr)
 
 
+def test_papermill_lines_to_copy_have_an_output_path():
+    """In a terminal papermill refuses a call without one."""
+    for file in ("README.md", "book/reproduce.md", "book/cluster.md"):
+        for line in (paths.repo_root() / file).read_text(encoding="utf-8").splitlines():
+            if line.startswith("papermill "):
+                words = line.split()
+                assert words[2].endswith(".ipynb"), line
+                assert words[2].startswith("results/"), "which git ignores: anything else were uncommitted changes"
+
+
 def test_the_notebook_is_part_of_the_chain():
     assert NOTEBOOK.stem in params.chain("distilbert")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import signal
 import stat
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -357,3 +359,114 @@ def test_every_python_is_started_without_the_working_directory_on_its_path():
     code = "import sys; print('' in sys.path, sys.flags.safe_path)"
     done = subprocess.run([*paths.PYTHON, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+# ------------------------------------------------------------------ what file systems refuse
+
+
+@pytest.fixture(params=[errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def no_locks(request, monkeypatch):
+    """A file system without locks."""
+
+    def refuse(*_):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    return os.strerror(request.param)
+
+
+def test_a_place_without_locks_is_named_with_a_way_out_and_nothing_is_left(tmp_path, no_locks):
+    for wait in (False, True):
+        with pytest.raises(StorageError, match=rf"has no file locks \({no_locks}\)") as caught:
+            paths.hold_lock(tmp_path / "run" / ".lock", "busy", wait).__enter__()
+        assert str(tmp_path / "run") in str(caught.value)
+        assert "--results-root or DISTILBENCH_RESULTS" in str(caught.value)
+        assert names(tmp_path) == set()
+
+
+def test_what_else_is_in_a_place_without_locks_stays(tmp_path, no_locks):
+    (tmp_path / "data").touch()
+    with pytest.raises(StorageError):
+        paths.hold_lock(tmp_path / ".lock", "busy").__enter__()
+    assert names(tmp_path) == {"data"}
+
+
+def test_what_was_copied_to_a_place_without_locks_can_be_read(tmp_path, no_locks):
+    (tmp_path / ".lock").touch()
+    assert not paths.is_locked(tmp_path / ".lock")
+
+
+def test_a_place_says_what_it_lacks(tmp_path, no_locks):
+    assert paths.trouble_with(tmp_path / "not" / "made") == f"NO FILE LOCKS ({no_locks})"
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EROFS, "choose another place"),
+        (errno.ENAMETOOLONG, "give a shorter name"),
+        (errno.ESTALE, "mount it anew"),
+        (errno.EMFILE, "ulimit -n"),
+    ],
+)
+def test_the_way_out_is_that_of_the_error(tmp_path, monkeypatch, number, way_out):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StorageError, match=rf"cannot write .*x: {os.strerror(number)}\. .*{way_out}"):
+        paths.write_atomic(tmp_path / "x", "content")
+    assert names(tmp_path) == set()
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("DISTILBENCH_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    for ask in (paths.home, paths.cache_root):
+        with pytest.raises(StorageError, match=r"no home folder: HOME is not set.* Set HOME"):
+            ask()
+    with pytest.raises(StorageError, match="'~nobody-of-that-name/x' begins in a home folder"):
+        paths.expand("~nobody-of-that-name/x")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_for_another_user_nothing_is_a_traceback(tmp_path):
+    """A real user without rights, without HOME and without a passwd entry."""
+    (tmp_path / "secret").mkdir(mode=0o700)
+    env = {
+        key: value for key, value in os.environ.items() if key not in ("HOME", "DISTILBENCH_CACHE", "XDG_CACHE_HOME")
+    }
+    env |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(paths.repo_root())}
+
+    def call(*words: object) -> subprocess.CompletedProcess:
+        command = [
+            "setpriv",
+            "--reuid=54321",
+            "--regid=54321",
+            "--clear-groups",
+            sys.executable,
+            "-m",
+            "distilbench.cli",
+        ]
+        command += map(str, words)
+        return subprocess.run(command, capture_output=True, text=True, env=env, check=False, cwd="/")
+
+    said = call("show", "latest", "--results-root", tmp_path / "secret")
+    if "No module named" in said.stderr or "setpriv:" in said.stderr:
+        pytest.skip("this user may not read the checkout")
+    assert said.returncode == 1
+    assert said.stderr.startswith(f"error: cannot read {tmp_path}"), said.stderr
+    assert "Permission denied" in said.stderr
+    said = call("run", "distilbert", "--profile", "ci")
+    assert (said.returncode, said.stderr.count("\n")) == (1, 1)
+    assert "user 54321 has no home folder" in said.stderr
+    said = call("doctor", "--json")
+    assert said.returncode == 0, said.stderr
+    assert "no home folder" in said.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -89,6 +90,30 @@ def make_says(target: str, *, active: str) -> str:
 @pytest.mark.parametrize("active", ["VIRTUAL_ENV", "CONDA_PREFIX"])
 def test_make_uses_the_active_environment_that_holds_this_checkout(active):
     assert "pip install" not in make_says("smoke", active=active)
+
+
+def test_make_works_in_a_folder_with_spaces(tmp_path):
+    """Its own environment is made there, by that folder's interpreter, and the next call finds it."""
+    checkout, tools = tmp_path / "my files" / "check out", tmp_path / "tools"
+    checkout.mkdir(parents=True)
+    tools.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copyfile(ROOT / name, checkout / name)
+    stand_in = tools / "python3"  # `python -m venv FOLDER` makes a folder with itself in it; all else it only notes
+    stand_in.write_text(
+        f'#!/bin/bash\necho "$0 $*" >>{tools}/calls\n'
+        'if [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi\n'
+    )
+    stand_in.chmod(0o755)
+    command = ["make", "env", f"PYTHON={stand_in}", "EXTRAS=lint"]
+    for _ in range(2):
+        done = subprocess.run(
+            command, cwd=checkout, capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin"}
+        )
+        assert done.returncode == 0, done.stderr
+    made, installed = (tools / "calls").read_text().splitlines()
+    assert made == f"{stand_in} -m venv .venv"
+    assert installed.startswith(f"{checkout}/.venv/bin/python -m pip install")
 
 
 def test_make_sets_up_its_own_environment_elsewhere(tmp_path):

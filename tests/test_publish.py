@@ -78,7 +78,7 @@ def dirty(run):
 
 
 def no_git(run):
-    change(run.folder / "env.json", lambda env: env["git"].update(sha=None))
+    change(run.folder / "env.json", lambda env: env["git"].update(sha=None, dirty=None))
 
 
 def smoke(run):
@@ -139,8 +139,8 @@ def too_large(run):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (dirty, "its code is in no commit (git: uncommitted changes)"),
-        (no_git, "its code is in no commit (git: none)"),
+        (dirty, "its code is in no commit (uncommitted changes)"),
+        (no_git, "its code is in no commit (not under git)"),
         (smoke, "its profile is smoke; only full runs are published"),
         (unverifiable, "verify: summary.json"),
         (failed, "it is failed: worker died"),
@@ -499,3 +499,10 @@ def test_the_picture_is_told_in_words(finished_run):
         f"Throughput (samples/s) against batch size. {machine}, sdpa, longest: "
         "82.9 at batch size 1 to 221 at batch size 4."
     )
+
+
+def test_a_report_without_a_run_of_this_machine_says_what_there_is(make_run, tmp_path):
+    assert f"{tmp_path}/results has no run. Make one" in publish.why_none()
+    make_run()
+    assert publish.newest_ok() is None
+    assert "has 1 of the ci profile (tests, which are never shown). Make one" in publish.why_none()

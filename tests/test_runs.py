@@ -140,6 +140,35 @@ def test_a_full_disk_is_a_clear_error_and_leaves_no_run(small_disk):
     assert open_run(results_root=str(small_disk.folder)).status["state"] == "pending"
 
 
+def test_where_a_run_cannot_be_begun_no_folder_stays(tmp_path, this_machine, monkeypatch):
+    def refuse(*_, **__):
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(runs.Run, "set_status", refuse)
+    with pytest.raises(StorageError):
+        open_run()
+    assert list((tmp_path / "results" / "distilbert").iterdir()) == []
+    mine = tmp_path / "results" / "distilbert" / "mine"
+    mine.mkdir()
+    (mine / "notes").touch()
+    with pytest.raises(StorageError):
+        open_run(run_id="mine")
+    assert (mine / "notes").is_file(), "only what was made is taken back"
+
+
+def test_runs_that_may_not_be_read_are_not_said_to_be_absent(tmp_path, monkeypatch):
+    (tmp_path / "results").touch()
+    with pytest.raises(StorageError, match=r"cannot read .*results: Not a directory"):
+        runs.find("latest")
+
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(paths.os, "scandir", refuse)
+    with pytest.raises(StorageError, match=r"cannot read .*results: Permission denied.*--results-root"):
+        runs.find("latest")
+
+
 def test_a_commit_on_a_full_disk_leaves_the_run_as_it_was(small_disk):
     run = synthetic.started_run(results_root=str(small_disk.folder))
     cell = design.cells_of(synthetic.resolved().params)[0]

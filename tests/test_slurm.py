@@ -796,3 +796,22 @@ def test_a_cell_that_lacked_memory_says_so(run):
     told = {"study": "distilbert", "pass": "timing", "repetition": 0, "status": "oom", "error": "too big"}
     run.commit(Repetition(**cell.model_dump(), **told, started="2026-11-22T14:15:00Z", seconds=1))
     assert submission.cells(run)[0] == {"cell": cell.cell, "state": "oom", "done": "1 of 3"}
+
+
+def test_the_script_of_a_dry_run_stands_paths_with_spaces(run, tmp_path, monkeypatch):
+    root = tmp_path / "a folder" / "with $HOME"
+    shutil.copytree(paths.repo_root() / "slurm", root / "slurm")
+    (root / "params").mkdir()
+    shutil.copyfile(paths.repo_root() / "params" / "studies.yml", root / "params" / "studies.yml")
+    monkeypatch.setenv("DISTILBENCH_ROOT", str(root))
+    said = slurm.script_of(slurm.chain(run, [0, 1], slurm.Options(), ingest=True)).split("\n# ------")[0]
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text(f'#!/bin/bash\npwd >>{tmp_path}/asked\nprintf "%s\\n" "$@" >>{tmp_path}/asked\necho 7\n')
+    sbatch.chmod(0o755)
+    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "HOME": "/nowhere"}
+    subprocess.run(["bash", "-c", said], env=env, check=True)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[0] == str(root)
+    assert str(root / "slurm" / "step.slurm") in asked
+    assert "--dependency=afterok:7" in asked

@@ -113,7 +113,8 @@ def _fill(folder: Path, runs: list[Run], pdf: Path, slides: Path, html: Path) ->
     records = {f"records/{run.run_id}.jsonl": run.raw for run in runs}
     records |= {f"records/{file.name}": file for file in sorted((root / "book" / "schemas").iterdir())}
     _archive(folder / "records.tar.gz", records, when)
-    pq.write_table(_table(runs), folder / "results.parquet")
+    with (folder / "results.parquet").open("wb") as file:  # Arrow would take the path for UTF-8, whatever the locale
+        pq.write_table(_table(runs), file)
 
 
 def _table(runs: list[Run]) -> pa.Table:
@@ -210,6 +211,11 @@ def problems(folder: Path) -> list[str]:
         runs = sorted((Run(file.parent) for file in files), key=lambda run: (run.config["created"], run.run_id))
         for run in runs:
             found += [f"run {run.run_id}: {problem}" for problem in verify.problems(run.folder)]
-        if not found and not _table(runs).equals(pq.read_table(folder / "results.parquet")):
+        if not found and not _table(runs).equals(_table_in(folder / "results.parquet")):
             found.append("results.parquet is not what the runs give")
     return found
+
+
+def _table_in(file: Path) -> pa.Table:
+    with file.open("rb") as opened:
+        return pq.read_table(opened)
