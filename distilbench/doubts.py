@@ -104,6 +104,10 @@ def _energy_doubts(cell: dict[str, Any]) -> list[str]:
         doubts.append("energy: windows of one process; its interval does not hold what differs between processes")
     if (cores := cell["energy_foreign_cores"] or 0) > BUSY["foreign_cores"][0]:
         doubts.append(f"energy: other processes used {cores:.1f} cores meanwhile")
+    if throttled := cell["energy_throttled_periods"]:
+        doubts.append(
+            f"energy: throttled by its CPU quota in {throttled:,} of {cell['energy_quota_periods']:,} periods"
+        )
     if cell["energy_tick_ms"] is None and cell["energy_source"] in ("rapl", "nvml-counter"):
         doubts.append("energy: how often the counter is renewed could not be seen")
     before, after = cell["energy_idle_W"]

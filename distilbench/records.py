@@ -223,7 +223,10 @@ class Repetition(Cell):
     foreign_cores: float | None = Field(None, ge=0, description="use of the usable cores by other processes, meanwhile")
     stolen_cores: float | None = Field(None, ge=0, description="time a hypervisor gave to other machines, meanwhile")
     quota_periods: int | None = Field(
-        None, ge=0, description="periods of the CPU quota of its control group in which it ran, while it was timed"
+        None,
+        ge=0,
+        description="periods of the CPU quota of its control group in which it ran, while it was timed, or its "
+        "energy measured (timing and energy pass)",
     )
     throttled_periods: int | None = Field(None, ge=0, description="of these: its quota was used up before their end")
     throttled_s: float | None = Field(None, ge=0, description="for which it was stopped then; each core adds its own")

@@ -286,6 +286,8 @@ def _energy(records: list[Repetition]) -> dict[str, Any]:
         "energy_others": others,
         "energy_notes": found.notes,
         "energy_foreign_cores": record.foreign_cores,
+        "energy_quota_periods": record.quota_periods,
+        "energy_throttled_periods": record.throttled_periods,
     }
 
 

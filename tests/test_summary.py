@@ -651,7 +651,9 @@ def window(rapl: float, pyrapl: float | None = None, seconds: float = 10.0, samp
 LOST = window(0.0) | {"joules": {}, "invalid": {"rapl": "it was set back"}}
 
 
-def with_energy(*windows: dict, source: str = "rapl", idle_after: float = 20.0, **changed) -> dict:
+def with_energy(
+    *windows: dict, source: str = "rapl", idle_after: float = 20.0, quota: dict | None = None, **changed
+) -> dict:
     """The summary of a cell whose energy pass had these windows."""
     run, cell = one_cell(passes=["timing", "energy"], repetitions=1, energy_cells="all")
     predicted = synthetic.predictions(cell.cell)
@@ -661,7 +663,7 @@ def with_energy(*windows: dict, source: str = "rapl", idle_after: float = 20.0, 
         "tick_ms": 1.0, "counters": {source: ["package-0"]}, "notes": [],
     } | changed  # fmt: skip
     fields = derive.energy_fields(found, source)
-    run.commit(synthetic.repetition(cell, "energy", energy=found, energy_source=source, **fields))
+    run.commit(synthetic.repetition(cell, "energy", energy=found, energy_source=source, **fields, **(quota or {})))
     synthetic.summarised(run)
     assert verify.problems(run.folder) == []
     return cell_of(run)
@@ -688,6 +690,10 @@ def test_energy_by_hand(this_machine):
         (
             lambda: with_energy(window(500.0), idle_after=30.0),
             "energy: at rest the machine drew 20.0 W before and 30.0 W",
+        ),
+        (
+            lambda: with_energy(window(500.0), quota={"quota_periods": 1545, "throttled_periods": 842}),
+            "energy: throttled by its CPU quota in 842 of 1,545 periods",
         ),
         (lambda: with_energy(window(190.0)), "net energy is not above 0"),
         (lambda: with_energy(window(500.0), tick_ms=None), "how often the counter is renewed could not be seen"),

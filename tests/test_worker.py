@@ -308,6 +308,8 @@ def test_memory_has_phases(real):
 def test_energy_is_measured_over_windows(tmp_path, monkeypatch):
     root = tmp_path / "powercap"
     monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(root))
+    readings = iter([{"own": Throttling(40, 5, 0.5)}, {"own": Throttling(57, 16, 1.25)}])
+    monkeypatch.setattr(cgroups, "throttling", lambda: next(readings))
     with FakeRapl(root, {"0": 40.0, "0:0": 3.0}, {"0": "package-0", "0:0": "dram"}):
         work = job(tmp_path, "energy", energy_windows=5, energy_window_s=0.2, passes=["energy"], energy_cells="all")
         fields = measured(work)
@@ -316,6 +318,7 @@ def test_energy_is_measured_over_windows(tmp_path, monkeypatch):
     assert record.energy_per_sample_J * record.energy.windows[0].samples == pytest.approx(record.energy_J, rel=0.5)
     watts = [window.joules["rapl"] / window.seconds for window in record.energy.windows]
     assert watts == pytest.approx([43] * 5, rel=0.1)
+    assert (record.quota_periods, record.throttled_periods, record.throttled_s) == (17, 11, 0.75)
     assert record.latency_ms_reason == "measured in the timing pass"
 
 

@@ -247,8 +247,10 @@ def _energy(
     used, why = energy.sources(job.model["device"], gpu, job.protocol["modelled_power_W"], no_gpu)
     if not used:
         raise Unavailable(f"nothing measures energy here: {why}")
+    before = cgroups.throttling()
     found = energy_pass.measure(job.protocol, loaded, work.tensors, device, used)
-    return {"energy": found, "energy_source": used[0].name} | energy_fields(found, used[0].name)
+    quota = _quota(before, cgroups.throttling())
+    return {"energy": found, "energy_source": used[0].name} | energy_fields(found, used[0].name) | quota
 
 
 def _timing(
