@@ -135,6 +135,8 @@ def test_what_was_shown_before_does_not_stay(tmp_path, monkeypatch):
     paths.write_json(run.folder / "model.json", model)
     notebook = nbformat.read(page, 4)
     notebook.cells[0].source = publish.header(run, told["slug"])
+    for figure in (cell.metadata["mystnb"]["figure"] for cell in notebook.cells if "mystnb" in cell.metadata):
+        figure["caption"] = publish.caption(run, figure["name"])
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         if output.get("metadata", {}).get("scrapbook", {}).get("name") == "model":
             output.data[f"{glue.HIDDEN}text/plain"] = repr(model["name"])

@@ -136,7 +136,7 @@ def test_a_kernel_that_is_killed_is_said_once(checkout, caplog):
 def test_a_kernel_was_killed_for_memory_only_where_that_was_counted(checkout, monkeypatch, kills, likely):
     checkout(bad="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     counted = iter(kills)
-    monkeypatch.setattr(chain.cgroups, "oom_kills", lambda: next(counted))
+    monkeypatch.setattr(chain.cgroups, "oom_kills", lambda *root: next(counted))
     with pytest.raises(RunError) as raised:
         chain.run_study("distilbert", {"profile": "ci"})
     assert ("for want of memory" in str(raised.value)) is likely
