@@ -325,7 +325,8 @@ def test_the_last_task_of_an_array_speaks_for_itself_alone(cluster, site, monkey
     monkeypatch.setenv("RUN", "x")
     small = ["--mem=700M", "--cpus-per-task=1", "--array=0-3"]
     array = cluster.run("sbatch", "--parsable", *small, "slurm/bench_distilbert.slurm", env=os.environ).strip()
-    cluster.wait(lambda: [f"{array}_3", "PENDING", ""] in cluster.queue(array), "the last one waits")
+    cluster.wait(lambda: (site / "starts-3").exists(), "the last one has begun")
+    cluster.wait(lambda: [f"{array}_3", "PENDING", ""] in cluster.queue(array), "it waits again")
     assert sorted(row[:2] for row in cluster.queue(array))[:3] == [[f"{array}_{task}", "RUNNING"] for task in range(3)]
     (site / "go").touch()
     cluster.wait_until_gone(array)

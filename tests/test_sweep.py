@@ -386,7 +386,7 @@ def test_a_parent_that_is_killed_again_and_again_loses_and_doubles_nothing(stand
             parent.kill()
             assert parent.wait() == -signal.SIGKILL
             assert all_gone(workers), "no worker lives on to disturb the next"
-        assert run.status["state"] in ("pending", "cancelled"), "it does not say running for ever"
+        wait_for(lambda: run.status["state"] in ("pending", "cancelled"), "it does not say running for ever")
         now = run.raw.read_bytes() if run.raw.exists() else b""
         assert now.startswith(before), "what was committed stays"
         before = now
