@@ -175,7 +175,8 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
         except OSError as error:  # papermill writes the notebook after every cell, Jupyter has files of its own
             problem = paths.storage_error(error.filename or output, error)
             with suppress(StorageError):  # that a full disk has no room for either
-                run.set_status("failed", f"{name}: {problem}")
+                if run.folder.is_dir():  # else somebody removed it, and it stays removed
+                    run.set_status("failed", f"{name}: {problem}")
             raise problem from error
         except RuntimeError as error:
             said = f"the kernel of {name} ended: {error}{_for_memory(kills)}. Start again to go on."

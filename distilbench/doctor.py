@@ -177,7 +177,7 @@ def _embedded() -> Finding:
 def _home() -> Finding:
     """Where Jupyter and the libraries of models keep files of their own; a run cannot be made without one."""
     home = paths.home()
-    if (trouble := paths.trouble_with(home)) and "WRITABLE" in trouble:  # of locks it needs none
+    if trouble := paths.trouble_with(home, locks=False):
         return Finding("home", "limited", f"{home}: {trouble}; set HOME to a folder that you may write")
     return Finding("home", "ok", str(home))
 
@@ -187,7 +187,7 @@ def _places() -> Finding:
     said, good = [], True
     for name, place in places.items():
         free = shutil.disk_usage(paths.nearest(place)).free / 2**30
-        trouble = paths.trouble_with(place)
+        trouble = paths.trouble_with(place, locks=name != "temporary")
         said.append(f"{name} {place}: {free:.0f} GiB free" + (f", {trouble}" if trouble else ""))
         good = good and free > 2 and not trouble
     return Finding("disk", "ok" if good else "limited", "; ".join(said))

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,9 +124,8 @@ WAYS_OUT = {
 def storage_error(target: str | Path, error: OSError) -> StorageError:
     """What the operating system says about an unwritable or full place, as a message with a way out."""
     way_out = WAYS_OUT.get(error.errno or 0, OTHER_PLACE)
-    return StorageError(
-        f"cannot write {target}: {error.strerror or error}. What was already there is untouched; {way_out}."
-    )
+    said = (error.strerror or str(error)).rstrip(".")
+    return StorageError(f"cannot write {target}: {said}. What was already there is untouched; {way_out}.")
 
 
 @contextmanager
@@ -216,14 +215,19 @@ def hold_lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
         RunError: another process holds the lock.
         StorageError: the place cannot be written, or has no locks; then nothing is left there.
     """
-    with clear_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+    there = nearest(path.parent)
+    try:
+        with clear_write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+", encoding="utf-8")
+    except StorageError:
+        _take_back(path, there)
+        raise
     with file:
         try:
             free = _lock(file, wait)
         except OSError as error:
-            _take_back(path)
+            _take_back(path, there)
             raise _no_locks(path.parent, error) from error
         if not free:
             file.seek(0)
@@ -242,14 +246,16 @@ def _no_locks(folder: Path, error: OSError) -> StorageError:
     )
 
 
-def _take_back(lock: Path) -> None:
-    """Removes a lock file that could not be locked, and its folder if nothing else is in there."""
-    try:
+def _take_back(lock: Path, there: Path) -> None:
+    """Removes a lock file that could not be locked, and the folders below `there` that were made for it."""
+    with suppress(OSError):  # it was not made, or its name is too long
         if lock.stat().st_size == 0:
             lock.unlink()
-            lock.parent.rmdir()
-    except OSError:  # something else is in there
-        pass
+    for folder in lock.parents:
+        if folder == there:
+            return
+        with suppress(OSError):  # it was not made, or something else is in there
+            folder.rmdir()
 
 
 def _lock(file: IO, wait: bool) -> bool:
@@ -293,10 +299,10 @@ def nearest(folder: Path) -> Path:
     return next((place for place in (folder, *folder.parents) if os.path.lexists(place)), Path("/"))
 
 
-def trouble_with(folder: Path) -> str | None:
-    """Why `folder` (or, while it is not there, the one it would be made in) cannot hold runs or a cache; None: it can.
+def trouble_with(folder: Path, locks: bool = True) -> str | None:
+    """Why `folder` (or, while it is not there, the one it would be made in) cannot hold files; None: it can.
 
-    Tried with a file that leaves nothing.
+    Tried with a file that leaves nothing. With `locks`, as runs and the cache need them, it must have those too.
     """
     try:
         with tempfile.TemporaryFile(dir=nearest(folder)) as file:
@@ -304,7 +310,8 @@ def trouble_with(folder: Path) -> str | None:
             file.flush()
             os.fsync(file.fileno())
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if locks:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 return f"NO FILE LOCKS ({error.strerror})"
     except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,6 +157,21 @@ def test_a_notebook_that_papermill_cannot_write_is_a_storage_error(checkout, mon
         chain.run_study("distilbert", {"profile": "ci"})
     status = runs.find("latest").status
     assert (status["state"], "No space left" in status["message"]) == ("failed", True)
+
+
+def test_a_run_that_was_removed_meanwhile_is_not_made_again(checkout, monkeypatch):
+    import papermill
+
+    def removed(*_, **__):
+        shutil.rmtree(runs.find("latest").folder)
+        raise FileNotFoundError("output folder doesn't exist.")
+
+    checkout(one="print(1)")
+    monkeypatch.setattr(papermill, "execute_notebook", removed)
+    with pytest.raises(StorageError, match=r"output folder doesn't exist\. What was"):
+        chain.run_study("distilbert", {"profile": "ci"})
+    assert runs.own_runs() == []
+    assert list(paths.results_root().glob("*/*")) == []
 
 
 def test_a_full_run_of_code_in_no_commit_says_so_before_it_begins(monkeypatch, caplog):

@@ -275,7 +275,9 @@ def test_places_that_are_nearly_full_are_limited(places, monkeypatch):
 def test_a_place_that_cannot_be_written_is_limited(places, monkeypatch):
     there = doctor.paths.trouble_with
     monkeypatch.setattr(
-        doctor.paths, "trouble_with", lambda place: there(Path("/proc/self") if place.is_relative_to(places) else place)
+        doctor.paths,
+        "trouble_with",
+        lambda place, locks: there(Path("/proc/self") if place.is_relative_to(places) else place, locks),
     )
     state, text = only(doctor._places())
     assert state == "limited"
@@ -291,10 +293,15 @@ def test_a_place_below_a_regular_file_cannot_be_written(places):
 
 
 def test_a_place_without_locks_is_limited(places, monkeypatch):
-    monkeypatch.setattr(doctor.paths, "trouble_with", lambda place: "NO FILE LOCKS (No locks available)")
+    monkeypatch.setattr(doctor.paths, "trouble_with", lambda place, locks: "NO FILE LOCKS (No locks available)")
     state, text = only(doctor._places())
     assert state == "limited"
     assert f"cache {places}: 50 GiB free, NO FILE LOCKS (No locks available)" in text
+
+
+def test_the_temporary_folder_needs_no_locks(places, monkeypatch):
+    monkeypatch.setattr(doctor.paths, "trouble_with", lambda place, locks: "NO FILE LOCKS (-)" if locks else None)
+    assert only(doctor._places())[1].count("NO FILE LOCKS") == 2, "results and cache, and nothing else"
 
 
 def test_a_home_is_ok_unless_it_cannot_be_written(places, monkeypatch):

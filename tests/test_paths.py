@@ -378,10 +378,16 @@ def no_locks(request, monkeypatch):
 def test_a_place_without_locks_is_named_with_a_way_out_and_nothing_is_left(tmp_path, no_locks):
     for wait in (False, True):
         with pytest.raises(StorageError, match=rf"has no file locks \({no_locks}\)") as caught:
-            paths.hold_lock(tmp_path / "run" / ".lock", "busy", wait).__enter__()
-        assert str(tmp_path / "run") in str(caught.value)
+            paths.hold_lock(tmp_path / "results" / "run" / ".lock", "busy", wait).__enter__()
+        assert str(tmp_path / "results" / "run") in str(caught.value)
         assert "--results-root or DISTILBENCH_RESULTS" in str(caught.value)
         assert names(tmp_path) == set()
+
+
+def test_a_run_whose_name_is_too_long_leaves_no_folders(tmp_path):
+    with pytest.raises(StorageError, match="give a shorter name"):
+        paths.hold_lock(tmp_path / "results" / "study" / ("a" * 300) / ".lock", "busy").__enter__()
+    assert names(tmp_path) == set()
 
 
 def test_what_else_is_in_a_place_without_locks_stays(tmp_path, no_locks):
