@@ -75,12 +75,17 @@ class Complaints(list):
 
     def watch(self, page: Any) -> Complaints:
         """Listens to the page from now on."""
-        page.on("console", lambda message: message.type == "error" and self.append(f"console: {message.text}"))
+        page.on("console", lambda message: message.type == "error" and self._say(f"console: {message.text}"))
         page.on("pageerror", lambda error: self.append(f"script: {error}"))
-        page.on("requestfailed", lambda request: self.append(f"failed: {request.url}"))
+        page.on("requestfailed", lambda request: self._say(f"failed: {request.url} {request.failure}"))
         page.on("response", lambda answer: answer.status >= 400 and self.append(f"{answer.status}: {answer.url}"))
         page.on("request", lambda request: self._request(request.url))
         return self
+
+    def _say(self, complaint: str) -> None:
+        """What Chromium gives up since a test cluster beside it made or removed a network is no fault of the page."""
+        if "ERR_NETWORK_CHANGED" not in complaint:
+            self.append(complaint)
 
     def _request(self, url: str) -> None:
         if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:", "file:")):

@@ -218,8 +218,9 @@ def test_the_first_page_of_the_book_is_its_first_chapter(pages):
 
 def test_what_was_not_measured_is_said_in_words_not_in_code(typeset):
     source = (typeset.parents[1] / "latex" / "report.tex").read_text()
-    said = "(J): not measured: no RAPL counter"
-    assert source.count(said) >= 3
+    said = "(J): not measured: "
+    assert source.count(f"{said}no RAPL counter") >= 2
+    assert source.count(f"{said}the energy pass was not asked for") >= 1, "which is no fault of the machine"
     code = re.findall(r"\\begin\{sphinxVerbatim\}.*?\\end\{sphinxVerbatim\}", source, re.DOTALL)
     assert len(code) > 10
     assert not any(said in block for block in code)
