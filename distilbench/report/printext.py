@@ -139,9 +139,9 @@ class ReasonInsteadOfChart(SphinxPostTransform):
     default_priority = 300
 
     def run(self) -> None:
-        """Makes paragraphs of the literal blocks of figures."""
-        for figure in self.document.findall(nodes.figure):
-            for block in list(figure.findall(nodes.literal_block)):
+        """Makes paragraphs of results that are plain text (what a cell prints is a stream, and stays as it is)."""
+        for block in list(self.document.findall(nodes.literal_block)):
+            if "text_plain" in block["classes"]:
                 block.replace_self(nodes.paragraph(text=block.astext()))
 
 
