@@ -30,7 +30,8 @@ def read_labels(
         (an index per sentence, the names).
 
     Raises:
-        DataError: a label is missing, withheld (-1), neither a name nor 0 or 1, or without a name; or all are the same.
+        DataError: a label is missing, withheld (-1), neither a name nor 0 or 1, or without a name; or all names
+            are the same.
     """
     if declared:
         values = [_name_of(value, what, place, declared) for value, place in zip(values, places, strict=True)]
@@ -50,7 +51,7 @@ def _name_of(value: Any, what: str, place: str, declared: Sequence[str]) -> str 
     """The name that an index stands for."""
     if value == -1:
         raise _withheld(what)
-    if value is not None and not 0 <= value < len(declared):
+    if value is not None and (not isinstance(value, int) or not 0 <= value < len(declared)):
         raise DataError(f"{what}, {place}: label {value} has no name; declared are {_shown(declared)}")
     return None if value is None else declared[value]
 
@@ -84,6 +85,8 @@ def _require_0_and_1(distinct: set[str], numbers: set[str], what: str, first: di
     if distinct != numbers or not found <= {0, 1}:
         odd = sorted(numbers - {text for text in numbers if float(text) in (0, 1)} or numbers)
         place = next((f" ({_cut(text)} in {first[text]})" for text in odd if text in first), "")
+        if named := sorted(distinct - numbers):
+            place += f" beside the name {_cut(named[0])!r}"
         raise DataError(
             f"{what}: labels must be names, or 0 and 1; it has {_shown(sorted(numbers))}{place}. "
             "Which class a number stands for is not guessed: write the classes' names instead"

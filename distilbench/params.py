@@ -316,7 +316,7 @@ def from_text(study: str, name: str, text: str) -> Any:
     kinds = _kinds(field_.annotation) if field_ else set()
     if types.NoneType in kinds and text in ("", "null"):
         return None
-    for kind in kinds & {bool, int, float}:
+    for kind in kinds & {bool, int, float} if "_" not in text else ():  # 1_000 is a number to Python only
         with suppress(ValidationError):
             return TypeAdapter(kind).validate_strings(text)
     return text

@@ -102,8 +102,9 @@ def _csv(file: Path, text: str) -> Rows:
         for first, last, fields in records:
             if last > first and _swallowed(lines[first - 1 : last], fields, at, known):
                 raise DataError(
-                    f"{file}, line {first}: a quotation mark opens here and closes in line {last}, with rows in "
-                    'between; write a quotation mark within a field as "", or the file as .jsonl'
+                    f"{file}, line {first}: a quotation mark opens here and closes in line {last}, and a line in "
+                    'between looks like a row; write a quotation mark within a field as "", or, if all of it is '
+                    "one sentence, the file as .jsonl"
                 )
     return rows
 

@@ -379,10 +379,11 @@ def _age(run: Run) -> tuple[int, str]:
 
 def _next_sequence(root: Path) -> int:
     """Orders runs even where the clock was set back: microseconds since 1970, but above every run that is there."""
-    newest: list[Run] = []
-    with suppress(RunError):  # a damaged one is no reason not to begin another
-        newest = own_runs(root)[-1:]
-    return max([time.time_ns() // 1000, *(_age(run)[0] + 1 for run in newest)])
+    sequences = [time.time_ns() // 1000]
+    for file in root.glob("*/*/status.json"):
+        with suppress(RunError):  # a damaged one is no reason not to begin another
+            sequences.append(_age(Run(file.parent))[0] + 1)
+    return max(sequences)
 
 
 def _microseconds(created: str) -> int:

@@ -398,7 +398,9 @@ def cancel(run: Run) -> list[str]:
     left = living(run)
     alone = {number.split("_")[0] for number in left}
     by_cluster = {cluster: [one for one in ids if one in alone] for cluster, ids in _by_cluster(run).items()}
-    if (failed := _cancel_all(by_cluster)) and (still := living(run)):  # else they ended by themselves meanwhile
+    failed = _cancel_all(by_cluster)
+    still = [row for row in _queue(run) if row[1] != "COMPLETING"] if failed else []
+    if still:  # else they ended by themselves meanwhile, or are about to
         raise SlurmError(f"{len(still)} jobs of run {run.run_id} are not cancelled: {'; '.join(failed)}")
     if run.status["state"] != "ok":
         run.set_status("cancelled", f"cancelled; go on with: {run.go_on}")

@@ -182,10 +182,10 @@ def test_a_file_that_is_not_there_says_where_it_was_looked_for(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "has"),
     [
-        (("0", "2", "-1", "positive"), "-1, 0, 2 (-1 in line 4)"),
+        (("0", "2", "-1", "positive"), "-1, 0, 2 (-1 in line 4) beside the name 'positive'"),
         (("0.25", "0.75"), "0.25, 0.75 (0.25 in line 2)"),
-        (("good", "nan"), "nan (nan in line 3)"),
-        (("good", "0"), "0 (0 in line 3)"),
+        (("good", "nan"), "nan (nan in line 3) beside the name 'good'"),
+        (("good", "0"), "0 (0 in line 3) beside the name 'good'"),
         (tuple(map(str, range(20))), "0, 1, 10, 11, 12, 13, 14, 15 and 12 more (10 in line 12)"),
         (("0", "7" * 5000), f"0, {'7' * 40}… (5,000 characters) ({'7' * 40}… (5,000 characters) in line 3)"),
     ],

@@ -75,6 +75,8 @@ def test_declared_names_keep_their_order_and_spelling():
     [
         ([0, -1], ("no", "yes"), "withheld (-1)"),
         ([0, 5], ("no", "yes"), "row 1: label 5 has no name; declared are no, yes"),
+        ([0, 0.5], ("no", "yes"), "row 1: label 0.5 has no name; declared are no, yes"),
+        (["yes", "no"], ("no", "yes"), "row 0: label yes has no name; declared are no, yes"),
         ([0, None], ("no", "yes"), "row 1: the label is empty"),
         ([0, 1], ("yes", "Yes "), "two of its labels have the same name"),
         ([0, 0], ("1", "2", "3", "4", "5"), "labels must be names, or 0 and 1; it has 1, 2, 3, 4, 5"),

@@ -62,7 +62,9 @@ def test_in_a_csv_a_quotation_mark_that_swallows_rows_is_named(tmp_path, stray, 
 def test_a_quotation_mark_that_swallows_rows_says_how_far(tmp_path):
     content = "text,label\n" + STRAY["twenty lines apart"].format(d=",", between=plain(0, 20, ","))
     message = refused(tmp_path, "a.csv", content)
-    assert message.startswith("a.csv, line 2: a quotation mark opens here and closes in line 23, with rows in between")
+    assert message.startswith(
+        "a.csv, line 2: a quotation mark opens here and closes in line 23, and a line in between looks like a row"
+    )
     assert "the file as .jsonl" in message
 
 

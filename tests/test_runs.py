@@ -567,9 +567,12 @@ def test_a_run_of_earlier_code_counts_by_its_time(monkeypatch, tmp_path):
     assert open_run(new=True).run_id == runs.find("latest").run_id != "old"
 
 
-def test_a_damaged_run_does_not_keep_another_from_being_begun():
+def test_a_damaged_run_does_not_keep_another_from_being_begun_after_the_sound_ones(monkeypatch):
+    clock_is(monkeypatch, "2026-11-26T10:00:00Z")
+    latest = synthetic.started_run("sound").config["sequence"]
     (synthetic.started_run("damaged").folder / "config.json").write_text("{")
-    assert open_run(new=True, run_id="sound").config["sequence"] > 0
+    clock_is(monkeypatch, "2026-11-20T10:00:00Z")
+    assert open_run(new=True, run_id="another").config["sequence"] > latest
 
 
 def test_the_latest_run_is_the_one_made_last_whatever_its_name():

@@ -499,6 +499,12 @@ def test_cancel(run, programs):
     assert programs.asked("scancel") == ["scancel 12"]
     assert run.status["state"] == "cancelled"
     run.set_status("running")
+    programs.fail("scancel", "scancel: error: Kill job error on job id 12: Job/step already completing or completed")
+    programs.list("squeue", "12_1|COMPLETING|n1|0:07|None\n")
+    assert slurm.cancel(run) == ["12_1"]
+    assert run.status["state"] == "cancelled", "what is ending by itself needs no cancelling"
+    run.set_status("running")
+    programs.list("squeue", "12_1|RUNNING|n1|0:07|None\n12_2|PENDING||0:00|Resources\n")
     programs.fail("scancel", "scancel: error: Access/permission denied")
     with pytest.raises(SlurmError, match=r"2 jobs of run .* are not cancelled: scancel ended with code 1: .*denied"):
         slurm.cancel(run)

@@ -80,9 +80,14 @@ def test_fewer_are_looked_at_again_before_they_are_believed(looks):
     assert threads.used(lambda: None, 2) == use(1, cores=0.9)
 
 
-def test_where_nothing_counts_nothing_is_said(monkeypatch):
-    monkeypatch.setattr(threads, "times_s", lambda: {})
-    assert threads.used(lambda: None, 2, least_s=0.01) is None
+@pytest.mark.parametrize("shown", [{}, {"1": 0.0, "2": 0.0}], ids=["no files", "zeros"])
+def test_where_nothing_counts_nothing_is_said(monkeypatch, shown):
+    monkeypatch.setattr(threads, "times_s", lambda: shown)
+    assert threads.used(lambda: sum(range(1000)), 2, least_s=0.01) is None
+
+
+def test_a_thread_that_has_ended_is_bound_to_nothing():
+    assert threads._may_run_on("999999999") == set()
 
 
 def test_this_threads_own_work_is_seen():

@@ -41,6 +41,9 @@ from distilbench.records import ITERATIONS, PREDICTIONS, Repetition, write_parqu
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
+UNSEEN_NEIGHBOURS = "whether others compute on the GPU cannot be seen here; its counters would hold what they draw"
+
+
 class Unavailable(DistilbenchError):
     """What was asked for cannot be measured here."""
 
@@ -210,7 +213,7 @@ def _threads_used(job: Job, cores: list[int]) -> dict[str, Any]:
         given = ", ".join(variables_of_threads())
         raise ImplausibleError(
             f"{why} ({f'set are {given}' if given else 'no variable that limits threads is set'}): "
-            f"unset what limits them, or ask for fewer (-p num_threads {even.threads})"
+            f"unset what limits them, or ask for fewer (-p num_threads {even.threads}), in a new run (--new)"
         )
     return {"threads_used": even.threads, "product_cores": product.cores}
 
@@ -249,6 +252,8 @@ def _energy(
         raise Unavailable(f"nothing measures energy here: {why}")
     before = cgroups.throttling()
     found = energy_pass.measure(job.protocol, loaded, work.tensors, device, used)
+    if gpu and gpu.foreign_processes() is None:
+        found["notes"].append(UNSEEN_NEIGHBOURS)
     quota = _quota(before, cgroups.throttling())
     return {"energy": found, "energy_source": used[0].name} | energy_fields(found, used[0].name) | quota
 

@@ -17,6 +17,7 @@ TASKS = Path("/proc/self/task")
 LEAST_S = 0.1  # of work in one look: many times the tick of 4 ms to which the kernel's counters may lag
 LOOKS = 3  # before fewer threads than asked for are believed
 SHARE = 0.1  # of an even share: a thread that waits its turn on a busy core has more, one without work less
+COUNTED = 0.5  # of this process's time that its threads' must add up to, else they are not counted
 SIDE = 2048  # of the matrices, at least
 GRAIN = 32768  # elements below which torch leaves a thread out (ATen/Parallel.h, GRAIN_SIZE)
 NOT_IN_MEMORY_PASS = "left out of the memory pass, whose peaks it would raise"
@@ -76,11 +77,19 @@ def _look(work: Callable[[], Any], asked: int, least_s: float) -> Use | None:
     while time.perf_counter() - start < least_s:
         work()
     seconds, cpu_s, after = time.perf_counter() - start, time.process_time() - cpu_s, times_s()
-    if not after:
+    counted_s = sum(after.values()) - sum(before.values())
+    if not after or counted_s < COUNTED * cpu_s:  # kernels without scheduler statistics print zeros
         return None
     mine = worked(before, after, asked)
-    cpus = frozenset().union(*(os.sched_getaffinity(int(thread)) for thread in mine))
-    return Use(len(mine), cpu_s / seconds, cpus)
+    return Use(len(mine), cpu_s / seconds, frozenset().union(*map(_may_run_on, mine)))
+
+
+def _may_run_on(thread: str) -> set[int]:
+    """Its cores; none once it has ended."""
+    try:
+        return os.sched_getaffinity(int(thread))
+    except OSError:
+        return set()
 
 
 def times_s(tasks: Path = TASKS) -> dict[str, float]:
