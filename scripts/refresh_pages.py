@@ -30,7 +30,5 @@ for page in publish.pages():
         chain.analyse(told["study"], [published.run_id], results)
         for name in ("summary.json", "run_summary.md", "plots"):
             _copy(copy / name, published.folder / name)
-        publish.write_page(
-            page, copy / "notebooks" / publish.NOTEBOOK, published, told["slug"]
-        )  # its captions read these
+        publish.write_page(page, copy / "notebooks" / publish.NOTEBOOK, published, told["slug"])  # reads them
     print(page.relative_to(paths.repo_root()))
