@@ -89,7 +89,7 @@ def shown_in_tex(folder: Path) -> list[Shown]:
 def _plain(text: str) -> str:
     for tex, plain in TEX.items():
         text = text.replace(tex, plain)
-    return text.strip()
+    return text  # blanks and all: a mark such as " (unstable)" begins with one
 
 
 def problems(built: Path, tex: Path | None = None) -> tuple[list[str], int]:

@@ -23,19 +23,20 @@ def truncation(cell: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     """
     if cell.get("truncated_share") is not None:
         return {"truncated_share": cell["truncated_share"], "truncated_of": OF_A_CYCLE}
-    share = _of_the_text(most_tokens(cell["length_policy"]), data.get("tokens") or {})
+    share = _of_the_text(most_tokens(cell["length_policy"]), data.get("tokens") or {}, data.get("rows"))
     if share is None:
         return {"truncated_share": None, "truncated_of": None, "truncated_share_reason": UNKNOWN}
     return {"truncated_share": share, "truncated_of": OF_THE_TEXT}
 
 
-def _of_the_text(limit: int, tokens: dict[str, Any]) -> float | None:
+def _of_the_text(limit: int, tokens: dict[str, Any], rows: int | None) -> float | None:
     """Early versions cut at 512 before they counted: a text that reaches it says nothing of what was longer."""
     if limit == MOST_TOKENS <= tokens.get("max", MOST_TOKENS):
         return None
     if tokens.get("max", MOST_TOKENS) <= limit:
         return 0.0
-    return tokens.get("share_over", {}).get(str(limit))
+    share = tokens.get("share_over", {}).get(str(limit))
+    return share if share is None or not rows else round(share * rows) / rows  # it was kept to four digits
 
 
 def in_words(table: pd.DataFrame) -> list[str]:
