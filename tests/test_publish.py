@@ -393,7 +393,8 @@ def test_a_caption_says_what_the_raw_file_of_its_run_says(page, figure):
     assert ("too few for an interval" in caption) == (int(claimed) < 5)
     assert ("Hollow points" in caption) == (FIGURES[figure] == "timing" and "unstable" in states)
     for policy in run.config["parameters"]["length_policies"]:
-        over = paths.read_json(run.folder / "data.json")["tokens"]["share_over"].get(policy.removeprefix("fixed-"), 0)
+        data = paths.read_json(run.folder / "data.json")
+        over = round(data["tokens"]["share_over"].get(policy.removeprefix("fixed-"), 0) * data["rows"]) / data["rows"]
         assert (f"{policy} cuts {over:.1%} of the sentences of the whole text" in caption) == (over > 0)
 
 

@@ -253,7 +253,8 @@ def test_numbers_are_those_of_the_runs(deck, told):
     about, first = slide_with(deck, "What was measured"), cell(small, "fixed-32", 1)
     assert f"fixed-32: {spanned(first, 'accuracy', '.3f', '_wilson_95')}" in about, "of the cells whose times are shown"
     assert f"n = {first['accuracy_n']}" in about
-    over = paths.read_json(small.folder / "data.json")["tokens"]["share_over"]["32"]
+    data = paths.read_json(small.folder / "data.json")
+    over = round(data["tokens"]["share_over"]["32"] * data["rows"]) / data["rows"]
     assert f"fixed-32: {over:.1%}" in about
     for run in (small, large):
         control = paths.read_json(run.folder / "summary.json")["control"]
