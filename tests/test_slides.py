@@ -362,10 +362,10 @@ def test_captions_name_brackets_bars_marks_and_what_is_cut(deck, told, drawn):
     small = told["small"].run
     for words in ("times the throughput", "answered soonest", "Padding", "fetch memory"):
         assert "bars: from the lowest to the highest process" in slide_with(deck, words), words
-    assert "fixed-32 cuts 27.9% of the sentences of the whole text" in slide_with(deck, "Padding")
+    assert "fixed-32 cuts 27.8% of the sentences of the whole text" in slide_with(deck, "Padding")
     assert "Hollow points are unstable" in slide_with(deck, "Padding"), "the largest batch, padded"
     assert cell(small, "longest", 32)["state"] == "unstable"
-    assert drawn["latency"].note == "fixed-32 cuts 27.9% of the sentences of the whole text."
+    assert drawn["latency"].note == "fixed-32 cuts 27.8% of the sentences of the whole text."
     assert "95 % interval" in slide_with(deck, "Equal processes"), "that of a ratio"
 
 
