@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import Literal
 
-from distilbench import environment
+from distilbench.machine import environment
 
 log = logging.getLogger("distilbench")
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from distilbench import derive, params, paths, records, runs, summary
-from distilbench.bench import design
-from distilbench.records import MEASURED_IN, Cell, Repetition
-from distilbench.runs import Run
+from distilbench import paths, studies
+from distilbench.measurements.sweep import records
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.records import MEASURED_IN, Cell, Repetition
+from distilbench.measurements.sweep.summary import derive, join
+from distilbench.runs import find, parameters, rawfiles
+from distilbench.runs.folder import Run
 
 SAMPLES = 32  # sentences per cycle
 RIGHT = 24  # of them classified right
@@ -15,11 +18,11 @@ NO_ENERGY = "this run is synthetic"
 TIMED = {name: 1.5 for name, where in MEASURED_IN.items() if where == "timing"} | {"logits_sha256": "0" * 64}
 
 
-def resolved(**given: Any) -> params.Resolved:
+def resolved(**given: Any) -> parameters.Resolved:
     """A small design: two cells, two repetitions each, with accuracy (the model is said to be the embedded one)."""
     small = {"profile": "ci", "source": "embedded", "batch_sizes": [1, 4], "samples_per_cycle": SAMPLES}
     small |= {"energy_cells": "all"}
-    return params.resolve("distilbert", small | given)
+    return studies.resolve("distilbert", small | given)
 
 
 def iterations(batch_size: int, repetition: int = 0) -> list[dict[str, Any]]:
@@ -82,7 +85,7 @@ def timing(
         **fields,
         warmup=settled(rows),
         iterations_file=file,
-        iterations_sha256=records.write_parquet(run.folder / file, rows, records.ITERATIONS),
+        iterations_sha256=rawfiles.write_parquet(run.folder / file, rows, records.ITERATIONS),
         inputs_sha256=paths.sha256_bytes(cell.length_policy.encode(), bytes([cell.batch_size])),
         model_sha256=paths.sha256_bytes(b"weights"),
     )
@@ -110,7 +113,7 @@ def measure(run: Run, cell: Cell, where: str, number: int) -> None:
 def started_run(run_id: str = "", **given: Any) -> Run:
     """A run folder in which nothing is measured yet."""
     design_of_run = resolved(**given)
-    run = runs.create(design_of_run, design.cells_of(design_of_run.params), run_id)
+    run = find.create(design_of_run, design.cells_of(design_of_run.params), run_id)
     run.record_once(
         "data.json",
         {
@@ -138,7 +141,7 @@ def finished_run(run_id: str = "", **given: Any) -> Run:
 
 def summarised(run: Run) -> Run:
     """The run with its summary.json and the states that follow from it."""
-    derived = summary.summarise(run.folder)
+    derived = join.summarise(run.folder)
     paths.write_json(run.folder / "summary.json", derived)
     run.set_status("ok", cells={cell["cell"]: cell["state"] for cell in derived["cells"]})
     return run

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from measuring import made_up_inputs, small_design
 
-from distilbench import neighbours
-from distilbench.bench import design, repetitions
-from distilbench.bench.repetitions import KEPT_HEAP, Prepared
+from distilbench.collectors import cpu_use
+from distilbench.harness import processes
+from distilbench.harness.processes import KEPT_HEAP, Prepared
+from distilbench.measurements.sweep.measure import design
 from distilbench.stats import t_interval
 
 LENGTH, BATCH, VOCABULARY = 128, 8, 200
@@ -62,7 +63,7 @@ def test_isolated_and_plain_agree(tmp_path):
     job_file, attempts = tmp_path / "plain.json", []
     job_file.write_text(json.dumps(work))
     for attempt in range(3):
-        before = neighbours.look()
+        before = cpu_use.look()
         ratios, number = [], 0
         while len(ratios) < PAIRS or (len(ratios) < MOST_PAIRS and half_width(ratios) > HALF_WIDTH):
             isolated, by_hand = [], []
@@ -70,13 +71,13 @@ def test_isolated_and_plain_agree(tmp_path):
                 if kind == "B":
                     by_hand.append(plain_ms(job_file))
                     continue
-                job = repetitions._job(run, resolved, prepared, cell, "timing", number, attempt + 1)
-                isolated.append(repetitions._run_worker(run, job, 600).latency_ms)
+                job = processes._job(run, resolved, prepared, cell, "timing", number, attempt + 1)
+                isolated.append(processes._run_worker(run, job, 600).latency_ms)
                 number += 1
             ratios.append(np.log(np.mean(isolated) / np.mean(by_hand)))
             print(f"isolated {isolated} ms, plain {by_hand} ms", flush=True)
         low, high = np.exp(t_interval(ratios))
-        busy = neighbours.between(before, neighbours.look())["foreign_cores"] or 0.0
+        busy = cpu_use.between(before, cpu_use.look())["foreign_cores"] or 0.0
         attempts.append(f"{np.exp(np.mean(ratios)):.4f} ({low:.4f} to {high:.4f}), foreign load {busy:.2f} cores")
         print(attempts[-1])
         if busy <= 0.2:

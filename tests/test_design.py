@@ -11,8 +11,8 @@ import pytest
 import synthetic
 
 import distilbench
-from distilbench.bench import design
 from distilbench.errors import DeviceError
+from distilbench.measurements.sweep.measure import design
 
 
 def plan_of(**given):
@@ -120,9 +120,9 @@ def test_no_folder_is_made_for_a_device_that_is_not_there(this_machine, tmp_path
         asked.append(name)
         raise DeviceError("there is no device 'cuda:7' here")
 
-    device = types.ModuleType("distilbench.device")
+    device = types.ModuleType("distilbench.machine.device")
     device.parse = parse
-    monkeypatch.setitem(sys.modules, "distilbench.device", device)
+    monkeypatch.setitem(sys.modules, "distilbench.machine.device", device)
     monkeypatch.setattr(distilbench, "device", device, raising=False)
     with pytest.raises(DeviceError):
         design.start(synthetic.resolved(device="cuda:7"))

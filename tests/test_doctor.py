@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 import distilbench
-from distilbench import cgroups, doctor, embedded, environment
-from distilbench.cgroups import Throttling
+from distilbench.cli import doctor
+from distilbench.cli.doctor import Finding
 from distilbench.collectors import rapl
 from distilbench.collectors.rapl import Counter
-from distilbench.doctor import Finding
+from distilbench.machine import cgroups, environment
+from distilbench.machine.cgroups import Throttling
+from distilbench.sources import embedded
 
 GIB = 2**30
 

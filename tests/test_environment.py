@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from distilbench import environment, paths
+from distilbench import paths
+from distilbench.machine import environment
 
 CPUINFO = """\
 processor\t: 0
@@ -75,7 +76,7 @@ def test_no_secret_of_the_environment_is_captured(monkeypatch):
 def test_time_is_utc_to_the_second(monkeypatch):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", environment.now())
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    code = "from distilbench.environment import now; print(now())"
+    code = "from distilbench.machine.environment import now; print(now())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     said = datetime.strptime(done.stdout.strip(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     assert abs((said - datetime.now(UTC)).total_seconds()) < 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from distilbench.report import findings
+from distilbench.measurements.sweep.show import findings
 
 
 def curve(machine: str = "CPU", policy: str = "fixed-32", variant: str = "sdpa", **columns) -> pd.DataFrame:

@@ -30,7 +30,7 @@ def test_floor_needs_no_torch(module):
 
 def test_help_loads_neither_torch_nor_pandas():
     code = (
-        "import sys, distilbench.cli as c\n"
+        "import sys, distilbench.cli.main as c\n"
         "try:\n    c.app(args=['--help'])\nexcept SystemExit:\n    pass\n"
         "assert not {'torch', 'pandas'} & set(sys.modules), 'slow help'"
     )

@@ -21,7 +21,8 @@ import waiting
 import yaml
 from loopback_hub import LoopbackHub
 
-from distilbench import paths, repositories
+from distilbench import paths
+from distilbench.sources import repositories
 
 MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 SHORT_REVISION = "714eb0f"
@@ -135,14 +136,14 @@ answer = {{"commit": commit, "folder": str(folder)}}
 """
 TEXTS = """
 from distilbench import data
-from distilbench.params import DistilbertParams
+from distilbench.runs.parameters import DistilbertParams
 texts = data.load_texts(DistilbertParams(source="hub"))
 answer = {"commit": texts.about["revision"], "texts": texts.texts, "labels": texts.labels, "names": texts.label_names}
 answer |= {name: texts.about[name] for name in ("licence", "citation", "name")}
 """
 FORWARD = f"""
 from distilbench import models
-from distilbench.params import DistilbertParams
+from distilbench.runs.parameters import DistilbertParams
 tokens = models.load_tokenizer(DistilbertParams(source="hub"))({list(SENTENCES)!r}, return_tensors="pt", padding=True)
 loaded = models.load_model(name={MODEL!r}, revision={SHORT_REVISION!r})
 answer = {{

@@ -10,7 +10,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from distilbench import params, paths, runs, verify
+from distilbench import paths, studies
+from distilbench.runs import find, verify
+from distilbench.runs.folder import Run
 
 PAPERMILL = str(Path(sys.executable).parent / "papermill")
 NOTEBOOK = paths.repo_root() / "notebooks" / "02_benchmark.ipynb"
@@ -37,8 +39,8 @@ def papermill(tmp_path):
     return execute
 
 
-def only_run(tmp_path: Path) -> runs.Run:
-    (run,) = runs.all_runs(tmp_path / "results" / "distilbert")
+def only_run(tmp_path: Path) -> Run:
+    (run,) = find.all_runs(tmp_path / "results" / "distilbert")
     return run
 
 
@@ -89,7 +91,7 @@ def test_a_misspelt_parameter_stops_it_with_a_suggestion(papermill, tmp_path):
     done = papermill("out.ipynb", "-p", "devcie", "cpu")
     assert done.returncode != 0
     assert "unknown parameter 'devcie'; did you mean 'device'?" in done.stderr
-    assert runs.all_runs(tmp_path / "results" / "distilbert") == [], "nothing was begun"
+    assert find.all_runs(tmp_path / "results" / "distilbert") == [], "nothing was begun"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_a_misspelt_parameter_stops_it_with_a_suggestion(papermill, tmp_path):
 def test_papermill_reads_a_name_as_a_number_unless_told_not_to(papermill, tmp_path, flag, code, said):
     done = papermill("out.ipynb", flag, "run_id", "20261126_1", "-p", "batch_sizes", "[4]", "-p", "repetitions", "1")
     assert done.returncode == code, done.stderr
-    found = [run.run_id for run in runs.all_runs(tmp_path / "results" / "distilbert")]
+    found = [run.run_id for run in find.all_runs(tmp_path / "results" / "distilbert")]
     assert found == ([] if code else [said])
     assert code == 0 or (said in done.stderr and "with papermill, -r in place of -p" in done.stderr)
 
@@ -114,4 +116,4 @@ def test_papermill_lines_to_copy_have_an_output_path():
 
 
 def test_the_notebook_is_part_of_the_chain():
-    assert NOTEBOOK.stem in params.chain("distilbert")
+    assert NOTEBOOK.stem in studies.chain("distilbert")

@@ -466,7 +466,7 @@ def test_for_another_user_nothing_is_a_traceback(tmp_path):
             "--clear-groups",
             sys.executable,
             "-m",
-            "distilbench.cli",
+            "distilbench.cli.main",
         ]
         command += map(str, words)
         return subprocess.run(command, capture_output=True, text=True, env=env, check=False, cwd="/")

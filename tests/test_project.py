@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from distilbench import paths
-from distilbench.traces import processes
+from distilbench.simulated_traces import processes
 
 ROOT = paths.repo_root()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -8,9 +8,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from distilbench import paths, runs
-from distilbench.report import glue, publish
-from distilbench.report.prose import typed_results
+from distilbench import paths
+from distilbench.publication import publish
+from distilbench.publication.typed_numbers import typed_results
+from distilbench.report import glue
+from distilbench.runs.folder import Run
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 CHAPTERS = sorted(file for file in BOOK.rglob("*.md") if "_build" not in file.parts)
@@ -74,7 +76,7 @@ def test_names_versions_dates_and_taken_numbers_may_stand(text):
 
 def measured(page: str) -> dict:
     told = publish.told_by(publish.pages_root() / "distilbert" / f"{page}.ipynb")
-    return glue.values(runs.Run(paths.published_root() / told["study"] / told["run_id"]))
+    return glue.values(Run(paths.published_root() / told["study"] / told["run_id"]))
 
 
 def each(values: dict, policy: str, name: str) -> list[float]:

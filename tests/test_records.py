@@ -11,9 +11,12 @@ import pytest
 import synthetic
 from pydantic import ValidationError
 
-from distilbench import paths, records
+from distilbench import paths
 from distilbench.errors import RunError, StorageError
-from distilbench.records import MEASURED_IN, Cell, Repetition, mend_raw, read_raw
+from distilbench.measurements.sweep import records
+from distilbench.measurements.sweep.records import MEASURED_IN, Cell, Repetition
+from distilbench.runs import rawfiles
+from distilbench.runs.rawfiles import mend_raw, read_raw
 
 SCHEMA = paths.repo_root() / "book" / "schemas" / f"repetition.v{records.SCHEMA_VERSION}.schema.json"
 CELL = Cell(
@@ -228,43 +231,43 @@ def test_a_full_disk_while_mending_loses_nothing(small_disk):
 
 def test_parquet_is_read_as_it_was_written_and_its_hash_is_returned(tmp_path):
     rows = synthetic.iterations(4)
-    sha256 = records.write_parquet(tmp_path / "sub" / "x.parquet", rows, records.ITERATIONS)
+    sha256 = rawfiles.write_parquet(tmp_path / "sub" / "x.parquet", rows, records.ITERATIONS)
     assert sha256 == paths.sha256_file(tmp_path / "sub" / "x.parquet")
-    read = records.read_parquet(tmp_path / "sub" / "x.parquet", sha256)
+    read = rawfiles.read_parquet(tmp_path / "sub" / "x.parquet", sha256)
     assert [{name: row[name] for name in rows[0]} for row in read] == rows
     assert all(row[name] is None for row in read for name in row.keys() - rows[0].keys()), "what was not read is null"
-    assert records.read_parquet(tmp_path / "sub" / "x.parquet") == read
+    assert rawfiles.read_parquet(tmp_path / "sub" / "x.parquet") == read
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):
-    hashes = {records.write_parquet(tmp_path / n, synthetic.predictions("c"), records.PREDICTIONS) for n in "ab"}
+    hashes = {rawfiles.write_parquet(tmp_path / n, synthetic.predictions("c"), records.PREDICTIONS) for n in "ab"}
     assert len(hashes) == 1
 
 
 def test_another_file_than_the_committed_one_is_refused(tmp_path):
     file = tmp_path / "x.parquet"
-    old = records.write_parquet(file, synthetic.iterations(4), records.ITERATIONS)
-    new = records.write_parquet(file, synthetic.iterations(4, 1), records.ITERATIONS)
+    old = rawfiles.write_parquet(file, synthetic.iterations(4), records.ITERATIONS)
+    new = rawfiles.write_parquet(file, synthetic.iterations(4, 1), records.ITERATIONS)
     with pytest.raises(RunError, match=f"x.parquet is not the committed file: its SHA-256 is {new}.*says {old}"):
-        records.read_parquet(file, old)
+        rawfiles.read_parquet(file, old)
 
 
 def test_a_missing_parquet_file_is_named(tmp_path):
     with pytest.raises(RunError, match=r"x\.parquet is missing"):
-        records.read_parquet(tmp_path / "x.parquet")
+        rawfiles.read_parquet(tmp_path / "x.parquet")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1])
 def test_a_damaged_parquet_file_is_named(tmp_path, keep):
     file = tmp_path / "x.parquet"
-    records.write_parquet(file, synthetic.predictions("c"), records.PREDICTIONS)
+    rawfiles.write_parquet(file, synthetic.predictions("c"), records.PREDICTIONS)
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(RunError, match=r"x\.parquet is damaged: "):
-        records.read_parquet(file)
+        rawfiles.read_parquet(file)
 
 
 def test_rows_that_do_not_fit_the_schema_are_refused_before_anything_is_written(tmp_path):
     rows = [synthetic.iterations(4)[0] | {"cycle": "one"}]
     with pytest.raises((pa.ArrowInvalid, pa.ArrowTypeError)):
-        records.write_parquet(tmp_path / "x.parquet", rows, records.ITERATIONS)
+        rawfiles.write_parquet(tmp_path / "x.parquet", rows, records.ITERATIONS)
     assert list(tmp_path.iterdir()) == []

@@ -16,10 +16,17 @@ import pytest
 from conftest import IN_CI
 from test_prose import typed_results
 
-from distilbench import cli, paths, runs
-from distilbench.bench import calibrate
+from distilbench import paths
+from distilbench.cli import main
 from distilbench.errors import DistilbenchError, ParameterError, RunError
-from distilbench.report import charts, findings, powerpoint, publish, slide_pictures, slides
+from distilbench.measurements.calibration import summary
+from distilbench.measurements.sweep.show import findings
+from distilbench.publication import publish
+from distilbench.publication.slides import build as slides
+from distilbench.publication.slides import pictures as slides_pictures
+from distilbench.publication.slides import powerpoint
+from distilbench.report import charts
+from distilbench.runs.folder import Run
 
 pptx = pytest.importorskip("pptx", reason="no python-pptx: make env EXTRAS=slides")
 
@@ -34,7 +41,7 @@ def told() -> dict[str, slides.Told]:
 
 @pytest.fixture(scope="module")
 def drawn(told: dict[str, slides.Told]) -> dict[str, charts.Shown]:
-    return slide_pictures.pictures(**{name: one.run for name, one in told.items()}, lengths=slides.LENGTHS)
+    return slides_pictures.pictures(**{name: one.run for name, one in told.items()}, lengths=slides.LENGTHS)
 
 
 @pytest.fixture(scope="module")
@@ -207,12 +214,12 @@ def test_notes_name_every_run_that_a_slide_has_a_number_of(told, rendered):
 
 def test_notes_name_the_calibration(deck):
     (slide,) = (slide for slide in deck.slides if "ruler" in slide.shapes.title.text)
-    folder = calibrate.published("full")
+    folder = summary.published("full")
     assert folder.name in notes_of(slide)
     assert paths.sha256_file(folder / "checks.jsonl") in notes_of(slide)
 
 
-def cell(run: runs.Run, policy: str, size: int) -> dict[str, Any]:
+def cell(run: Run, policy: str, size: int) -> dict[str, Any]:
     """A cell as the run's summary has it."""
     cells = paths.read_json(run.folder / "summary.json")["cells"]
     return next(c for c in cells if c["length_policy"] == policy and c["batch_size"] == size)
@@ -274,7 +281,7 @@ def test_pictures_show_the_runs(told, drawn):
 
 
 def test_the_table_of_the_ruler_has_every_check(deck):
-    folder = calibrate.published("full")
+    folder = summary.published("full")
     shown = slide_with(deck, "ruler")
     for check in paths.read_json(folder / "summary.json")["checks"]:
         assert check["measured"].split()[0].rstrip("%") in shown, check
@@ -455,7 +462,7 @@ def test_a_number_that_is_not_there_is_named_with_its_run(told, rendered):
 
 def test_a_plot_that_cannot_be_drawn_says_why(finished_run):
     with pytest.raises(RunError, match=r"need energy_per_sample_J at longest: .* not measured"):
-        slide_pictures.chart({"a": finished_run}, ["longest"], "energy_per_sample_J")
+        slides_pictures.chart({"a": finished_run}, ["longest"], "energy_per_sample_J")
 
 
 def test_without_pandoc_the_way_out_is_said(monkeypatch, tmp_path):
@@ -493,7 +500,7 @@ def test_what_pandoc_says_is_not_believed_unseen(tmp_path, monkeypatch, script, 
 
 def test_the_command_prints_where_they_are(monkeypatch, capsys):
     monkeypatch.setattr(slides, "build", lambda: Path("/somewhere/slides.pptx"))
-    cli.slides()
+    main.slides()
     assert capsys.readouterr().out.split() == ["slides", "/somewhere/slides.pptx"]
 
 

@@ -15,10 +15,16 @@ import pytest
 import synthetic
 from measuring import prepared_by_hand, small_design
 
-from distilbench import artefacts, chain, cli, environment, paths, runs, slurm, submission
-from distilbench.bench import design, parts
+from distilbench import paths
+from distilbench.cli import main
 from distilbench.errors import ParameterError, RunError, SlurmError
-from distilbench.records import Repetition
+from distilbench.execution import notebooks, push, slurm, submission
+from distilbench.harness import shards
+from distilbench.machine import environment
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.records import Repetition
+from distilbench.runs import find
+from distilbench.runs.folder import Run
 
 SCRIPTS = sorted((paths.repo_root() / "slurm").glob("*.slurm"))
 SHELL = [*SCRIPTS, paths.repo_root() / "slurm" / "setup.sh", paths.repo_root() / "slurm" / "run_benchmark.sh"]
@@ -78,14 +84,14 @@ def programs(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path, this_machine) -> runs.Run:
+def run(tmp_path, this_machine) -> Run:
     resolved = small_design(tmp_path / "results", batch_sizes=[1, 2], repetitions=2)
-    made = runs.create(resolved, design.cells_of(resolved.params), "20261125T120000Z-cpu-1a2b3c4d")
-    parts.divide(made, resolved, "rounds")
+    made = find.create(resolved, design.cells_of(resolved.params), "20261125T120000Z-cpu-1a2b3c4d")
+    shards.divide(made, resolved, "rounds")
     return made
 
 
-def submitted(run: runs.Run, *ids: tuple[str, str]) -> None:
+def submitted(run: Run, *ids: tuple[str, str]) -> None:
     note = {"submitted": "2026-11-25T12:00:00Z", "parts": [0], "jobs": [{"name": n, "id": i} for n, i in ids]}
     paths.append_line(run.folder / "submissions.jsonl", paths.canonical_json(note).decode())
 
@@ -225,7 +231,7 @@ def test_without_slurm_it_says_so(run, monkeypatch):
         slurm.living(run)
 
 
-def the_chain(run: runs.Run) -> list[slurm.Job]:
+def the_chain(run: Run) -> list[slurm.Job]:
     return slurm.chain(run, [0, 1], slurm.Options(book=False), ingest=True)
 
 
@@ -370,7 +376,7 @@ def test_energy_is_measured_in_every_cell_of_a_submission(tmp_path):
 def test_the_energy_of_the_best_cell_is_one_repetition_more(make_run):
     """Which cell that is shows only when all else is measured."""
     run = make_run(passes=["timing", "energy"], energy_cells="best", repetitions=3, control=False)
-    cells = {cell.cell: cell for cell in design.cells_of(chain.resolve_again(run).params)}
+    cells = {cell.cell: cell for cell in design.cells_of(notebooks.resolve_again(run).params)}
     best = cells[paths.read_json(run.folder / "summary.json")["best_throughput"]["cell"]]
     (other,) = cells.keys() - {best.cell}
     done = {row["cell"]: row["done"] for row in submission.cells(run)}
@@ -456,7 +462,7 @@ def test_a_controller_that_does_not_answer_has_not_said_that_all_ended(run, prog
     with pytest.raises(SlurmError):
         slurm.cancel(run)
     with pytest.raises(SlurmError):
-        submission.go_on(chain.resolve_again(run), slurm.Options())
+        submission.go_on(notebooks.resolve_again(run), slurm.Options())
     assert programs.asked("sbatch") == [], "nothing is submitted twice"
     assert run.status == before
 
@@ -467,7 +473,7 @@ def test_status_says_that_it_does_not_know(run, programs, capsys, monkeypatch):
     for words in ([], ["--json"]):
         monkeypatch.setattr("sys.argv", ["distilbench", "status", str(run.folder), *words])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         assert ended.value.code == 1
         said = capsys.readouterr()
         assert "2 unknown" in said.out or '"state": "unknown"' in said.out
@@ -590,15 +596,15 @@ def say_end(programs, now: str, accounts: str) -> None:
 
 
 @pytest.fixture
-def silent(run, monkeypatch) -> runs.Run:
+def silent(run, monkeypatch) -> Run:
     """An attempt whose process was killed, in the first incarnation of the last task of array 34; begun at 12:00:10."""
     for name, value in (("JOB_ID", "34"), ("ARRAY_JOB_ID", "34"), ("ARRAY_TASK_ID", "2")):
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setattr(environment, "now", lambda: "2026-11-25T12:00:10Z")
     monkeypatch.setattr(environment, "slurm_job", lambda: None)
-    with parts.begun(run, 0) as attempt:
+    with shards.begun(run, 0) as attempt:
         pass
-    parts.end(attempt, "running", "")
+    shards.end(attempt, "running", "")
     return attempt
 
 
@@ -630,27 +636,27 @@ def silent(run, monkeypatch) -> runs.Run:
 def test_how_a_silent_attempt_ended(run, silent, programs, now, accounts, state):
     say_end(programs, now, accounts)
     said = slurm.settle(run)
-    assert parts.about(silent)["state"] == state
+    assert shards.about(silent)["state"] == state
     assert bool(said) == (state != "running")
     assert slurm.settle(run) == [], "what is on record stays"
     assert {call.split()[-1] for call in programs.asked("scontrol")} == {"34_2"}, "not all tasks of the array"
 
 
 def test_an_attempt_of_an_earlier_version_is_found_by_its_number(run, silent, programs):
-    told = parts.about(silent)
+    told = shards.about(silent)
     del told["slurm"]["array_job_id"]
     paths.write_json(silent.folder / "attempt.json", told)
     say_end(programs, "JobState=TIMEOUT Restarts=0", "34|TIMEOUT|2026-11-25T12:00:01|2026-11-25T12:10:01\n")
     slurm.settle(run)
-    assert parts.about(silent)["state"] == "timeout"
+    assert shards.about(silent)["state"] == "timeout"
 
 
 def test_without_accounts_the_end_of_a_later_start_is_not_that_of_this_one(run, silent, programs):
     say_end(programs, "JobState=TIMEOUT Restarts=1", "")
     programs.fail("sacct", "Slurm accounting storage is disabled")
     slurm.settle(run)
-    told = parts.about(silent)
-    assert (told["state"], told["message"]) == ("failed", f"{parts.LOST}; SLURM says nothing")
+    told = shards.about(silent)
+    assert (told["state"], told["message"]) == ("failed", f"{shards.LOST}; SLURM says nothing")
 
 
 @pytest.mark.parametrize("silence", ["scontrol fails", "scontrol hangs", "scontrol prints a banner", "sacct fails"])
@@ -667,14 +673,14 @@ def test_while_slurm_does_not_answer_nothing_is_put_on_record(run, silent, progr
         programs.say("scontrol", BANNERS)
     (said,) = slurm.settle(run)
     assert "how it ended is not known yet" in said
-    assert parts.about(silent)["state"] == "running"
+    assert shards.about(silent)["state"] == "running"
 
 
 def test_a_job_that_the_controller_has_forgotten_is_in_the_accounts(run, silent, programs):
     say_end(programs, "", "34|OUT_OF_MEMORY|2026-11-25T12:00:01|2026-11-25T12:10:01\n")
     programs.fail("scontrol", GONE)
     slurm.settle(run)
-    assert parts.about(silent)["state"] == "oom"
+    assert shards.about(silent)["state"] == "oom"
 
 
 @pytest.mark.parametrize(
@@ -688,10 +694,10 @@ def test_a_job_that_the_controller_has_forgotten_is_in_the_accounts(run, silent,
     ],
 )
 def test_why_an_attempt_was_told_to_end(run, silent, programs, accounts, state):
-    parts.end(silent, "cancelled", "told to end at once (SIGTERM or Ctrl-C)")
+    shards.end(silent, "cancelled", "told to end at once (SIGTERM or Ctrl-C)")
     say_end(programs, "JobState=PENDING Restarts=1", accounts)
     slurm.settle(run)
-    assert parts.about(silent)["state"] == state
+    assert shards.about(silent)["state"] == state
 
 
 def test_final_figures(run, programs):
@@ -717,10 +723,10 @@ def test_accounts_that_cannot_be_read_keep_no_results_from_their_place(run, prog
     submitted(run, ("measure", "12"))
     programs.fail("sacct", NO_DATABASE)
     monkeypatch.setenv("RESULTS_DEST", "there")
-    monkeypatch.setattr(artefacts, "push", lambda run: (7, "there"))
+    monkeypatch.setattr(push, "push", lambda run: (7, "there"))
     monkeypatch.setattr("sys.argv", ["distilbench", "job", "account", str(run.folder)])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     said = capsys.readouterr()
     assert (ended.value.code, said.out.strip()) == (1, "7 files are in there, equal by checksum")
     assert "Problem talking to the database" in said.err
@@ -798,7 +804,7 @@ def test_cells_of_a_run(run):
 
 
 def test_a_cell_that_lacked_memory_says_so(run):
-    cell = design.cells_of(chain.resolve_again(run).params)[0]
+    cell = design.cells_of(notebooks.resolve_again(run).params)[0]
     told = {"study": "distilbert", "pass": "timing", "repetition": 0, "status": "oom", "error": "too big"}
     run.commit(Repetition(**cell.model_dump(), **told, started="2026-11-22T14:15:00Z", seconds=1))
     assert submission.cells(run)[0] == {"cell": cell.cell, "state": "oom", "done": "1 of 3"}

@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 import synthetic
 
-from distilbench import derive, paths, records, summary, verify
-from distilbench.bench import design
+from distilbench import paths
 from distilbench.errors import ImplausibleError, RunError
-from distilbench.records import Cell, read_parquet
-from distilbench.runs import Run
+from distilbench.measurements.sweep import records as sweep_records
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.records import Cell
+from distilbench.measurements.sweep.summary import derive, join
+from distilbench.runs import rawfiles, verify
+from distilbench.runs.folder import Run
+from distilbench.runs.rawfiles import read_parquet
 
 RECORDED = sorted((Path(__file__).parent / "data" / "runs").glob("*/*/"))
 
@@ -36,7 +40,7 @@ def one_cell(**given) -> tuple[Run, Cell]:
 
 
 def cell_of(run: Run, number: int = 0) -> dict:
-    return summary.summarise(run.folder)["cells"][number]
+    return join.summarise(run.folder)["cells"][number]
 
 
 # ------------------------------------------------------------------ by hand
@@ -93,7 +97,7 @@ def test_a_cell_by_hand(this_machine):
     run.commit(synthetic.timing(run, cell, 0, rows([10, 40, 20], [2, 2, 1]), predicted), predicted)
     run.commit(synthetic.timing(run, cell, 1, rows([12, 32, 22], [2, 2, 1]), predicted))
     run.commit(synthetic.memory(cell, 0, peak_rss_MiB=400))
-    derived = summary.summarise(run.folder)
+    derived = join.summarise(run.folder)
     (got,) = derived["cells"]
 
     assert got["state"] == "ok"
@@ -130,7 +134,7 @@ def test_from_five_repetitions_on_there_is_an_interval(this_machine):
         for number in range(count):
             took = rows([10, 40, 20 + number], [2, 2, 1])
             run.commit(synthetic.timing(run, cell, number, took, predicted), None if number else predicted)
-        (got,) = summary.summarise(run.folder)["cells"]
+        (got,) = join.summarise(run.folder)["cells"]
         if count == 4:
             assert "latency_ms_interval_95" not in got
             assert "latency_ms_interval_of_median" not in got
@@ -147,7 +151,7 @@ def test_iterations_say_where_their_variance_comes_from(this_machine):
     for number, base in enumerate((10, 30)):
         took = rows([base + i % 2 for i in range(40)], [1] * 40)
         run.commit(synthetic.timing(run, cell, number, took, predicted), None if number else predicted)
-    (got,) = summary.summarise(run.folder)["cells"]
+    (got,) = join.summarise(run.folder)["cells"]
     iterations = got["iterations_ms"]
     assert iterations["variance_ms2"]["share_between"] > 0.99
     assert iterations["advice"] == "a narrower interval needs more repetitions (processes differ)"
@@ -172,7 +176,7 @@ def test_a_busy_machine_is_said_beside_the_numbers(this_machine, fields, said):
     for number in range(2):
         record = synthetic.timing(run, cell, number, rows([10, 12], [2, 2]), predicted)
         run.commit(record.model_copy(update=fields), None if number else predicted)
-    (got,) = summary.summarise(run.folder)["cells"]
+    (got,) = join.summarise(run.folder)["cells"]
     assert {name: got[name] for name in fields} == fields
     busy = [doubt for doubt in got["doubts"] if "while it was timed" in doubt]
     assert busy == ([said] if said else [])
@@ -218,11 +222,11 @@ def test_a_summary_of_an_earlier_version_is_still_believed(finished_run):
 
 def test_the_full_profile_needs_no_note(this_machine):
     run = synthetic.started_run(profile="full", repetitions=1)
-    assert summary.summarise(run.folder)["note"] is None
+    assert join.summarise(run.folder)["note"] is None
 
 
 def test_a_summary_is_plain_json(finished_run):
-    derived = summary.summarise(finished_run.folder)
+    derived = join.summarise(finished_run.folder)
     assert json.loads(json.dumps(derived, allow_nan=False)) == derived
 
 
@@ -231,7 +235,7 @@ def test_a_summary_is_plain_json(finished_run):
 
 def test_a_run_that_measured_nothing_says_so_everywhere(this_machine):
     run = synthetic.started_run()
-    derived = summary.summarise(run.folder)
+    derived = join.summarise(run.folder)
     assert derived["best_throughput"] is None
     for cell in derived["cells"]:
         assert cell["state"] == "pending"
@@ -294,7 +298,7 @@ def test_a_committed_file_with_a_time_that_is_none_is_found(this_machine):
     predicted = synthetic.predictions(cell.cell)
     record = synthetic.timing(run, cell, 0, synthetic.iterations(2), predicted)
     broken = [*synthetic.iterations(2)[:-1], synthetic.iterations(2)[-1] | {"latency_ms": math.nan}]
-    digest = records.write_parquet(run.folder / record.iterations_file, broken, records.ITERATIONS)
+    digest = rawfiles.write_parquet(run.folder / record.iterations_file, broken, sweep_records.ITERATIONS)
     run.commit(record.model_copy(update={"iterations_sha256": digest}), predicted)
     assert any("nan ms" in problem and "is no time of a forward" in problem for problem in verify.problems(run.folder))
 
@@ -422,7 +426,7 @@ def test_logits_that_differ_between_repetitions_are_doubted(this_machine):
 def test_the_best_cell_is_the_fastest_where_each_sentence_is_the_same_work(this_machine, policies, policy, size):
     """The synthetic batch takes 10 ms and 2 ms per sentence: the larger one has the higher throughput."""
     run = synthetic.finished_run(length_policies=policies)
-    best = summary.summarise(run.folder)["best_throughput"]
+    best = join.summarise(run.folder)["best_throughput"]
     assert (best["length_policy"], best["batch_size"], best["variant"]) == (policy, size, "sdpa")
     assert best["throughput_samples_per_s"] == pytest.approx(4 / 0.018 * (1 + 1 / 1.01) / 2)
 
@@ -437,7 +441,7 @@ def test_a_repetition_that_was_committed_twice_is_refused(this_machine, status):
     for _ in range(2):
         run.commit(synthetic.repetition(cell, status=status, **fields))
     with pytest.raises(RunError, match=r"repetition .*'timing', 0\) is in raw\.jsonl twice"):
-        summary.summarise(run.folder)
+        join.summarise(run.folder)
     assert any("twice" in problem for problem in verify.problems(run.folder))
 
 
@@ -445,7 +449,7 @@ def test_a_missing_iterations_file_is_refused(finished_run):
     file = next((finished_run.folder / "iterations").iterdir())
     file.unlink()
     with pytest.raises(RunError, match=f"{file.name} is missing"):
-        summary.summarise(finished_run.folder)
+        join.summarise(finished_run.folder)
 
 
 # ------------------------------------------------------------------ verification
@@ -486,7 +490,7 @@ def test_a_recorded_run_can_be_believed(run):
     """A run of the ci profile as it was written: today's code reads every line and computes the same numbers."""
     assert verify.problems(run) == []
     lines = (run / "raw.jsonl").read_text().splitlines()
-    recorded, rest = records.read_raw(run / "raw.jsonl")
+    recorded, rest = rawfiles.read_raw(run / "raw.jsonl")
     assert rest == ""
     assert len(recorded) == len(lines) == 6
     for line, record in zip(lines, recorded, strict=True):
@@ -556,7 +560,7 @@ def test_an_altered_iterations_file_is_named(finished_run):
     record = finished_run.repetitions()[first(finished_run, "timing")]
     file = finished_run.folder / record.iterations_file
     faster = [row | {"latency_ms": row["latency_ms"] / 2} for row in read_parquet(file)]
-    records.write_parquet(file, faster, records.ITERATIONS)
+    rawfiles.write_parquet(file, faster, sweep_records.ITERATIONS)
     assert f"{file} is not the committed file" in problems_of(finished_run)
 
 
@@ -573,7 +577,7 @@ def test_an_altered_prediction_is_found(finished_run, change):
     file = finished_run.folder / "predictions.parquet"
     told = read_parquet(file)
     told[0] = told[0] | ({"logits": [0.0, 0.0]} if change == "logits" else {change: 1 - told[0][change]})
-    records.write_parquet(file, told, records.PREDICTIONS)
+    rawfiles.write_parquet(file, told, sweep_records.PREDICTIONS)
     found = problems_of(finished_run)
     assert f"{told[0]['cell']} timing 0: {'logits_sha256' if change == 'logits' else 'accuracy'} says" in found
 
@@ -588,7 +592,7 @@ def test_missing_and_damaged_predictions_are_named(finished_run):
 
 def test_predictions_without_a_cell_are_found(finished_run):
     file, cell = finished_run.folder / "predictions.parquet", finished_run.config["cells"][0]["cell"]
-    records.write_parquet(file, [row for row in read_parquet(file) if row["cell"] != cell], records.PREDICTIONS)
+    rawfiles.write_parquet(file, [row for row in read_parquet(file) if row["cell"] != cell], sweep_records.PREDICTIONS)
     assert f"{file} holds no predictions of {cell}" in problems_of(finished_run)
 
 
@@ -855,9 +859,9 @@ def test_a_run_verifies_where_another_library_rounds_otherwise(this_machine, mon
     lstsq, log = np.linalg.lstsq, np.log
     monkeypatch.setattr(np.linalg, "lstsq", lambda *a, **k: (lstsq(*a, **k)[0] * (1 + 1e-15), None, None, None))
     monkeypatch.setattr(np, "log", lambda values: log(values) * (1 + 1e-15))
-    correlate = summary.autocorrelation
-    monkeypatch.setattr(summary, "autocorrelation", lambda one: (r := correlate(one)) and r * (1 + 1e-15))
-    again = summary.summarise(run.folder)
+    correlate = join.autocorrelation
+    monkeypatch.setattr(join, "autocorrelation", lambda one: (r := correlate(one)) and r * (1 + 1e-15))
+    again = join.summarise(run.folder)
     assert again != paths.read_json(run.folder / "summary.json"), "it does differ"
     assert verify.problems(run.folder) == []
 

@@ -31,9 +31,13 @@ from measuring import (
 )
 from waiting import alive, all_gone, wait_for
 
-from distilbench import params, paths, records, runs, verify
-from distilbench.bench import design, repetitions, sweep
+from distilbench import paths
 from distilbench.errors import RunError, StorageError
+from distilbench.harness import processes
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.measure import run as sweep
+from distilbench.runs import find, parameters, rawfiles, verify
+from distilbench.runs.folder import Run
 
 TIMING = {"passes": ["timing"], "repetitions": 2}
 TWO_CELLS = {"batch_sizes": [1, 2], "repetitions": 2}  # four timing repetitions, two of memory
@@ -43,15 +47,15 @@ CELL = "sdpa-float32-fixed-16-b002"
 @pytest.fixture
 def stand_in(monkeypatch, this_machine):
     """Repetitions take a third of a second and no torch; the environment is captured once."""
-    monkeypatch.setattr(repetitions, "WORKER", STAND_IN)
+    monkeypatch.setattr(processes, "WORKER", STAND_IN)
 
 
-def start(results: Path, **given) -> tuple[runs.Run, params.Resolved]:
+def start(results: Path, **given) -> tuple[Run, parameters.Resolved]:
     resolved = small_design(results, **given)
     return design.start(resolved), resolved
 
 
-def measure(run: runs.Run, resolved: params.Resolved) -> dict:
+def measure(run: Run, resolved: parameters.Resolved) -> dict:
     return sweep.sweep(run, resolved, prepared_by_hand(run))
 
 
@@ -75,7 +79,7 @@ def meanwhile(action: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def in_another_process(run: runs.Run, resolved: params.Resolved) -> Iterator[psutil.Process]:
+def in_another_process(run: Run, resolved: parameters.Resolved) -> Iterator[psutil.Process]:
     """Measures with the stand-in in a fork of this process; it exits with 0, 130 when interrupted, 1 on errors."""
     pid = os.fork()
     if pid == 0:
@@ -98,7 +102,7 @@ def in_another_process(run: runs.Run, resolved: params.Resolved) -> Iterator[psu
             process.wait()
 
 
-def healthy(run: runs.Run, resolved: params.Resolved) -> None:
+def healthy(run: Run, resolved: parameters.Resolved) -> None:
     """A finished run: each repetition once, derived numbers found again, nothing left over."""
     assert finished_once(run, resolved)
     assert verify.problems(run.folder) == []
@@ -146,7 +150,7 @@ def test_a_real_run_says_what_it_measured_on(real):
 
 def test_the_predictions_of_a_cell_are_there_once(real):
     run, _, _ = real
-    rows = records.read_parquet(run.folder / "predictions.parquet")
+    rows = rawfiles.read_parquet(run.folder / "predictions.parquet")
     assert len(rows) == 16
     assert {row["cell"] for row in rows} == {CELL}
     assert {row["sample"] for row in rows} <= {f"tiny_reviews-{i}" for i in range(2, 82)}
@@ -171,7 +175,7 @@ def test_the_parent_sleeps_and_the_neighbours_are_recorded(real):
 def test_a_finished_run_is_not_measured_again(real, monkeypatch):
     run, resolved, derived = real
     before = run.raw.read_bytes()
-    monkeypatch.setattr(repetitions, "_spawn", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(processes, "_spawn", lambda *_: pytest.fail("measured again"))
     assert measure(run, resolved) == derived
     assert run.raw.read_bytes() == before
     healthy(run, resolved)
@@ -180,7 +184,7 @@ def test_a_finished_run_is_not_measured_again(real, monkeypatch):
 @pytest.mark.parametrize(("heap", "trim"), [("system", "None"), ("keep", str(2**40))])
 def test_a_worker_keeps_its_heap_where_that_is_asked(heap, trim):
     code = "import os, sys; print(os.environ.get('MALLOC_TRIM_THRESHOLD_'), file=sys.stderr)"
-    assert repetitions._spawn((sys.executable, "-c", code), 60, 1, heap) == (0, f"{trim}\n")
+    assert processes._spawn((sys.executable, "-c", code), 60, 1, heap) == (0, f"{trim}\n")
 
 
 def test_the_batch_table_says_shapes_and_padding(tmp_path):
@@ -222,7 +226,7 @@ from pathlib import Path
 group, results = map(Path, sys.argv[1:])
 (group / "cgroup.procs").write_text(str(os.getpid()))
 from measuring import STAND_IN, prepared_by_hand, small_design
-from distilbench.bench import design, repetitions, sweep
+from distilbench.harness import design, repetitions, sweep
 repetitions.WORKER = STAND_IN
 resolved = small_design(results, passes=["timing"], repetitions=2)
 run = design.start(resolved)
@@ -397,7 +401,7 @@ def test_a_parent_that_is_killed_again_and_again_loses_and_doubles_nothing(stand
 SWEEP = """
 import sys
 from measuring import small_design
-from distilbench.bench import design, sweep
+from distilbench.harness import design, sweep
 resolved = small_design(sys.argv[1], **eval(sys.argv[2]))
 sweep.sweep(design.start(resolved), resolved)
 """
@@ -409,8 +413,8 @@ def start_real(results: Path, given: dict) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", SWEEP, str(results), repr(given)], env=env, stdout=subprocess.PIPE)
 
 
-def only_run(results: Path) -> runs.Run:
-    (run,) = runs.all_runs(results / "distilbert")
+def only_run(results: Path) -> Run:
+    (run,) = find.all_runs(results / "distilbert")
     return run
 
 
@@ -566,7 +570,7 @@ def test_a_disk_that_fills_up_damages_nothing(stand_in, small_results, monkeypat
         json.loads((run.folder / name).read_text())
     for record in run.repetitions():
         if record.iterations_file:
-            records.read_parquet(run.folder / record.iterations_file, record.iterations_sha256)
+            rawfiles.read_parquet(run.folder / record.iterations_file, record.iterations_sha256)
     assert run.status["state"] in ("cancelled", "failed"), "it does not claim to be running"
 
     (small_results / "filler").unlink()
@@ -579,4 +583,4 @@ def test_a_disk_that_fills_up_damages_nothing(stand_in, small_results, monkeypat
 
 def test_the_worker_is_given_as_a_command_that_python_runs():
     """The seam that the tests above use is the real one."""
-    assert (sys.executable, "-P", "-m", "distilbench.bench") == repetitions.WORKER
+    assert (sys.executable, "-P", "-m", "distilbench.harness") == processes.WORKER

@@ -9,10 +9,10 @@ import psutil
 import pytest
 
 from distilbench.collectors import telemetry
+from distilbench.collectors.cpu_use import Look
 from distilbench.collectors.telemetry import Telemetry, cpu_MHz, cpu_temperature_C, cpu_throttles
-from distilbench.neighbours import Look
-from distilbench.records import ITERATIONS
-from distilbench.summary import TELEMETRY
+from distilbench.measurements.sweep.records import ITERATIONS
+from distilbench.measurements.sweep.summary.join import TELEMETRY
 
 CLOCK, THROTTLES = "cpufreq/scaling_cur_freq", "thermal_throttle/core_throttle_count"
 GARBAGE = [b"", b"\n", b"<unknown>\n", b"1.5\n", b"\xff\xfe"]

@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from distilbench import paths, runs, terminal
+from distilbench import paths, terminal
+from distilbench.runs import find
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 POOR = [ASCII, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}]
 
 
 def distilbench(*words: object, env: dict[str, str], **named) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "distilbench.cli", *map(str, words)]
+    command = [sys.executable, "-m", "distilbench.cli.main", *map(str, words)]
     return subprocess.run(command, capture_output=True, check=False, env=os.environ | env, **named)
 
 
 @pytest.mark.parametrize("env", POOR)
 def test_a_run_is_shown_in_letters_that_the_terminal_has(env):
-    run = runs.published_runs()[-1]
+    run = find.published_runs()[-1]
     shown = distilbench("show", run.run_id, env=env)
     assert shown.returncode == 0, shown.stderr
     assert b"  -  " in shown.stdout, "a number that is not there"
@@ -69,7 +70,7 @@ def test_a_checkout_below_a_folder_with_an_accent_measures_and_verifies_in_ascii
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_output_onto_a_full_disk_is_one_line():
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        command = [sys.executable, "-m", "distilbench.cli", "version"]
+        command = [sys.executable, "-m", "distilbench.cli.main", "version"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: the operating system refused: [Errno 28] No space left on device")

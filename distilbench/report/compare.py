@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from distilbench import environment, paths
+from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.records import MEASURED
-from distilbench.runs import Run
+from distilbench.machine import environment
+from distilbench.runs.folder import Run
+from distilbench.runs.states import MEASURED
 from distilbench.stats import MIN_REPETITIONS, THRESHOLD, Verdict, ratio_interval, verdict_of
 
 CONFIDENCE = 0.95  # of all verdicts of a comparison together

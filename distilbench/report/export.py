@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from distilbench.measurements.sweep.show import cell_tables
 from distilbench.report import load, spread, tables
-from distilbench.runs import Run
+from distilbench.runs.folder import Run
 
 citation = load.citation
 #: Columns of the CSV: identity, then every measured number unrounded, with what `spread` says and n.
@@ -22,19 +23,21 @@ NUMBERS = (
 def markdown(run: Run) -> str:
     """A pipe table; below, what its numbers are, and the citation."""
     table = load.table([run])
-    return f"{tables.markdown(tables.measured(table))}\n\n{tables.measured_caption(table)}.\n\n{citation(run)}"
+    return (
+        f"{tables.markdown(cell_tables.measured(table))}\n\n{cell_tables.measured_caption(table)}.\n\n{citation(run)}"
+    )
 
 
 def latex(run: Run) -> str:
     """A booktabs table; its caption says what its numbers are, and is the citation."""
     table = load.table([run])
-    frame = tables.measured(table)
+    frame = cell_tables.measured(table)
     style = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     words = {"machine", "variant", "length", "state"}
     return style.to_latex(
         hrules=True,
         column_format="".join("l" if column in words else "r" for column in frame.columns),
-        caption=_escaped(f"{tables.measured_caption(table)}. {citation(run)}"),
+        caption=_escaped(f"{cell_tables.measured_caption(table)}. {citation(run)}"),
         label=f"tab:{run.run_id}",
         position="htbp",
         position_float="centering",

@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench import paths, traces
-from distilbench.report import findings, load, spread
-from distilbench.runs import Run
+from distilbench import paths, simulated_traces
+from distilbench.measurements.sweep.show import findings
+from distilbench.report import load, spread
+from distilbench.runs.folder import Run
 from distilbench.stats import MIN_REPETITIONS
 
 HIDDEN = "application/papermill.record/"  # the prefix with which an output is kept but not shown
@@ -75,7 +76,9 @@ def _of_the_intervals(run: Run) -> dict[str, Value]:
     repetitions = run.config["parameters"]["repetitions"]
     if repetitions < MIN_REPETITIONS:
         return {}
-    return {f"coverage_{kind.replace('-', '_')}": share for kind, share in traces.coverages(repetitions).items()}
+    return {
+        f"coverage_{kind.replace('-', '_')}": share for kind, share in simulated_traces.coverages(repetitions).items()
+    }
 
 
 def _of_the_machine(run: Run) -> dict[str, Value]:

@@ -7,8 +7,9 @@ from typing import Any
 import jinja2
 
 from distilbench import paths
-from distilbench.report import details, findings, load, tables
-from distilbench.runs import Run
+from distilbench.measurements.sweep.show import cell_tables, findings, secondary_tables
+from distilbench.report import load, tables
+from distilbench.runs.folder import Run
 
 TEMPLATE = """\
 # {{ config.study }} on {{ config.parameters.device }}, {{ config.created[:10] }}
@@ -57,10 +58,11 @@ def run_summary(run: Run, summary: dict[str, Any]) -> str:
         model=paths.read_json(run.folder / "model.json"),
         summary=summary,
         gpus=sorted({record.proof["gpu"] for record in run.repetitions() if "gpu" in record.proof}),
-        headline=tables.headline(summary),
-        table=tables.markdown(tables.cells(summary)),
-        missing=tables.not_measured(summary),
-        doubts=tables.doubts(summary) + [said for told in (details.control, details.nodes) if (said := told(summary))],
+        headline=cell_tables.headline(summary),
+        table=tables.markdown(cell_tables.cells(summary)),
+        missing=cell_tables.not_measured(summary),
+        doubts=cell_tables.doubts(summary)
+        + [said for told in (secondary_tables.control, secondary_tables.nodes) if (said := told(summary))],
         findings=findings.sentences(load.table([run])),
     )
 

@@ -1,0 +1,67 @@
+"""The design of a sweep: its cells, the order of measuring, and the run folder that they go to. No torch."""
+
+from __future__ import annotations
+
+import random
+
+from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.sweep.records import Cell
+from distilbench.runs import find
+from distilbench.runs.folder import Run
+from distilbench.runs.parameters import Resolved
+
+
+def cells_of(params: DistilbertParams) -> list[Cell]:
+    """The points of the sweep in reading order, the control cell last."""
+    cells = [
+        Cell(
+            cell=f"{variant}-{params.dtype}-{policy}-b{size:03d}",
+            device=params.device,
+            variant=variant,
+            dtype=params.dtype,
+            batch_size=size,
+            length_policy=policy,
+            model_source=params.model_source,
+        )
+        for variant in params.variants
+        for policy in params.length_policies
+        for size in params.batch_sizes
+    ]
+    if params.control and "timing" in params.passes:
+        cells.append(control_of(cells[(len(params.batch_sizes) - 1) // 2]))
+    return cells
+
+
+def control_of(cell: Cell) -> Cell:
+    """The same cell under another name: what differs between the two is what differs between equal things (A/A)."""
+    return cell.model_copy(update={"cell": f"control-{cell.cell}", "control_of": cell.cell})
+
+
+def plan(resolved: Resolved) -> list[tuple[Cell, str, int]]:
+    """All repetitions in the order of measuring: round by round, each round shuffled by the design's hash.
+
+    Rounds interleave the cells, so that a slow quarter of an hour of the machine touches all of them alike. The energy
+    of the best cell alone is not planned: which one that is shows only when the others are measured.
+    """
+    params, order = resolved.params, random.Random(resolved.design_hash)
+    counts = {
+        "timing": params.repetitions,
+        "memory": params.memory_repetitions,
+        "energy": int(params.energy_cells == "all"),
+    }
+    steps = []
+    for where in params.passes:
+        for repetition in range(counts[where]):
+            cells = [cell for cell in cells_of(params) if where == "timing" or not cell.control_of]
+            order.shuffle(cells)
+            steps += [(cell, where, repetition) for cell in cells]
+    return steps
+
+
+def start(resolved: Resolved, new: bool = False) -> Run:
+    """The run to work on (see `find.open_or_create`); no folder is made for a device that is not there."""
+    if resolved.params.device != "cpu":
+        from distilbench.machine.device import parse
+
+        parse(resolved.params.device)
+    return find.open_or_create(resolved, cells_of(resolved.params), new)

@@ -1,0 +1,198 @@
+"""Parameters: one model per study validates everything; files are diffs; an unknown key is an error.
+
+What counts, later wins: the defaults of the model below, then params/<study>/<profile>.yml, then what was given
+(papermill -p/-f/-y, the command line, a value typed into the parameters cell). `None` means "not given".
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Union, get_args
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+
+from distilbench import paths
+from distilbench.errors import ParameterError
+
+DESIGN_VERSION = 2  # raised when a change of code changes what is measured: older unfinished runs then stay apart
+NOT_DESIGN = {"run_id", "results_root", "run_ids"}  # where results go and are compared is not what is measured
+PROFILES = {
+    "ci": "tiny random models and a handful of sentences, for tests; never published",
+    "smoke": "shows that it works, not for citation",
+    "full": "the protocol for publication",
+}
+#: What to do about text that looks like something else: it was read as that before its parameter was known.
+AS_TEXT = '. Text is meant? Put it in quotes in a file or a notebook ("20261126_1"); with papermill, -r in place of -p'
+Source = Literal["hub", "local", "embedded", "random"]
+
+
+def _words(value: Any) -> Any:
+    """Lists may be given as text, "a,b" or "[a, b]", since `papermill -p` has no lists; a number is a list of one."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [value]
+    if not isinstance(value, str) or not (matched := re.fullmatch(r"\[(.*)]|\((.*)\)|([^][()]*)", value.strip())):
+        return value
+    inside = next(group for group in matched.groups() if group is not None)
+    return [part.strip().strip("'\"") for part in inside.split(",") if part.strip()]
+
+
+def _split(value: Any) -> Any:
+    """As `_words`, and whole numbers in the text become numbers."""
+    if not isinstance(value, str):
+        return _words(value)
+    parts = _words(value)
+    return parts if parts is value else [int(part) if re.fullmatch(r"-?\d{1,18}", part) else part for part in parts]
+
+
+def _number(value: Any) -> Any:
+    """1e-3 is a number, though YAML reads it as text (it wants 1.0e-3)."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value):
+        return float(value)
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+        raise ValueError("allowed: 'cpu', 'cuda' or 'cuda:N'")
+    return "cuda:0" if value == "cuda" else value
+
+
+def _length_policy(value: str) -> str:
+    matched = re.fullmatch(r"longest|fixed-(\d+)", value)
+    if not matched or (matched[1] and not 4 <= int(matched[1]) <= 512):
+        raise ValueError("allowed: 'longest' or 'fixed-N' with N from 4 to 512, such as 'fixed-128'")
+    return value
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) != len(values):
+        raise ValueError("each value may be given once only")
+    return values
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seconds = Annotated[float, BeforeValidator(_number), Field(strict=True, allow_inf_nan=False)]
+NotNegative = Annotated[Seconds, Field(ge=0)]
+Positive = Annotated[Seconds, Field(gt=0)]
+Device = Annotated[str, AfterValidator(_device)]
+LengthPolicy = Annotated[str, AfterValidator(_length_policy)]
+RunId = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
+
+
+def _list_of(item: Any) -> Any:
+    return Annotated[list[item], BeforeValidator(_split), Field(min_length=1), AfterValidator(_distinct)]
+
+
+class StudyParams(BaseModel):
+    """What every study has."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    study: str
+    profile: Literal["ci", "smoke", "full"] = "smoke"
+    run_id: RunId = Field("", description="name of the run folder; empty: a new run")
+    run_ids: Annotated[list[RunId], BeforeValidator(_words), AfterValidator(_distinct)] = Field(
+        [], description="runs to analyse together; empty: the one of run_id, else the newest finished one"
+    )
+    results_root: str = Field("", description="folder for run folders; empty: results/ of the checkout")
+    seed: Annotated[int, Field(ge=0, strict=True)] = Field(17, description="seeds sample order and random weights")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Validated parameters and where each value came from."""
+
+    params: StudyParams
+    origins: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def design_hash(self) -> str:
+        """Names what is measured: equal hashes mean equal designs (12 hex digits of SHA-256)."""
+        design = self.params.model_dump(exclude=NOT_DESIGN) | {"design_version": DESIGN_VERSION}
+        return paths.sha256_bytes(paths.canonical_json(design))[:12]
+
+
+class _PlainYaml(yaml.SafeLoader):
+    """YAML that takes for a number, or for yes or no, only what can be meant as nothing else; the rest stays text.
+
+    YAML 1.1 reads 0714123 as octal, 20261126_1 without its underscore, 1:30 as 90, `no` as false, and days as dates.
+    """
+
+
+def _only_plain(loader: type[yaml.SafeLoader]) -> None:
+    tag = "tag:yaml.org,2002:"
+    kept = {tag + "null", tag + "merge"}
+    known = loader.yaml_implicit_resolvers.items()
+    loader.yaml_implicit_resolvers = {first: [rule for rule in rules if rule[0] in kept] for first, rules in known}
+    whole = r"[-+]?(0|[1-9][0-9]{0,17})"
+    for kind, pattern, first in (
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("int", whole, "-+0123456789"),
+        ("float", whole + r"\.[0-9]*|[-+]?\.[0-9]+", "-+.0123456789"),
+    ):
+        loader.add_implicit_resolver(tag + kind, re.compile(f"(?:{pattern})$"), list(first))
+
+
+_only_plain(_PlainYaml)
+
+
+def read_yaml(path) -> dict[str, Any]:
+    """A YAML file that holds one mapping; anything else is an error with its place."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainYaml)
+    except FileNotFoundError:
+        raise ParameterError(f"there is no parameter file {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" (line {place.line + 1})" if place else ""
+        raise ParameterError(f"{path} is not valid YAML{where}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise ParameterError(f"{path} must hold `key: value` lines, but holds {type(content).__name__}")
+    return content
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation allows, without what is asked of them beyond the type."""
+    either = isinstance(annotation, types.UnionType) or getattr(annotation, "__origin__", None) is Union
+    return {getattr(kind, "__origin__", kind) for kind in (get_args(annotation) if either else [annotation])}
+
+
+def _refuse_unknown(model: type[StudyParams], given: dict[str, Any], where: str) -> None:
+    unknown = [key for key in given if key not in model.model_fields]
+    if unknown:
+        lines = [f"unknown parameter {key!r}{where}{_hint(key, model.model_fields)}" for key in unknown]
+        raise ParameterError("\n".join(lines) + f"\nParameters: {', '.join(model.model_fields)}.")
+
+
+def _hint(given: Any, known: Any) -> str:
+    close = difflib.get_close_matches(str(given), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def _explain(model: type[StudyParams], error: ValidationError) -> str:
+    """One line per wrong value: name, what was given, what is allowed."""
+    lines = []
+    for problem in error.errors():
+        message = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:
+            lines.append(message)
+            continue
+        name = str(problem["loc"][0])
+        meaning = model.model_fields[name].description if name in model.model_fields else None
+        lines.append(
+            f"{name}: {problem['input']!r} is not allowed: {message}"
+            + (f" ({meaning})" if meaning else "")
+            + (AS_TEXT if problem["type"] == "string_type" and not isinstance(problem["input"], list | dict) else "")
+        )
+    return "\n".join(lines)
