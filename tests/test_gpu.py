@@ -9,10 +9,10 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
-from distilbench import studies
+from distilbench import studies  # noqa: E402
 from distilbench.collectors import latency, memory  # noqa: E402
 from distilbench.measurements.sweep.measure import design  # noqa: E402
-from distilbench.measurements.sweep.measure import run as sweep
+from distilbench.measurements.sweep.measure import run as sweep  # noqa: E402
 from distilbench.runs import verify  # noqa: E402
 from distilbench.sources.models import load_model  # noqa: E402
 

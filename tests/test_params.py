@@ -526,7 +526,7 @@ def test_other_code_that_measures_is_another_design(monkeypatch):
 
 def test_the_hash_is_the_same_in_another_process():
     """Hashes of text differ between processes unless somebody took care."""
-    code = "from distilbench.runs.parameters import resolve; print(resolve('distilbert', {'profile': 'smoke'}).design_hash)"
+    code = "from distilbench import studies; print(studies.resolve('distilbert', {'profile': 'smoke'}).design_hash)"
     env = os.environ | {"PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.strip() == design()

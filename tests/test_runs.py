@@ -545,7 +545,7 @@ def test_a_whole_id_is_not_ambiguous():
 
 def clock_is(monkeypatch, time: str) -> None:
     monkeypatch.setattr(environment, "now", lambda: time)
-    monkeypatch.setattr(runs_folder.time, "time_ns", lambda: int(datetime.fromisoformat(time).timestamp() * 1e9))
+    monkeypatch.setattr(find.time, "time_ns", lambda: int(datetime.fromisoformat(time).timestamp() * 1e9))
 
 
 def test_the_latest_run_does_not_follow_a_clock_that_was_set_back(monkeypatch):
@@ -623,7 +623,7 @@ def papermill(tmp_path: Path, run: Run, *arguments: str, program: str = "papermi
     script = tmp_path / program
     script.write_text(PAPERMILL.format(kernel=kernel))
     # the kernel imports the package that is tested, wherever that is
-    env = os.environ | {"PYTHONPATH": str(Path(runs_folder.__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": str(Path(runs_folder.__file__).parents[2])}
     subprocess.run([sys.executable, str(script), *arguments], cwd=tmp_path, env=env, check=True)
 
 

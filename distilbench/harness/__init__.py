@@ -1,1 +1,1 @@
-"""TODO."""
+"""The ruler: the timed loop, fresh processes, shards of a plan, ceilings, energy windows."""

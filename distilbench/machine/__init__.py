@@ -1,1 +1,1 @@
-"""TODO."""
+"""What the machine is: environment, devices, control groups."""

@@ -21,6 +21,7 @@ import psutil
 from distilbench import paths
 from distilbench.machine import cgroups
 
+PACKAGE = Path(__file__).parents[1]
 SYS = Path("/sys")
 PACKAGES = (
     "distilbench", "torch", "transformers", "tokenizers", "datasets", "huggingface_hub", "safetensors", "peft",
@@ -58,12 +59,19 @@ MALLOC = ("MALLOC_", "GLIBC_TUNABLES")
 #: The modules that decide what is measured and how, below the package: all that a worker imports, and what its parent
 #: prepares and plans with. Not those that keep, derive or show what was measured: `verify` computes that again.
 MEASURING = (
-    "__init__", "batches", "bench/__init__", "bench/__main__", "bench/design", "bench/energy_pass", "bench/job",
-    "bench/loop", "bench/parts", "bench/preparation", "bench/repetitions", "bench/roofline", "bench/sweep",
-    "bench/timing", "bench/variants", "bench/worker", "cgroups", "collectors/__init__", "collectors/energy",
-    "collectors/latency", "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry",
-    "collectors/threads", "data", "derive", "device", "embedded", "environment", "errors", "hub", "labels", "models",
-    "neighbours", "params", "paths", "records", "repositories", "revisions", "rows", "stats",
+    "__init__", "collectors/__init__", "collectors/cpu_use", "collectors/energy", "collectors/latency",
+    "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry", "collectors/threads", "errors",
+    "harness/__init__", "harness/__main__", "harness/ceilings", "harness/energy_windows", "harness/loop",
+    "harness/processes", "harness/shards", "machine/__init__", "machine/cgroups", "machine/device",
+    "machine/environment", "measurements/__init__", "measurements/sweep/__init__",
+    "measurements/sweep/measure/__init__", "measurements/sweep/measure/design", "measurements/sweep/measure/prepare",
+    "measurements/sweep/measure/run", "measurements/sweep/measure/spec", "measurements/sweep/measure/timing",
+    "measurements/sweep/measure/worker", "measurements/sweep/params", "measurements/sweep/records",
+    "measurements/sweep/summary/__init__", "measurements/sweep/summary/derive", "paths", "runs/__init__",
+    "runs/parameters", "runs/rawfiles", "runs/states", "sources/__init__", "sources/batches", "sources/embedded",
+    "sources/families/__init__", "sources/families/distilbert", "sources/hub", "sources/labels", "sources/models",
+    "sources/repositories", "sources/revisions", "sources/rows", "sources/texts", "stats", "variants/__init__",
+    "variants/torch_variants",
 )  # fmt: skip
 ISA_FLAGS = (
     "avx2",
@@ -341,17 +349,16 @@ def lock_sha256() -> str | None:
 
 def code_sha256() -> str:
     """SHA-256 of the package's own source, all of it."""
-    return _sources_sha256(sorted(Path(__file__).parent.rglob("*.py")))
+    return _sources_sha256(sorted(PACKAGE.rglob("*.py")))
 
 
 def measuring_sha256() -> str:
     """SHA-256 of the modules that measure: two versions of them must not measure one run; the rest may change."""
-    return _sources_sha256([Path(__file__).parent / f"{name}.py" for name in MEASURING])
+    return _sources_sha256([PACKAGE / f"{name}.py" for name in MEASURING])
 
 
 def _sources_sha256(files: list[Path]) -> str:
-    package = Path(__file__).parent
-    return paths.sha256_bytes(*(f"{file.relative_to(package)}\n".encode() + file.read_bytes() for file in files))
+    return paths.sha256_bytes(*(f"{file.relative_to(PACKAGE)}\n".encode() + file.read_bytes() for file in files))
 
 
 NOT_UNDER_GIT = "not under git"

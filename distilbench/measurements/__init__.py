@@ -1,1 +1,1 @@
-"""TODO."""
+"""Kinds of measurement, one folder each."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What people read: published pages, the book, its PDF, slides and release."""

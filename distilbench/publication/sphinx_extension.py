@@ -171,8 +171,9 @@ class Sheet(SphinxDirective):
     """A table that is made of what is published, such as {headlines}: the names are those of `made_by`."""
 
     made_by: ClassVar = {
-        "headlines": generated_tables.headlines, "runs-index": generated_tables.runs_index, "machines": generated_tables.machines,
-        "coverages": generated_tables.coverages, "schema": generated_tables.schema, "example-record": generated_tables.example,
+        "headlines": generated_tables.headlines, "runs-index": generated_tables.runs_index,
+        "machines": generated_tables.machines, "coverages": generated_tables.coverages,
+        "schema": generated_tables.schema, "example-record": generated_tables.example,
     }  # fmt: skip
 
     def run(self) -> list[nodes.Node]:

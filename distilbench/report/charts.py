@@ -1,4 +1,4 @@
-"""TODO: report.charts."""
+"""Charts in general: one look for all, interactive offline, static in print."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a run folder is: made, found, held, resumed, verified."""

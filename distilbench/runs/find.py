@@ -1,4 +1,4 @@
-"""TODO: runs.find."""
+"""Run folders made and found: by name, by design, the newest, the published ones."""
 
 from __future__ import annotations
 

@@ -7,8 +7,11 @@ What counts, later wins: the defaults of the model below, then params/<study>/<p
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import symtable
 import types
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, get_args
 
@@ -19,6 +22,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
 )
 
@@ -168,14 +172,95 @@ def _kinds(annotation: Any) -> set[Any]:
     return {getattr(kind, "__origin__", kind) for kind in (get_args(annotation) if either else [annotation])}
 
 
+def from_text(model: type[StudyParams], name: str, text: str) -> Any:
+    """What a text from the command line stands for: the parameter's type decides, not how the text looks.
+
+    Text stays as it is, and lists are cut by the model. Where nothing may be given, so may "" or "null". What cannot
+    be read stays text, which `resolve` refuses with what is allowed.
+    """
+    field_ = model.model_fields.get(name)
+    kinds = _kinds(field_.annotation) if field_ else set()
+    if types.NoneType in kinds and text in ("", "null"):
+        return None
+    for kind in kinds & {bool, int, float} if "_" not in text else ():  # 1_000 is a number to Python only
+        with suppress(ValidationError):
+            return TypeAdapter(kind).validate_strings(text)
+    return text
+
+
+def resolve(model: type[StudyParams], study: str, given: dict[str, Any] | None = None) -> Resolved:
+    """Merges defaults, the profile's file and what was given; checks everything.
+
+    Args:
+        model: the parameters that the study has.
+        study: its name, such as "distilbert".
+        given: values by name; None counts as not given. `profile` chooses the file; without one it is
+            $DISTILBENCH_PROFILE, else smoke.
+
+    Raises:
+        ParameterError: naming each wrong value, what is allowed, and a suggestion for a misspelt name.
+    """
+    if (other := (given or {}).get("study")) not in (None, study):
+        raise ParameterError(f"study {other!r} was given as a parameter, but the study is {study!r}")
+    given = {key: value for key, value in (given or {}).items() if value is not None and key != "study"}
+    given = {key: value for key, value in given.items() if not (key == "profile" and value == "")}
+    variable = os.environ.get("DISTILBENCH_PROFILE")
+    profile = given.get("profile", variable or "smoke")
+    if not isinstance(profile, str) or profile not in PROFILES:
+        where = "DISTILBENCH_PROFILE: " if "profile" not in given else ""
+        raise ParameterError(
+            f"{where}unknown profile {profile!r}{hint(profile, PROFILES)} Profiles: {', '.join(PROFILES)}."
+        )
+    file = paths.repo_root() / "params" / study / f"{profile}.yml"
+    from_file = read_yaml(file)
+    _refuse_unknown(model, from_file, f" in {file}")
+    _refuse_unknown(model, given, "")
+    merged = from_file | given | {"profile": profile, "study": study}
+    try:
+        params = model.model_validate(merged)
+    except ValidationError as error:
+        raise ParameterError(_explain(model, error)) from None
+    origins = dict.fromkeys(model.model_fields, "default")
+    origins |= dict.fromkeys(from_file, f"params/{study}/{profile}.yml") | dict.fromkeys(given, "given")
+    return Resolved(params, origins)
+
+
+def given_in_notebook(namespace: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that stand in a notebook's namespace.
+
+    Every plain value that a cell assigned must be a known parameter, since papermill only logs a misspelt one. What
+    start-up files of IPython or a configuration put there stands in no cell: that is not a parameter.
+    """
+    plain = (str, int, float, bool, list, dict, tuple, types.NoneType)
+    hidden = {"In", "Out", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
+    assigned = _assigned_in(namespace.get("In", []))
+    if "study" not in assigned:  # no notebook, but a script made of one
+        assigned = set(namespace)
+    return {
+        key: value
+        for key, value in namespace.items()
+        if key in assigned and not key.startswith("_") and key not in hidden and isinstance(value, plain)
+    }
+
+
+def _assigned_in(cells: list[str]) -> set[str]:
+    """The names that cells assign, by their source."""
+    names: set[str] = set()
+    for cell in cells:
+        with suppress(SyntaxError):  # which ended the cell before it assigned anything
+            symbols = symtable.symtable(cell, "cell", "exec").get_symbols()
+            names |= {symbol.get_name() for symbol in symbols if symbol.is_assigned()}
+    return names
+
+
 def _refuse_unknown(model: type[StudyParams], given: dict[str, Any], where: str) -> None:
     unknown = [key for key in given if key not in model.model_fields]
     if unknown:
-        lines = [f"unknown parameter {key!r}{where}{_hint(key, model.model_fields)}" for key in unknown]
+        lines = [f"unknown parameter {key!r}{where}{hint(key, model.model_fields)}" for key in unknown]
         raise ParameterError("\n".join(lines) + f"\nParameters: {', '.join(model.model_fields)}.")
 
 
-def _hint(given: Any, known: Any) -> str:
+def hint(given: Any, known: Any) -> str:
     close = difflib.get_close_matches(str(given), list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else "."
 

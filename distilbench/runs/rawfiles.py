@@ -1,4 +1,4 @@
-"""TODO: runs.rawfiles."""
+"""Raw files: committed lines that survive any kill, and parquet files with their hashes."""
 
 from __future__ import annotations
 

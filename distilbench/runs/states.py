@@ -1,4 +1,4 @@
-"""TODO: runs.states."""
+"""The states of runs and of their cells."""
 
 from __future__ import annotations
 

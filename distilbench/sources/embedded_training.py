@@ -1,7 +1,7 @@
 """Trains the embedded sentiment classifier: a low-rank adapter (Hu et al. 2021, LoRA) on the converted MiniLM encoder.
 
-    python -m distilbench.sources.embedded_training            # rebuild into checkpoints/, compare with the committed one
-    python -m distilbench.sources.embedded_training --commit   # maintainers: also open the test split, write params/
+    python -m distilbench.sources.embedded_training  # rebuild into checkpoints/, compare with the committed one
+    python -m distilbench.sources.embedded_training --commit  # maintainers: also open the test split, write params/
 
 The recipe was fixed on the validation split. The test split is opened once, by --commit, and its figure is written
 beside the adapter; a rebuild is judged on the validation split.

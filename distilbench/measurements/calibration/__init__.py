@@ -1,1 +1,1 @@
-"""TODO."""
+"""The calibration: the instrument tried on known truths."""

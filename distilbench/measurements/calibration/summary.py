@@ -1,4 +1,4 @@
-"""TODO: measurements.calibration.summary."""
+"""What the readings of a calibration say of the instrument."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The sweep: forward passes over batch sizes and length policies, in three passes."""

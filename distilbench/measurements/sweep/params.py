@@ -1,4 +1,4 @@
-"""TODO: measurements.sweep.params."""
+"""The parameters of a sweep over batch sizes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Twelve slides of the published runs."""

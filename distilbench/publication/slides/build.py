@@ -22,7 +22,7 @@ from distilbench.report import charts, glue, load, spread, tables
 from distilbench.runs.folder import Run
 from distilbench.stats import median_level
 
-TEMPLATE = Path(__file__).parent / "templates" / "slides.md.j2"
+TEMPLATE = Path(__file__).parent / "slides.md.j2"
 STUDY = "distilbert"
 #: The pages whose runs the slides show, under the names that the template has for them.
 PAGES = {"small": "cpu-embedded", "large": "cpu-random", "kept": "cpu-embedded-keep"}

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What differs between architectures, one small file each."""

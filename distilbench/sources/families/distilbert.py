@@ -1,4 +1,4 @@
-"""TODO: sources.families.distilbert."""
+"""DistilBERT: the arithmetic and the memory traffic of a forward, counted from its shapes."""
 
 from __future__ import annotations
 

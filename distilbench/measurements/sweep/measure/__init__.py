@@ -1,1 +1,1 @@
-"""TODO."""
+"""How a sweep measures."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a sweep shows: tables, plots, findings, named numbers."""

@@ -1,4 +1,4 @@
-"""TODO: measurements.sweep.show.cell_tables."""
+"""The tables of the cells, with the doubts beside the numbers."""
 
 from __future__ import annotations
 

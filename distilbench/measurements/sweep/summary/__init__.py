@@ -1,1 +1,1 @@
-"""TODO."""
+"""What follows from the raw files of a sweep."""
