@@ -9,10 +9,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.stats import paired_ratio_interval, t_interval, verdict_of
 
-USUAL: int = DistilbertParams.model_fields["repetitions"].default  # repetitions of a full run
+USUAL = 10  # repetitions of a full run by default
 LARGEST = 80_000  # simulated repetitions: 4,000 intervals of 20, fewer of more, so that they fit into memory
 KINDS = ("smooth", "drifting", "spiky", "two-mode")
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from distilbench import paths
 from distilbench.errors import ParameterError
 from distilbench.measurements.sweep.params import DistilbertParams
-from distilbench.runs import parameters
+from distilbench.runs import find, measurement, parameters
+from distilbench.runs.folder import Run
+from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import Resolved, StudyParams, read_yaml
 
+#: The kinds of measurement, by the names of their folders.
+KINDS = ("sweep", "calibration")
+#: Of these, those that tell of the instrument, and of no study.
+INSTRUMENTS: dict[str, Callable[[], Measurement]] = {"calibration": partial(measurement.named, "calibration")}
+#: Per study its parameters, which say what it measures.
 STUDIES: dict[str, type[StudyParams]] = {"distilbert": DistilbertParams}
 
 
@@ -18,6 +27,12 @@ def study_model(study: Any) -> type[StudyParams]:
     if not isinstance(study, str) or study not in STUDIES:
         raise ParameterError(f"unknown study {study!r}{parameters.hint(study, STUDIES)} Studies: {', '.join(STUDIES)}.")
     return STUDIES[study]
+
+
+def kind_of(study: str) -> Measurement:
+    """What a study measures: the kind whose parameters are its own."""
+    model = study_model(study)
+    return next(kind for name in KINDS if issubclass(model, (kind := measurement.named(name)).params))
 
 
 def chain(study: str) -> list[str]:
@@ -48,3 +63,8 @@ def from_notebook(namespace: dict[str, Any]) -> Resolved:
     """The checked parameters of a notebook; call it in the cell after the parameters."""
     given = parameters.given_in_notebook(namespace)
     return resolve(given.pop("study", None), given)
+
+
+def start(resolved: Resolved, new: bool = False) -> Run:
+    """The run to work on (see `find.open_or_create`)."""
+    return find.open_or_create(resolved, kind_of(resolved.params.study), new)

@@ -174,8 +174,9 @@ def optimal(
     results_root: ResultsRoot = "",
 ) -> None:
     """Print the batch size with the best throughput, of the newest run that was measured on this kind of machine."""
-    from distilbench.measurements.sweep.show import capacity as planning
+    from distilbench import studies
 
+    planning = studies.kind_of(study).showing.capacity
     size, said = planning.optimal(study, device, results_root)
     print(said, file=sys.stderr)
     print(size)
@@ -192,10 +193,10 @@ def capacity(
     as_json: AsJson = False,
 ) -> None:
     """Say how many devices a service needs, and node-hours and kWh per million sentences, with intervals."""
-    from distilbench.measurements.sweep.show import capacity as planning
     from distilbench.runs import find
 
     run = find.find(reference, results_root)
+    planning = run.kind.showing.capacity
     plans = planning.plans(run, planning.Demand(rate, max_latency_ms, utilisation, devices_per_node))
     if as_json:
         print_json({"run_id": run.run_id, "plans": [vars(plan) for plan in plans]})
@@ -220,9 +221,7 @@ def ingest(reference: RunName, results_root: ResultsRoot = "", log_format: LogFo
     run = find.find(reference, results_root)
     with notebooks.failures_of(run, "ingest"):
         notebooks.step(run, "01_ingest")
-        from distilbench.measurements.sweep.measure import run as sweep
-
-        sweep.prepare(notebooks.resolve_again(run).params, run)
+        run.kind.measuring.prepare(notebooks.resolve_again(run).params, run)
 
 
 @job_app.command()
@@ -234,11 +233,11 @@ def measure(
 ) -> None:
     """Measure one part of a run in parts."""
     from distilbench.execution import notebooks
-    from distilbench.harness import processes
+    from distilbench.harness import steps
     from distilbench.runs import find
 
     run = find.find(reference, results_root)
-    processes.measure_part(run, notebooks.resolve_again(run), part, retry_oom)
+    steps.measure_shard(run, notebooks.resolve_again(run), part, retry_oom)
 
 
 @job_app.command()

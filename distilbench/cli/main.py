@@ -80,7 +80,7 @@ def run(
     if as_json:
         print_json({"run_id": done.run_id, "folder": str(done.folder), "state": status["state"], "summary": summary})
     else:
-        print_summary(summary)
+        print_summary(done, summary)
         print()
         for what, where in (("run folder", ""), ("summary", "run_summary.md"), ("notebooks", "notebooks")):
             print(f"{what:>12}  {done.folder / where}")
@@ -113,23 +113,15 @@ def fetch(
 def verify_run(reference: RunName = "latest", results_root: ResultsRoot = "", as_json: AsJson = False) -> None:
     """Compute every number of a run (or of a calibration, by its folder) again; exit code 1 on any difference."""
     from distilbench.runs import find, verify
+    from distilbench.runs.folder import Run
 
-    if (Path(reference) / "checks.jsonl").is_file():
-        from distilbench.measurements.calibration import summary as calibration_summary
-
-        name, what = Path(reference).resolve().name, "checks computed again from their readings"
-        problems, count = (
-            calibration_summary.problems(Path(reference)),
-            len(calibration_summary.summarise(Path(reference))["checks"]),
-        )
-    else:
-        found = find.find(reference, results_root)
-        name, what = found.run_id, "repetitions computed again from their raw files"
-        problems, count = verify.problems(found.folder), len(found.measured())
+    own = (Path(reference) / "config.json").is_file()
+    found = Run(Path(reference).resolve()) if own else find.find(reference, results_root)
+    name, problems = found.run_id, verify.problems(found.folder)
     if as_json:
         print_json({"run_id": name, "problems": problems})
     else:
-        print("\n".join(problems) or f"{name}: {count} {what}, no difference")
+        print("\n".join(problems) or f"{name}: {found.kind.showing.counted(found)}, no difference")
     if problems:
         raise DistilbenchError(f"{name}: {len(problems)} difference(s) between its files")
 
@@ -221,7 +213,7 @@ def show(
             print(export.citation(found), file=sys.stderr)
         return
     print(f"run {found.run_id} ({status['state']}), profile {summary['profile']}")
-    print_summary(summary)
+    print_summary(found, summary)
     from distilbench.report import load
 
     print(f"\ncite as: {load.citation(found)}")
@@ -282,13 +274,14 @@ def publish(
     """
     from distilbench.publication import publish as publishing
     from distilbench.runs import find
+    from distilbench.runs.folder import Run
 
-    if (Path(reference) / "checks.jsonl").is_file():
+    run = Run(Path(reference).resolve()) if (Path(reference) / "config.json").is_file() else None
+    if run and run.kind.slot:
         if name or replace:
-            raise ParameterError(
-                "--name and --replace are for runs: a calibration takes the place of that of its depth"
-            )
-        print(f"{'calibration':>12}  {publishing.publish_calibration(Path(reference).resolve())}")
+            what = f"a {run.kind.name} takes the place of that of its {run.kind.slot}"
+            raise ParameterError(f"--name and --replace are for runs: {what}")
+        print(f"{run.kind.name:>12}  {publishing.publish_instrument(run.folder)}")
         return
     page, folder = publishing.publish(find.find(reference, results_root), name, replace)
     print(f"{'page':>12}  {page}")
@@ -362,15 +355,13 @@ def analyse(
     """Analyse one run or several: plots, and what the numbers say. Needs no torch and no GPU."""
     from distilbench import logs
     from distilbench.execution import notebooks
-    from distilbench.measurements.sweep.show import findings as show_findings
-    from distilbench.measurements.sweep.show import plots
     from distilbench.report import load
 
     logs.setup(log_format)
     chosen = notebooks.analyse(study, run_ids or [], results_root)
-    for sentence in show_findings.sentences(load.table(chosen)):
+    for sentence in chosen[0].kind.showing.sentences(load.table(chosen)):
         print(f"- {sentence}")
-    print(f"\n{'plots':>12}  {plots.folder_of(chosen)}")
+    print(f"\n{'plots':>12}  {load.plots_of(chosen)}")
     print(f"{'notebook':>12}  {notebooks.analysis_of(chosen)}")
 
 
@@ -386,19 +377,18 @@ def calibrate(
 
     Exit code 1 where it is off.
     """
-    from distilbench import paths
-    from distilbench.measurements.calibration import measure as calibrating
-    from distilbench.measurements.calibration import summary as calibration_summary
+    from distilbench import paths, studies
 
+    instrument = studies.INSTRUMENTS["calibration"]()
     chosen = [name for name, given in (("quick", quick), ("full", full), ("deep", deep)) if given]
     if len(chosen) > 1:
         raise ParameterError(f"--{' and --'.join(chosen)} exclude each other: give one of them")
-    folder = calibrating.calibrate(chosen[0] if chosen else "quick", results_root)
+    folder = instrument.measuring.calibrate(chosen[0] if chosen else "quick", results_root)
     summary = paths.read_json(folder / "summary.json")
     if as_json:
         print_json(summary)
     else:
-        print_table(calibration_summary.table(summary))
+        print_table(instrument.showing.cells(summary))
         print(f"\n{'calibration':>12}  {folder}")
     if off := [check["check"] for check in summary["checks"] if check["ok"] is False]:
         raise DistilbenchError(f"the instrument is off: {'; '.join(off)} (on a busy machine, try again on a quiet one)")

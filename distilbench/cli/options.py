@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from distilbench.errors import ParameterError
+
+if TYPE_CHECKING:
+    from distilbench.runs.folder import Run
 
 StudyName = Annotated[str, typer.Argument(help="Name of the study, such as distilbert.")]
 RunName = Annotated[str, typer.Argument(help="Run id, the beginning or end of one, a folder, or `latest`.")]
@@ -49,14 +52,12 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, default=str))
 
 
-def print_summary(summary: dict[str, Any]) -> None:
+def print_summary(run: Run, summary: dict[str, Any]) -> None:
     """The table, the run in one sentence, and beside them what it cannot say."""
-    from distilbench.measurements.sweep.show import cell_tables, secondary_tables
-
-    print_table(cell_tables.cells(summary))
-    print(f"\n{cell_tables.headline(summary)}")
-    more = [said for told in (secondary_tables.control, secondary_tables.nodes) if (said := told(summary))]
-    for line in cell_tables.not_measured(summary) + cell_tables.doubts(summary) + more:
+    showing = run.kind.showing
+    print_table(showing.cells(summary))
+    print(f"\n{showing.headline(summary)}")
+    for line in showing.doubts(summary):
         print(f"- {line}")
 
 

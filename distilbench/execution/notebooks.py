@@ -15,7 +15,6 @@ from distilbench import errors, paths, studies
 from distilbench.errors import DistilbenchError, ParameterError, RunError, StorageError
 from distilbench.logs import log
 from distilbench.machine import cgroups, environment
-from distilbench.measurements.sweep.measure import design
 from distilbench.report import load
 from distilbench.runs import find, parameters
 from distilbench.runs.folder import Run
@@ -73,7 +72,7 @@ def run_study(study: str, given: dict[str, Any], resume: str = "", new: bool = F
     paths.home()  # Jupyter has files there: said before a folder is made
     resolved = resolve(study, given, resume, results_root)
     _warn_of_code_without_commit(resolved.params.profile)
-    run = design.start(resolved, new)
+    run = studies.start(resolved, new)
     if run.in_use:
         raise RunError(f"run {run.run_id} is being worked on by another process")
     values = resolved.params.model_dump(mode="json") | {

@@ -6,13 +6,10 @@ import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distilbench import paths
+from distilbench import paths, studies
 from distilbench.errors import RunError
 from distilbench.execution import notebooks, slurm
 from distilbench.harness import shards
-from distilbench.harness.processes import Prepared
-from distilbench.measurements.sweep.measure import design
-from distilbench.measurements.sweep.measure import run as sweep
 from distilbench.runs import find
 from distilbench.runs.folder import Run
 from distilbench.runs.parameters import Resolved
@@ -38,24 +35,13 @@ def new(
     Raises:
         DistilbenchError: SLURM is not here or refuses; the run is left as cancelled, and can be submitted again.
     """
-    resolved = as_measured(resolved)
-    shards.shares(resolved, split, tasks)  # refuses before a folder is made
+    kind = studies.kind_of(resolved.params.study)
+    resolved = kind.for_jobs(resolved)
+    shards.shares(kind, resolved, split, tasks)  # refuses before a folder is made
     slurm.require("sbatch")
-    run = find.create(resolved, design.cells_of(resolved.params))
+    run = find.create(resolved, kind)
     numbers = list(range(shards.divide(run, resolved, split, tasks)))
     return _submit(run, numbers, options, ingest=True)
-
-
-def as_measured(resolved: Resolved) -> Resolved:
-    """The design as jobs can measure it: energy in every cell, since no task knows which one is the best."""
-    params = resolved.params
-    if "energy" not in params.passes or params.energy_cells == "all":
-        return resolved
-    return replace(
-        resolved,
-        params=params.model_copy(update={"energy_cells": "all"}),
-        origins=resolved.origins | {"energy_cells": "as for every submission"},
-    )
 
 
 def go_on(resolved: Resolved, options: slurm.Options, retry_oom: bool = False) -> Submission:
@@ -80,7 +66,7 @@ def go_on(resolved: Resolved, options: slurm.Options, retry_oom: bool = False) -
             oom = [name for name, state in run.status["cells"].items() if state == "oom"]
             hint = f" ({len(oom)} cells ended for want of memory: --retry-oom, with more --mem)" if oom else ""
             raise RunError(f"nothing is missing in run {run.run_id}{hint}")
-        ingest = bool(numbers) and not Prepared.is_there(run)
+        ingest = bool(numbers) and not run.kind.measuring.is_prepared(run)
         return _submit(run, numbers, options, ingest, retry_oom)
 
 
@@ -106,11 +92,12 @@ def dry(
     if resume:
         run = find.named(resolved.params)
         numbers = shards.unfinished(run, resolved, retry_oom)
-        ingest = bool(numbers) and not Prepared.is_there(run)
+        ingest = bool(numbers) and not run.kind.measuring.is_prepared(run)
     else:
-        resolved = as_measured(resolved)
-        run = Run(root / (resolved.params.run_id or find.new_run_id(resolved.params.device)))
-        numbers, ingest = list(range(len(shards.shares(resolved, split, tasks)))), True
+        kind = studies.kind_of(resolved.params.study)
+        resolved = kind.for_jobs(resolved)
+        run = Run(root / (resolved.params.run_id or find.new_run_id(resolved.params.device)), kind)
+        numbers, ingest = list(range(len(shards.shares(kind, resolved, split, tasks)))), True
     return slurm.script_of(slurm.chain(run, numbers, _with_book(options), ingest, retry_oom))
 
 
@@ -135,8 +122,9 @@ def cells(run: Run) -> list[dict[str, Any]]:
 
 
 def _steps(run: Run, resolved: Resolved, done: set[Key]) -> set[Key]:
-    """All repetitions that a run needs; the energy of the best cell among them once it shows which one that is."""
-    steps = {(cell.cell, where, repetition) for cell, where, repetition in design.plan(resolved)}
-    if steps <= done and sweep.of_best_only(resolved.params) and (cell := sweep.best_cell(run, resolved.params)):
-        steps.add((cell.cell, "energy", 0))
+    """All repetitions that a run needs; those among them that show only when the others are done."""
+    steps = {(cell.cell, where, repetition) for cell, where, repetition in run.kind.plan(resolved)}
+    if steps <= done:
+        later = run.kind.measuring.later(run, resolved.params)
+        steps |= {(cell.cell, where, repetition) for cell, where, repetition in later}
     return steps

@@ -1,5 +1,4 @@
-"""`python -m distilbench.harness JOB.json`: one repetition (see `worker`); `... ceilings JOB.json`: see `roofline`;
-`... busy JOB.json` and `... allocate JOB.json`: see `busywork` and `calibrate`.
+"""`python -m distilbench.harness MODULE FILE`: the `main` of a module, which is told by a file what to do.
 
 Tied to its parent first: loading what a measurement needs takes seconds, in which a lone worker would go unnoticed.
 """
@@ -7,6 +6,7 @@ Tied to its parent first: loading what a measurement needs takes seconds, in whi
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -24,12 +24,4 @@ def tie_to_parent() -> None:
 
 if __name__ == "__main__":
     tie_to_parent()
-    if sys.argv[1] == "ceilings":
-        from distilbench.harness.ceilings import main as task
-    elif sys.argv[1] == "busy":
-        from distilbench.measurements.calibration.workload import main as task
-    elif sys.argv[1] == "allocate":
-        from distilbench.measurements.calibration.measure import allocate as task
-    else:
-        from distilbench.measurements.sweep.measure.worker import main as task
-    sys.exit(task(Path(sys.argv[-1])))
+    sys.exit(importlib.import_module(sys.argv[1]).main(Path(sys.argv[-1])))

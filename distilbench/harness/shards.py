@@ -23,15 +23,14 @@ from typing import Any, Literal
 from distilbench import paths
 from distilbench.errors import ParameterError, RunError, Stopped
 from distilbench.machine import environment
-from distilbench.measurements.sweep.measure.design import plan
-from distilbench.measurements.sweep.records import Cell, Repetition
 from distilbench.runs.folder import Run
+from distilbench.runs.measurement import Measurement, Step
 from distilbench.runs.parameters import Resolved
 from distilbench.runs.rawfiles import read_parquet, read_raw
+from distilbench.runs.records import Key
 from distilbench.runs.states import FINAL, MEASURED
 
 Split = Literal["rounds", "cells"]
-Step = tuple[Cell, str, int]
 OF_A_NODE = ("host", "visible GPUs")  # of an environment's key: what differs between nodes of one kind
 OF_THE_JOB = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT")
 LOST = "the process ended without a word (killed, or the node lost power)"
@@ -40,10 +39,11 @@ LOST = "the process ended without a word (killed, or the node lost power)"
 # ------------------------------------------------------------------ shares of the plan
 
 
-def shares(resolved: Resolved, split: Split, tasks: int | None = None) -> list[list[Step]]:
+def shares(kind: Measurement, resolved: Resolved, split: Split, tasks: int | None = None) -> list[list[Step]]:
     """The plan, shared out; each share keeps the plan's order, so that it stays shuffled and interleaved.
 
     Args:
+        kind: what is measured.
         resolved: the design.
         split: rounds: a unit is one repetition of every cell, so that cells are compared within a node; cells: a unit
             is one cell with all its repetitions (and its control), for sweeps of very many cells.
@@ -53,7 +53,7 @@ def shares(resolved: Resolved, split: Split, tasks: int | None = None) -> list[l
         ParameterError: there are less units than tasks.
     """
     units: dict[str, list[int]] = {}
-    steps = plan(resolved)
+    steps = kind.plan(resolved)
     for number, (cell, where, repetition) in enumerate(steps):
         name = f"{where} {repetition}" if split == "rounds" else cell.control_of or cell.cell
         units.setdefault(name, []).append(number)
@@ -66,7 +66,7 @@ def shares(resolved: Resolved, split: Split, tasks: int | None = None) -> list[l
 
 def divide(run: Run, resolved: Resolved, split: Split, tasks: int | None = None) -> int:
     """Fixes how a new run is shared out; returns the number of parts."""
-    count = len(shares(resolved, split, tasks))
+    count = len(shares(run.kind, resolved, split, tasks))
     paths.write_json(run.folder / "parts.json", {"schema_version": 1, "split": split, "tasks": count})
     return count
 
@@ -74,7 +74,7 @@ def divide(run: Run, resolved: Resolved, split: Split, tasks: int | None = None)
 def of(run: Run, resolved: Resolved) -> list[list[Step]]:
     """What each part of a run measures."""
     told = paths.read_json(run.folder / "parts.json")
-    return shares(resolved, told["split"], told["tasks"])
+    return shares(run.kind, resolved, told["split"], told["tasks"])
 
 
 # ------------------------------------------------------------------ attempts
@@ -83,7 +83,7 @@ def of(run: Run, resolved: Resolved) -> list[list[Step]]:
 def attempts(run: Run, part: int | None = None) -> list[Run]:
     """The starts of a part (of all parts, without one), oldest first; each is a folder of records like a run's."""
     pattern = "*/*/attempt.json" if part is None else f"{part:04d}/*/attempt.json"
-    return [Run(file.parent) for file in sorted((run.folder / "parts").glob(pattern))]
+    return [Run(file.parent, run.kind) for file in sorted((run.folder / "parts").glob(pattern))]
 
 
 def about(attempt: Run) -> dict[str, Any]:
@@ -91,12 +91,12 @@ def about(attempt: Run) -> dict[str, Any]:
     return paths.read_json(attempt.folder / "attempt.json")
 
 
-def repetitions(run: Run, part: int) -> list[Repetition]:
+def repetitions(run: Run, part: int) -> list[Any]:
     """All that a part's attempts committed, whole lines only, oldest first."""
-    return [record for attempt in attempts(run, part) for record in read_raw(attempt.raw)[0]]
+    return [record for attempt in attempts(run, part) for record in read_raw(attempt.raw, run.kind.record)[0]]
 
 
-def finished(records: list[Repetition], retry_oom: bool = False) -> dict[tuple[str, str, int], Repetition]:
+def finished(records: list[Any], retry_oom: bool = False) -> dict[Key, Any]:
     """What need not be done again, by key; with `retry_oom` what ended for want of memory must be."""
     final = FINAL - {"oom"} if retry_oom else FINAL
     return {record.key: record for record in records if record.status in final}
@@ -108,7 +108,7 @@ def unfinished(run: Run, resolved: Resolved, retry_oom: bool = False) -> list[in
     return [part for part, steps in each if lacking(steps, repetitions(run, part), retry_oom)]
 
 
-def lacking(steps: list[Step], records: list[Repetition], retry_oom: bool = False) -> set[tuple[str, str, int]]:
+def lacking(steps: list[Step], records: list[Any], retry_oom: bool = False) -> set[Key]:
     """The keys of steps that no record finishes; a cell that once lacked memory lacks nothing else."""
     done = finished(records, retry_oom)
     hopeless = {record.cell for record in done.values() if record.status == "oom"}
@@ -124,9 +124,10 @@ def begun(run: Run, part: int) -> Iterator[Run]:
         RunError: this node is of another kind than the one that began first.
     """
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-{secrets.token_hex(4)}"  # unique where job and restart count are not
-    attempt, env = Run(run.folder / "parts" / f"{part:04d}" / name), environment.capture()
+    attempt, env = Run(run.folder / "parts" / f"{part:04d}" / name, run.kind), environment.capture()
     paths.write_json(attempt.folder / "env.json", env)
-    (attempt.folder / "iterations").mkdir()
+    for folder in run.kind.folders:
+        (attempt.folder / folder).mkdir()
     job = {name.lower(): os.environ.get(f"SLURM_{name}") for name in OF_THE_JOB}
     told = {"schema_version": 1, "part": part, "attempt": name, "node": environment.node(), "slurm": job}
     paths.write_json(attempt.folder / "attempt.json", told | {"started": environment.now(), "state": "running"})
@@ -199,19 +200,19 @@ def gather(run: Run) -> int:
     new = [(attempt, record) for attempt, record in new if record.to_line() not in there]
     new.sort(key=lambda pair: (pair[1].started, pair[1].key))
     _tell_environment(run)
-    _bring_predictions(run, new)
+    run.kind.measuring.bring(run, new)
     for attempt, record in new:
-        if record.iterations_file:
-            _bring(attempt.folder / record.iterations_file, run.folder / record.iterations_file, record)
+        for name, sha256 in record.files.items():
+            _bring(attempt.folder / name, run.folder / name, sha256)
         run.commit(record)
     return len(new)
 
 
-def _chosen(run: Run) -> list[tuple[Run, Repetition]]:
+def _chosen(run: Run) -> list[tuple[Run, Any]]:
     """Per repetition the record that counts, with its attempt: the first that has numbers, else the last."""
-    found: dict[tuple[str, str, int], tuple[Run, Repetition]] = {}
+    found: dict[Key, tuple[Run, Any]] = {}
     for attempt in attempts(run):
-        for record in read_raw(attempt.raw)[0]:
+        for record in read_raw(attempt.raw, run.kind.record)[0]:
             before = found.get(record.key)
             if before is None or before[1].status not in MEASURED:
                 found[record.key] = (attempt, record)
@@ -220,11 +221,13 @@ def _chosen(run: Run) -> list[tuple[Run, Repetition]]:
 
 def _tell_environment(run: Run) -> None:
     """env.json becomes that of the nodes (it was that of the machine that submitted), ceilings.json the first one's."""
-    begun_ = [attempt for attempt in attempts(run) if read_raw(attempt.raw)[0]]
+    begun_ = [attempt for attempt in attempts(run) if read_raw(attempt.raw, run.kind.record)[0]]
     if not begun_:
         return
     env, known = paths.read_json(begun_[0].folder / "env.json"), paths.read_json(run.folder / "env.json")
-    nodes = sorted({record.node for attempt in begun_ for record in read_raw(attempt.raw)[0] if record.node})
+    nodes = sorted(
+        {record.node for attempt in begun_ for record in read_raw(attempt.raw, run.kind.record)[0] if record.node}
+    )
     software = {"torch": known["torch"]} if "torch" in known else {}
     paths.write_json(run.folder / "env.json", env | software | {"nodes": nodes})
     ceilings = next((file for a in begun_ if (file := a.folder / "ceilings.json").is_file()), None)
@@ -232,18 +235,9 @@ def _tell_environment(run: Run) -> None:
         paths.write_json(run.folder / "ceilings.json", paths.read_json(ceilings))
 
 
-def _bring_predictions(run: Run, new: list[tuple[Run, Repetition]]) -> None:
-    """The predictions of all cells that come in, in one go."""
-    first = [(a, r) for a, r in new if r.pass_ == "timing" and r.repetition == 0 and r.status in MEASURED]
-    files = {attempt.folder: read_parquet(attempt.folder / "predictions.parquet") for attempt, _ in first}
-    rows = [row for a, r in first for row in files[a.folder] if row["cell"] == r.cell]
-    if rows:
-        run.replace_predictions({record.cell for _, record in first}, rows)
-
-
-def _bring(source: Path, target: Path, record: Repetition) -> None:
+def _bring(source: Path, target: Path, sha256: str) -> None:
     """A second name of a part's file in the run (a copy, where there can be none); it must be the committed one."""
-    read_parquet(source, record.iterations_sha256)
+    read_parquet(source, sha256)
     coming = target.with_name(f".{target.name}.part")
     with paths.clear_write_errors(target):
         target.parent.mkdir(exist_ok=True)

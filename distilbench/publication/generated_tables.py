@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from distilbench import paths, simulated_traces
-from distilbench.measurements.sweep import records
 from distilbench.publication import provenance, publish
 from distilbench.report import glue
 from distilbench.report.tables import escaped
@@ -49,7 +48,7 @@ def _headline(page: Path, row: dict[str, Any]) -> str:
     def glued(field: str) -> str:
         return f"{{glue:text}}`/{name}::{field}:{form or 's'}`"
 
-    mark = glue.mark_of(row["value"])
+    mark = glue.mark_of(provenance.run_of(name), row["value"])
     marked = f"{{glue:text}}`/{name}::{mark}:s`" if values.get(mark) else ""
     ends = [row.get("low"), row.get("high")]
     known = all(end in values for end in ends)
@@ -154,7 +153,7 @@ def _coverage(kind: str, repetitions: int, page: str | None) -> str:
 def schema() -> str:
     """The fields of a line of raw.jsonl, from the pydantic model that reads and writes it."""
     rows = []
-    for name, field in records.json_schema()["properties"].items():
+    for name, field in _published()[0].kind.record.model_json_schema(by_alias=True)["properties"].items():
         rows.append([f"`{name}`", _type(field), escaped(field.get("description", ""))])
     titles = ["Field", "Type", "Meaning"]
     return _table("A line of raw.jsonl", "tab-schema", titles, rows, "db-prose")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.measurements.sweep.summary import join
 from distilbench.publication import publish
 from distilbench.report import glue
 from distilbench.runs.folder import Run
@@ -125,5 +124,5 @@ def values_from_raw(run: Run) -> dict[str, glue.Value]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / run.run_id
         shutil.copytree(run.folder, copy)
-        paths.write_json(copy / "summary.json", join.summarise(copy))
+        paths.write_json(copy / "summary.json", run.kind.summarise(copy))
         return glue.values(Run(copy))

@@ -14,8 +14,6 @@ from typing import Any
 from distilbench import paths
 from distilbench.errors import ParameterError, RunError
 from distilbench.machine import environment
-from distilbench.measurements.calibration import summary
-from distilbench.measurements.sweep.show import plots
 from distilbench.report import glue, load
 from distilbench.runs import find, verify
 from distilbench.runs.folder import Run
@@ -93,8 +91,7 @@ def refusals(run: Run) -> list[str]:
     reasons = []
     if config["parameters"]["profile"] != "full":
         reasons.append(f"its profile is {config['parameters']['profile']}; only full runs are published")
-    if slowed := [name for name in config["parameters"].get("variants", []) if name.startswith("slowed-")]:
-        reasons.append(f"{', '.join(slowed)}: slower on purpose, for calibration")
+    reasons += run.kind.refusals(config["parameters"])
     if why := environment.uncommitted(paths.read_json(run.folder / "env.json")["git"]):
         reasons.append(f"its code is in no commit ({why})")
     reasons += [f"verify: {problem}" for problem in verify.problems(run.folder)]
@@ -176,19 +173,20 @@ def take_out_what_is_private(file: Path) -> None:
     paths.write_json(file, env)
 
 
-def publish_calibration(folder: Path) -> Path:
-    """Copies a calibration into results/published/, for the report; the ones of its depth that were there are removed.
+def publish_instrument(folder: Path) -> Path:
+    """Copies what tells of the instrument into results/published/; those in whose place it comes are removed.
 
     Raises:
         RunError: its code is in no commit, or its summary does not follow from its readings.
     """
+    run = Run(folder)
+    what, slot = f"{run.kind.name} {folder.name}", run.kind.slot
     if why := environment.uncommitted(paths.read_json(folder / "env.json")["git"]):
-        raise RunError(f"calibration {folder.name} cannot be published: its code is in no commit ({why})")
-    if found := summary.problems(folder):
-        raise RunError(f"calibration {folder.name} cannot be published: {found[0]}")
-    depth = paths.read_json(folder / "config.json")["depth"]
-    before = [other for other in summary.all_published() if paths.read_json(other / "config.json")["depth"] == depth]
-    target = paths.published_root() / "calibration" / folder.name
+        raise RunError(f"{what} cannot be published: its code is in no commit ({why})")
+    if found := verify.problems(folder):
+        raise RunError(f"{what} cannot be published: {found[0]}")
+    before = [other for other in find.published_instruments(run.kind) if Run(other).config[slot] == run.config[slot]]
+    target = paths.published_root() / run.kind.name / folder.name
     part = target.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     with paths.clear_write_errors(part):
@@ -255,7 +253,7 @@ def _page_cell(cell: dict[str, Any], run: Run, slug: str) -> dict[str, Any]:
 
 def caption(run: Run, figure: str) -> str | None:
     """The caption of a figure of a page, made from what the run has; None where it has nothing to show there."""
-    said = plots.caption(load.table([run]), plots.metric_of(figure))
+    said = run.kind.showing.figure_caption(run, figure)
     return said and f"{said} {measured_on(run)}"
 
 

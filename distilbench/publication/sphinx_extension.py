@@ -17,12 +17,12 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from distilbench import paths
+from distilbench import paths, studies
 from distilbench.errors import RunError
 from distilbench.machine import environment
-from distilbench.measurements.calibration import summary
 from distilbench.publication import generated_tables, provenance, publish
 from distilbench.report import charts
+from distilbench.runs import find, verify
 
 STATIC = Path(__file__).parent / "static"
 BUNDLE = "vega-bundle.js"
@@ -43,22 +43,23 @@ class Quoted(SphinxRole):
         return [nodes.Text(f"{matched[1]} "), *cited], messages
 
 
-class Calibration(SphinxDirective):
-    """The table of the newest published calibration of a depth: {calibration} full."""
+class Instrument(SphinxDirective):
+    """The table of what is published of the instrument, such as {calibration} full."""
 
     required_arguments = 1
     option_spec: ClassVar = {"name": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
-        """The table, computed again from the calibration's readings."""
-        folder = summary.published(self.arguments[0])
+        """The table, computed again from its readings."""
+        kind = studies.INSTRUMENTS[self.name]()
+        folder = find.published_instrument(kind, self.arguments[0])
         if folder is None:
-            raise self.error(f"no calibration of depth {self.arguments[0]!r} is published")
-        if found := summary.problems(folder):
-            raise self.error(f"calibration {folder.name} disagrees with its readings: {found[0]}")
+            raise self.error(f"no {kind.name} of {kind.slot} {self.arguments[0]!r} is published")
+        if found := verify.problems(folder):
+            raise self.error(f"{kind.name} {folder.name} disagrees with its readings: {found[0]}")
         self.env.note_dependency(str(folder / "summary.json"))
-        rows = summary.table(paths.read_json(folder / "summary.json"))
-        caption = summary.caption(folder)
+        rows = kind.showing.cells(paths.read_json(folder / "summary.json"))
+        caption = kind.showing.caption(folder)
         table = nodes.table("", nodes.title(caption, caption), classes=["db-prose"])
         group = nodes.tgroup(cols=len(rows.columns))
         table += group
@@ -254,7 +255,8 @@ def setup(app: Sphinx) -> dict[str, bool | int]:
     app.add_role_to_domain("glue", "text", Taken(), override=True)
     app.add_node(Number, html=(number_in_html, end_span), latex=(number_in_tex, None))
     app.add_node(Source, html=(source_in_html, end_span), latex=(plain, plain))
-    app.add_directive("calibration", Calibration)
+    for name in studies.INSTRUMENTS:
+        app.add_directive(name, Instrument)
     for name in Sheet.made_by:
         app.add_directive(name, Sheet)
     app.connect("doctree-read", runs_of_page)

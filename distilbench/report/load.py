@@ -11,12 +11,9 @@ import pandas as pd
 from distilbench import paths
 from distilbench.errors import RunError
 from distilbench.machine import environment
-from distilbench.measurements.sweep.show import cell_tables, lengths, secondary_tables
 from distilbench.runs import find
 from distilbench.runs.folder import Run
 from distilbench.runs.parameters import PROFILES, StudyParams
-
-PASSES = ("timing", "memory", "energy")
 
 
 def choose(params: StudyParams) -> list[Run]:
@@ -58,6 +55,11 @@ def beside(chosen: list[Run]) -> str:
     return f"-with-{'-'.join(others)}" if len(chosen) > 1 else ""
 
 
+def plots_of(chosen: list[Run]) -> Path:
+    """Where plots of these runs go; overlays have a folder of their own there."""
+    return home_of(chosen) / "plots" / beside(chosen).removeprefix("-")
+
+
 def _is_finished(run: Run) -> bool:
     return (run.folder / "summary.json").is_file()
 
@@ -93,20 +95,13 @@ def about(chosen: list[Run]) -> list[dict[str, Any]]:
     """Per run: what it is, on what, of what, with what."""
     names, rows = labels(chosen), []
     for run in chosen:
-        config, model = run.config, paths.read_json(run.folder / "model.json")
-        data, env = paths.read_json(run.folder / "data.json"), paths.read_json(run.folder / "env.json")
-        params = config["parameters"]
+        config, env = run.config, paths.read_json(run.folder / "env.json")
+        profile, packages = config["parameters"]["profile"], env["packages"]
         rows.append(
-            {
-                "run": run.run_id,
-                "profile": f"{params['profile']}: {PROFILES[params['profile']]}",
-                "machine": names[run.run_id],
-                "model": f"{model['name']}, {model['parameters']:,} parameters, {params['dtype']}",
-                "source of the model": model["source"],
-                "text": f"{data['name']}, {data['rows']:,} sentences",
-                "sentences per cycle": params["samples_per_cycle"],
-                "fresh processes per cell": _passes(run),
-                "software": f"torch {env['packages']['torch']}, transformers {env['packages']['transformers']}, "
+            {"run": run.run_id, "profile": f"{profile}: {PROFILES[profile]}", "machine": names[run.run_id]}
+            | run.kind.showing.about(run)
+            | {
+                "software": f"torch {packages['torch']}, transformers {packages['transformers']}, "
                 f"Python {env['python']['version']}",
                 "measured": f"{config['created'][:10]}, code {_code(env['git'])}",
             }
@@ -120,13 +115,6 @@ def processes(run: Run) -> dict[str, int]:
     for record in run.measured():
         counts[record.pass_, record.cell] = counts.get((record.pass_, record.cell), 0) + 1
     return {where: max(n for (of, _), n in counts.items() if of == where) for where in sorted({of for of, _ in counts})}
-
-
-def _passes(run: Run) -> str:
-    """What each pass of a run has, and which pass it has not."""
-    found, asked = processes(run), run.config["parameters"]["passes"]
-    missing = {where: "nothing measured" if where in asked else "not asked for" for where in PASSES}
-    return "; ".join(f"{where}: {found.get(where, missing[where])}" for where in PASSES)
 
 
 def _code(git: dict[str, Any]) -> str:
@@ -154,36 +142,19 @@ def _n(run: Run) -> str:
 
 
 def table(chosen: list[Run]) -> pd.DataFrame:
-    """One row per cell of each run: the summary's fields, with `run_id`, `machine`, one memory column, and what is cut.
-
-    `peak_memory_MiB` is what limits the batch size on the device: GPU memory on CUDA, resident memory on CPU.
-    """
-    names, rows = labels(chosen), []
-    for run in chosen:
-        summary, data = (paths.read_json(run.folder / file) for file in ("summary.json", "data.json"))
-        for cell in summary["cells"]:
-            told = _with_memory(cell) | lengths.truncation(cell, data)
-            rows.append({"run_id": run.run_id, "machine": names[run.run_id]} | told)
-    return pd.DataFrame(rows)
+    """One row per cell of each run: what its kind says of a cell, with `run_id` and `machine`."""
+    names = labels(chosen)
+    return pd.DataFrame(
+        {"run_id": run.run_id, "machine": names[run.run_id]} | row
+        for run in chosen
+        for row in run.kind.showing.rows(run)
+    )
 
 
 def unsaid(chosen: list[Run]) -> list[str]:
     """What the runs cannot say: what was not measured and every doubt, one line each."""
     names, lines = labels(chosen), []
     for run in chosen:
-        summary = paths.read_json(run.folder / "summary.json")
         where = f"{names[run.run_id]}: " if len(chosen) > 1 else ""
-        said = (
-            ([summary["note"]] if summary["note"] else [])
-            + cell_tables.not_measured(summary)
-            + cell_tables.doubts(summary)
-        )
-        said += [sentence for told in (secondary_tables.control, secondary_tables.nodes) if (sentence := told(summary))]
-        lines += [where + line for line in [*said, secondary_tables.intervals(run)] if line]
+        lines += [where + line for line in run.kind.showing.limitations(run)]
     return lines or ["no doubts were recorded"]
-
-
-def _with_memory(cell: dict[str, Any]) -> dict[str, Any]:
-    source = "peak_cuda_allocated_MiB" if cell["device"].startswith("cuda") else "peak_rss_MiB"
-    kinds = ("", "_range", "_interval_of_median", "_repetitions", "_reason")
-    return cell | {f"peak_memory_MiB{kind}": cell.get(f"{source}{kind}") for kind in kinds}

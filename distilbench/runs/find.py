@@ -14,8 +14,8 @@ from pathlib import Path
 from distilbench import paths
 from distilbench.errors import RunError
 from distilbench.machine import environment
-from distilbench.measurements.sweep.records import Cell
 from distilbench.runs.folder import Run
+from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import Resolved, StudyParams
 
 log = logging.getLogger("distilbench")
@@ -27,7 +27,7 @@ def new_run_id(device: str) -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{device.replace(':', '')}-{secrets.token_hex(4)}"
 
 
-def create(resolved: Resolved, cells: list[Cell], run_id: str = "") -> Run:
+def create(resolved: Resolved, kind: Measurement, run_id: str = "") -> Run:
     """Makes a new run folder with config.json, env.json and status.json.
 
     Raises:
@@ -35,13 +35,13 @@ def create(resolved: Resolved, cells: list[Cell], run_id: str = "") -> Run:
     """
     params = resolved.params
     run_id = run_id or params.run_id or new_run_id(params.device)
-    run = Run(paths.results_root(params.results_root) / params.study / run_id)
+    run = Run(paths.results_root(params.results_root) / params.study / run_id, kind)
     new = not run.folder.exists()
     with run.held():  # two starts of one name: the second is refused
         if (run.folder / "status.json").is_file():
             raise RunError(f"run {run_id} exists already in {run.folder.parent}")
         try:
-            _fill(run, resolved, cells)
+            _fill(run, resolved)
         except Exception:  # such as a full disk
             if new:
                 shutil.rmtree(run.folder, ignore_errors=True)
@@ -49,17 +49,18 @@ def create(resolved: Resolved, cells: list[Cell], run_id: str = "") -> Run:
     return run
 
 
-def _fill(run: Run, resolved: Resolved, cells: list[Cell]) -> None:
+def _fill(run: Run, resolved: Resolved) -> None:
     """Writes what a new run folder holds, status.json last; what a kill in here left is written again."""
-    params = resolved.params
+    params, cells = resolved.params, run.kind.cells(resolved.params)
     with paths.clear_write_errors(run.folder):
-        (run.folder / "iterations").mkdir(exist_ok=True)
-        (run.folder / "notebooks").mkdir(exist_ok=True)
+        for name in (*run.kind.folders, "notebooks"):
+            (run.folder / name).mkdir(exist_ok=True)
     paths.write_json(run.folder / "env.json", environment.capture())
     config = {
         "schema_version": 1,
         "run_id": run.run_id,
         "study": params.study,
+        "kind": run.kind.name,
         "created": environment.now(),
         "sequence": _next_sequence(run.folder.parent.parent),
         "design_hash": resolved.design_hash,
@@ -76,17 +77,21 @@ def _fill(run: Run, resolved: Resolved, cells: list[Cell]) -> None:
     run.set_status("pending", cells={cell.cell: "pending" for cell in cells})
 
 
-def open_or_create(resolved: Resolved, cells: list[Cell], new: bool = False) -> Run:
+def open_or_create(resolved: Resolved, kind: Measurement, new: bool = False) -> Run:
     """The run to work on: the one named by `run_id`, else the newest unfinished one of this design, else a new one.
 
-    With `new` always a new one.
+    With `new` always a new one. No folder is made for a device that is not there.
     """
+    if resolved.params.device != "cpu":
+        from distilbench.machine.device import parse  # imports torch
+
+        parse(resolved.params.device)
     params = resolved.params
     root = paths.results_root(params.results_root)
     if params.run_id:
         run = Run(root / params.study / params.run_id)
         if not (run.folder / "status.json").is_file():
-            return create(resolved, cells)
+            return create(resolved, kind)
         if new:
             raise RunError(f"run {run.run_id} exists already: leave out --new to go on with it, or name another")
         run.require_same_design(resolved)
@@ -94,7 +99,7 @@ def open_or_create(resolved: Resolved, cells: list[Cell], new: bool = False) -> 
         return run
     if not new and (run := _newest_unfinished(root / params.study, resolved.design_hash)):
         return run
-    return create(resolved, cells)
+    return create(resolved, kind)
 
 
 def _newest_unfinished(folder: Path, design_hash: str) -> Run | None:
@@ -156,6 +161,17 @@ def own_runs(results_root: str | Path = "") -> list[Run]:
 def published_runs() -> list[Run]:
     """The runs that the report cites, oldest first."""
     return sorted((run for study in paths.folders_in(paths.published_root()) for run in all_runs(study)), key=_age)
+
+
+def published_instruments(kind: Measurement) -> list[Path]:
+    """Published folders of a kind that tells of the instrument, and of no study; oldest first."""
+    return sorted(file.parent for file in (paths.published_root() / kind.name).glob("*/summary.json"))
+
+
+def published_instrument(kind: Measurement, slot: str) -> Path | None:
+    """The published folder of that kind, for that value of its `slot`."""
+    known = published_instruments(kind)
+    return next((f for f in known if paths.read_json(f / "config.json")[kind.slot] == slot), None)
 
 
 def find(reference: str, results_root: str | Path = "") -> Run:

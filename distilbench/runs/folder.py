@@ -13,25 +13,39 @@ import psutil
 from distilbench import paths
 from distilbench.errors import RunError
 from distilbench.machine import environment
-from distilbench.measurements.sweep.records import PREDICTIONS, Repetition
+from distilbench.runs import measurement
+from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import NOT_DESIGN, Resolved
-from distilbench.runs.rawfiles import mend_raw, read_parquet, read_raw, write_parquet
+from distilbench.runs.rawfiles import mend_raw, read_raw
+from distilbench.runs.records import Key, Record
 from distilbench.runs.states import FINAL, MEASURED, RunState
 
 
 class Run:
     """One run folder: results/<study>/<run_id>/."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: Measurement | None = None) -> None:
+        """
+        Args:
+            folder: its place.
+            kind: what it measures; None: as its config.json says.
+        """
         self.folder = folder
         self.run_id = folder.name
+        self._kind = kind
 
     # -------------------------------------------------------------- files
 
     @property
+    def kind(self) -> Measurement:
+        """What it measures."""
+        self._kind = self._kind or measurement.of(self.config)
+        return self._kind
+
+    @property
     def raw(self) -> Path:
         """The committed repetitions."""
-        return self.folder / "raw.jsonl"
+        return self.folder / self.kind.raw
 
     @property
     def config(self) -> dict[str, Any]:
@@ -51,7 +65,7 @@ class Run:
 
     @property
     def is_split(self) -> bool:
-        """Whether it is measured in parts, as jobs of a batch system (see `bench.parts`)."""
+        """Whether it is measured in parts, as jobs of a batch system (see `harness.shards`)."""
         return (self.folder / "parts.json").is_file()
 
     @property
@@ -146,46 +160,40 @@ class Run:
         with paths.hold_lock(self.folder / ".lock", f"run {self.run_id} is being worked on by another process"):
             yield self
 
-    def repetitions(self) -> list[Repetition]:
+    def repetitions(self) -> list[Any]:
         """All committed repetitions, in order of writing."""
-        return read_raw(self.raw)[0]
+        return read_raw(self.raw, self.kind.record)[0]
 
-    def finished(self) -> dict[tuple[str, str, int], Repetition]:
+    def finished(self) -> dict[Key, Any]:
         """The repetitions that need not be done again, by key."""
         return {record.key: record for record in self.repetitions() if record.status in FINAL}
 
-    def measured(self) -> list[Repetition]:
+    def measured(self) -> list[Any]:
         """The finished repetitions that have numbers."""
         return [record for record in self.finished().values() if record.status in MEASURED]
 
-    def commit(self, record: Repetition, predictions: list[dict[str, Any]] | None = None) -> None:
-        """Makes a repetition count: predictions first, its line last (the line is the commit).
+    def commit(self, record: Record) -> None:
+        """Makes a record count: its files are there before its line (the line is the commit).
 
         Raises:
             ValidationError: the record breaks its own schema; a line that no reader takes would end the run for good.
         """
         line = record.to_line()
-        Repetition.model_validate_json(line)
-        if predictions is not None:
-            self.replace_predictions({record.cell}, predictions)
+        self.kind.record.model_validate_json(line)
         paths.append_line(self.raw, line)
-
-    def replace_predictions(self, cells: set[str], rows: list[dict[str, Any]]) -> None:
-        """Writes the predictions of cells in the place of what was there of them."""
-        file = self.folder / "predictions.parquet"
-        others = [row for row in read_parquet(file) if row["cell"] not in cells] if file.is_file() else []
-        write_parquet(file, others + rows, PREDICTIONS)
 
     def recover(self) -> list[str]:
         """Mends what a kill left: a half last line, iteration files that no line names. Says what it did."""
-        messages = [message] if (message := mend_raw(self.raw)) else []
-        named = {record.iterations_file for record in self.repetitions()}
-        for file in sorted((self.folder / "iterations").glob("*")):
-            if f"iterations/{file.name}" not in named:
+        messages = [message] if (message := mend_raw(self.raw, self.kind.record)) else []
+        named = {file for record in self.repetitions() for file in record.files}
+        found = (file for name in self.kind.folders for file in sorted((self.folder / name).glob("*")))
+        for file in found:
+            name = str(file.relative_to(self.folder))
+            if name not in named:
                 aside = self.folder / "orphans" / file.name
                 aside.parent.mkdir(exist_ok=True)
                 file.replace(aside)
-                messages.append(f"iterations/{file.name} belongs to no committed repetition; moved to orphans/")
+                messages.append(f"{name} belongs to no committed repetition; moved to orphans/")
         return messages
 
     def require_same_design(self, resolved: Resolved) -> None:

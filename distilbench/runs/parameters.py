@@ -94,7 +94,7 @@ LengthPolicy = Annotated[str, AfterValidator(_length_policy)]
 RunId = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
 
 
-def _list_of(item: Any) -> Any:
+def list_of(item: Any) -> Any:
     return Annotated[list[item], BeforeValidator(_split), Field(min_length=1), AfterValidator(_distinct)]
 
 

@@ -11,11 +11,15 @@ from pydantic import ValidationError
 
 from distilbench import paths
 from distilbench.errors import RunError, StorageError
-from distilbench.measurements.sweep.records import Repetition
+from distilbench.runs.records import Record
 
 
-def read_raw(path: Path) -> tuple[list[Repetition], str]:
-    """All committed repetitions of a raw.jsonl, and what stands after the last whole line ("" when nothing).
+def read_raw(path: Path, record: type[Record]) -> tuple[list[Any], str]:
+    """All committed records of a raw file, and what stands after the last whole line ("" when nothing).
+
+    Args:
+        path: of the file.
+        record: model of a line.
 
     Raises:
         RunError: a whole line is damaged; it is named.
@@ -26,7 +30,7 @@ def read_raw(path: Path) -> tuple[list[Repetition], str]:
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            records.append(Repetition.model_validate_json(line))
+            records.append(record.model_validate_json(line))
         except ValidationError as error:
             problem = error.errors()[0]
             raise RunError(
@@ -35,16 +39,16 @@ def read_raw(path: Path) -> tuple[list[Repetition], str]:
     return records, rest.decode("utf-8", "replace")
 
 
-def mend_raw(path: Path) -> str | None:
-    """Makes raw.jsonl end with a whole line again after a kill or power loss; returns what was done, if anything.
+def mend_raw(path: Path, record: type[Record]) -> str | None:
+    """Makes a raw file end with a whole line again after a kill or power loss; returns what was done, if anything.
 
     A last line that is complete but for its newline gets it; a half one is set aside beside the file.
     """
-    _, rest = read_raw(path)
+    _, rest = read_raw(path, record)
     if not rest:
         return None
     try:
-        Repetition.model_validate_json(rest)
+        record.model_validate_json(rest)
     except ValidationError:
         aside = path.with_name(f"{path.name}.torn-{paths.sha256_bytes(rest.encode())[:8]}")
         whole = path.read_bytes().rpartition(b"\n")

@@ -19,8 +19,8 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 from distilbench import paths
 from distilbench.errors import ModelError
 from distilbench.machine.device import DTYPES, parse, synchronize
-from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.sources import embedded, hub
+from distilbench.sources.parameters import SourceParams
 
 transformers.utils.logging.disable_progress_bar()  # bars of a few milliseconds would litter notebooks and logs
 
@@ -206,7 +206,7 @@ def _bytes_sha256(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_tokenizer(params: DistilbertParams) -> Any:
+def load_tokenizer(params: SourceParams) -> Any:
     """The fast tokenizer that belongs to the model; for random weights the one that belongs to the text."""
     from transformers import DistilBertTokenizerFast
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from distilbench import paths
 from distilbench.errors import DataError
-from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.sources import embedded, hub, revisions, rows
 from distilbench.sources.labels import read_labels
+from distilbench.sources.parameters import SourceParams
 
 TEXT_COLUMNS = ("text", "sentence")
 KNOWN = {  # what is known of a data set beyond its card, by name and configuration
@@ -67,7 +67,7 @@ class TextSet:
         return self.about["key"]
 
 
-def load_texts(params: DistilbertParams) -> TextSet:
+def load_texts(params: SourceParams) -> TextSet:
     """The study's sentences from `data_source`; the same content as at the first time, or an error.
 
     Raises:
@@ -86,7 +86,7 @@ def load_texts(params: DistilbertParams) -> TextSet:
     return replace(loaded, first_seen=revisions.enforce(loaded.key, found, lock))
 
 
-def _from_package(params: DistilbertParams) -> TextSet:
+def _from_package(params: SourceParams) -> TextSet:
     """The validation split of the embedded sentences."""
     found = [row for row in embedded.movie_sentences() if row[3] == "validation"]
     about = {
@@ -105,7 +105,7 @@ def _from_package(params: DistilbertParams) -> TextSet:
     return TextSet(*_columns((i, text, label) for i, text, label, _ in found), embedded.LABELS, about)
 
 
-def _from_hub(params: DistilbertParams) -> TextSet:
+def _from_hub(params: SourceParams) -> TextSet:
     """One split of a data set on the hub, by default GLUE/SST-2 validation (872 sentences)."""
     asked = (params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision)
     key, found = hub.dataset_key(*asked), hub.fetch_dataset(*asked)
@@ -161,7 +161,7 @@ def _one_text_column(columns: Iterable[str], name: Any) -> str | None:
 # ------------------------------------------------------------------ local files
 
 
-def _from_file(params: DistilbertParams) -> TextSet:
+def _from_file(params: SourceParams) -> TextSet:
     """A csv, tsv or jsonl file with `text` (or `sentence`) and `label` (a name, or 0 and 1); see `rows`."""
     file = paths.find_input(params.data_path)
     if rows.unusable(str(file)):  # its ids and its record carry the name

@@ -19,21 +19,24 @@ from typing import Any
 
 import numpy as np
 
-from distilbench import paths, simulated_traces, studies
+from distilbench import paths, simulated_traces
 from distilbench.collectors.latency import HostClock
 from distilbench.collectors.telemetry import Telemetry
 from distilbench.errors import RunError
+from distilbench.harness import processes, steps
 from distilbench.harness.loop import Loop
 from distilbench.machine import environment
 from distilbench.measurements.calibration.summary import BASE, SLOWED, SWEPT, TWIN, of_sweep, summarise
 from distilbench.measurements.calibration.workload import PROTOCOL
+from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
+from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.progress import Progress
-from distilbench.runs.find import new_run_id
+from distilbench.runs import find, parameters
 from distilbench.runs.folder import Run
 from distilbench.stats import MIN_REPETITIONS
 
-BUSY = (*paths.PYTHON, "-m", "distilbench.harness", "busy")
-ALLOCATE = (*paths.PYTHON, "-m", "distilbench.harness", "allocate")
+BUSY = (*processes.WORKER, "distilbench.measurements.calibration.workload")
+ALLOCATE = (*processes.WORKER, "distilbench.measurements.calibration.allocation")
 SLEEPS_MS = (1.0, 10.0, 100.0)
 ALLOCATIONS_MiB = (64, 512)
 SEED = 17
@@ -41,7 +44,7 @@ SEED = 17
 DEPTHS = {"quick": (10, ("slowed-5",)), "full": (60, tuple(SLOWED)), "deep": (60, tuple(SLOWED))}
 
 
-class Still(Telemetry):
+class NoTelemetry(Telemetry):
     """Reads nothing between cycles: for what is too short to be disturbed."""
 
     def due(self) -> bool:
@@ -58,7 +61,7 @@ def calibrate(depth: str, results_root: str = "") -> Path:
         results_root: folder of run folders.
     """
     swept = sweep(results_root) if depth == "deep" else None  # first: it takes long, and can be gone on with
-    folder = paths.results_root(results_root) / "calibration" / new_run_id("cpu")
+    folder = paths.results_root(results_root) / "calibration" / find.new_run_id("cpu")
     config = {
         "schema_version": 1, "run_id": folder.name, "kind": "calibration", "depth": depth,
         "created": environment.now(), "rounds": DEPTHS[depth][0], "protocol": PROTOCOL, "seed": SEED,
@@ -90,9 +93,6 @@ def sweep(results_root: str = "") -> Run:
     Its arithmetic has one thread, like that of the other depths: a virtual machine's cores may come to share one of the
     host's, and then two threads run at two speeds, by turns; that would be told of the machine, not of the instrument.
     """
-    from distilbench.measurements.sweep.measure import design
-    from distilbench.measurements.sweep.measure.run import sweep as measure
-
     given = {
         "profile": "full", "source": "embedded", "variants": ["sdpa", *SLOWED], "batch_sizes": [8],
         "length_policies": ["fixed-32"], "samples_per_cycle": 64, "passes": ["timing"], "control": True,
@@ -100,9 +100,9 @@ def sweep(results_root: str = "") -> Run:
         "max_seconds": 3.0, "ceiling_s": 0.0, "heap": "keep", "num_threads": 1,
         "results_root": str(paths.results_root(results_root) / "calibration" / "sweeps"),  # it is no run of a study
     }  # fmt: skip
-    resolved = studies.resolve("distilbert", given)
-    run = design.start(resolved)
-    measure(run, resolved)
+    resolved = parameters.resolve(DistilbertParams, "distilbert", given)
+    run = find.open_or_create(resolved, SWEEP)
+    steps.measure_run(run, resolved)
     return run
 
 
@@ -112,7 +112,7 @@ def sweep(results_root: str = "") -> Run:
 def overhead(cycles: int = 400) -> Iterator[dict[str, Any]]:
     """A model that does nothing: what a reading adds to a time, and what the loop takes around it, in µs."""
     for _ in range(5):
-        loop = Loop(PROTOCOL, [lambda: None] * 8, [1] * 8, HostClock(), Still())
+        loop = Loop(PROTOCOL, [lambda: None] * 8, [1] * 8, HostClock(), NoTelemetry())
         start = time.perf_counter()
         for cycle in range(cycles):
             loop._cycle(cycle, warmup=False)
@@ -124,7 +124,7 @@ def overhead(cycles: int = 400) -> Iterator[dict[str, Any]]:
 def sleeps() -> Iterator[dict[str, Any]]:
     """Forwards that sleep for a known time."""
     for wanted_ms in SLEEPS_MS:
-        loop = Loop(PROTOCOL, [lambda ms=wanted_ms: time.sleep(ms / 1e3)] * 8, [1] * 8, HostClock(), Still())
+        loop = Loop(PROTOCOL, [lambda ms=wanted_ms: time.sleep(ms / 1e3)] * 8, [1] * 8, HostClock(), NoTelemetry())
         for cycle in range(1 if wanted_ms > 50 else 5):
             loop._cycle(cycle, warmup=False)
         yield {"wanted_ms": wanted_ms, "measured_ms": median(row["latency_ms"] for row in loop.rows)}
@@ -171,19 +171,3 @@ def _in_a_process(command: tuple[str, ...], folder: Path, job: dict[str, Any]) -
     file.unlink()
     file.with_suffix(".result.json").unlink()
     return result
-
-
-def allocate(job_file: Path) -> int:
-    """Takes memory between two marks, as the memory pass does with a forward, and says what it saw."""
-    import torch
-
-    from distilbench.collectors.memory import Phases, rss_MiB
-
-    job, phases = json.loads(job_file.read_text(encoding="utf-8")), Phases(torch.device("cpu"))
-    phases.mark("load")
-    before = rss_MiB()
-    block = np.ones(job["MiB"] * 2**20, dtype=np.uint8)
-    phases.mark("first")
-    found = {"measured_MiB": phases.peaks_rss_MiB.get("first", phases.highest_rss_MiB) - before, "bytes": block.nbytes}
-    paths.write_json(job_file.with_suffix(".result.json"), found)
-    return 0

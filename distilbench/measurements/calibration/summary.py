@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import pandas as pd
+from pydantic import BaseModel, ConfigDict
 
 from distilbench import paths, simulated_traces
 from distilbench.measurements.sweep.records import Repetition
@@ -22,7 +22,14 @@ FEWEST = 3  # comparisons of one cut, to judge a rate by
 BASE, TWIN = "base", "twin"  # the workload, and the same workload under another name
 
 
-def of_sweep(measured: list[Repetition]) -> Iterator[dict[str, Any]]:
+class Reading(BaseModel):
+    """A line of checks.jsonl: which check it belongs to, and what was read; the names of that are the check's own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    check: str
+
+
+def of_sweep(measured: Iterable[Repetition]) -> Iterator[dict[str, Any]]:
     """Readings of the pool from the repetitions of a sweep."""
     for record in measured:
         what = record.variant if record.variant in SLOWED else TWIN if record.control_of else BASE
@@ -151,55 +158,11 @@ def _coverage_says(reading: dict[str, Any]) -> dict[str, Any]:
     return _says(check, "95 %", f"{share:.1%}", "93 % to 97 %" if demanded else "reported", ok, share=share)
 
 
-def table(summary: dict[str, Any]) -> pd.DataFrame:
-    """One row per check, every value as text."""
-    titles = ("check", "truth", "measured", "bound")
-    rows = [{name: check[name] for name in titles} | {"verdict": _verdict(check)} for check in summary["checks"]]
-    return pd.DataFrame(rows)
-
-
-def _verdict(check: dict[str, Any]) -> str:
-    """A rate over a few comparisons can contradict its bound, but not show that it is met."""
-    met = "not refuted" if "comparisons" in check else "ok"
-    return {True: met, False: "OFF", None: "reported"}[check["ok"]]
-
-
-def published(depth: str) -> Path | None:
-    """The published calibration of that depth."""
-    return next((f for f in all_published() if paths.read_json(f / "config.json")["depth"] == depth), None)
-
-
-def all_published() -> list[Path]:
-    """Folders of all published calibrations, oldest first."""
-    return sorted(file.parent for file in (paths.published_root() / "calibration").glob("*/summary.json"))
-
-
-def caption(folder: Path) -> str:
-    """What a table of a calibration is of."""
-    config, env = paths.read_json(folder / "config.json"), paths.read_json(folder / "env.json")
-    cores = f"{(count := len(env['cpu']['affinity']))} core{'s' if count > 1 else ''}"
-    return (
-        f"A {config['depth']} calibration on {env['cpu']['model']}, {cores}, {config['created'][:10]}; "
-        f"pool of {config['rounds']} rounds, in processes of one thread{_elsewhere(env)}"
-    )
-
-
-def _elsewhere(env: dict[str, Any]) -> str:
-    """Says where no published run was made on a machine like that of the calibration."""
-
-    def machine(of: dict[str, Any]) -> tuple[str, int]:
-        return of["cpu"]["model"], len(of["cpu"]["affinity"])
-
-    folders = [file.parent for file in paths.published_root().glob("*/*/raw.jsonl")]
-    others = {machine(paths.read_json(folder / "env.json")) for folder in folders}
-    return "; no published run is of this machine" if others and machine(env) not in others else ""
-
-
-def problems(folder: Path) -> list[str]:
-    """What summary.json says otherwise than the readings do, and these than the sweep; none: it can be believed."""
-    found = verify.differences(paths.read_json(folder / "summary.json"), summarise(folder), "summary.json")
-    if (folder / SWEPT).is_file():
-        again = [{"check": "pool"} | r for r in of_sweep([r for r in read_raw(folder / SWEPT)[0] if r.latency_ms])]
-        told = [reading for reading in _readings(folder) if reading["check"] == "pool"]
-        found += verify.differences({"pool": told}, {"pool": again}, "checks.jsonl")
-    return found
+def recompute(folder: Path, readings: list[Reading]) -> list[str]:
+    """Where the readings of the pool differ from the sweep that they are of."""
+    if not (folder / SWEPT).is_file():
+        return []
+    swept = (record for record in read_raw(folder / SWEPT, Repetition)[0] if record.latency_ms)
+    again = [{"check": "pool"} | reading for reading in of_sweep(swept)]
+    told = [reading.model_dump() for reading in readings if reading.check == "pool"]
+    return verify.differences({"pool": told}, {"pool": again}, "checks.jsonl")

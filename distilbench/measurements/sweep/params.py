@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -11,55 +11,31 @@ from pydantic import (
 
 from distilbench.runs.parameters import (
     Count,
-    Device,
     LengthPolicy,
     NotNegative,
     Positive,
-    Source,
-    StudyParams,
-    _list_of,
+    list_of,
 )
+from distilbench.sources.parameters import SourceParams
 
 MIN_BATCHES = 8  # per cycle
 
 
-class DistilbertParams(StudyParams):
+class DistilbertParams(SourceParams):
     """The distilbert study: sequence classification over a sweep of batch sizes."""
 
     study: Literal["distilbert"] = "distilbert"
-    device: Device = Field("cpu", description="torch device: cpu, cuda or cuda:N")
-    source: Source = Field("hub", description="where model and text come from: hub, local, embedded, or random weights")
-    model_source: Source | None = Field(None, description="the model's source; empty: as `source`")
-    data_source: Literal["hub", "local", "embedded"] | None = Field(
-        None, description="the text's source; empty: as `source` (embedded text for random weights)"
-    )
-    model_name: str = Field(
-        "distilbert/distilbert-base-uncased-finetuned-sst-2-english", description="model on the hub"
-    )
-    model_revision: str = Field(
-        "714eb0f",
-        description="the revision that transformers itself pins (transformers/pipelines/__init__.py, v5.23)",
-    )
-    model_path: str = Field("", description="checkpoint folder for model_source local")
-    model_size: Literal["base", "tiny"] = Field("base", description="shape of random weights; tiny is for tests")
-    dataset_name: str = Field("nyu-mll/glue", description="data set on the hub")
-    dataset_config: str = Field("sst2", description="its configuration; default: also the only one")
-    dataset_split: str = Field("validation", description="its split")
-    dataset_revision: str = Field("main", description="resolved to a commit at the first fetch, then enforced")
-    data_path: str = Field("", description="csv, tsv or jsonl file with text and label for data_source local")
-    tokenizer_path: str = Field("", description="tokenizer folder; empty: the tokenizer that belongs to the model")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
-    variants: _list_of(Literal["eager", "sdpa", "autocast", "compiled", "slowed-2", "slowed-5", "slowed-10"]) = Field(
+    variants: list_of(Literal["eager", "sdpa", "autocast", "compiled", "slowed-2", "slowed-5", "slowed-10"]) = Field(
         ["sdpa"], description="ways of executing the same model; slowed-N: N % slower on purpose, for calibration"
     )
-    batch_sizes: _list_of(Count) = Field([1, 2, 4, 8, 16, 32, 64, 128], description="sentences per forward pass")
-    length_policies: _list_of(LengthPolicy) = Field(
+    batch_sizes: list_of(Count) = Field([1, 2, 4, 8, 16, 32, 64, 128], description="sentences per forward pass")
+    length_policies: list_of(LengthPolicy) = Field(
         ["fixed-32", "fixed-128", "longest"], description="how sentences are padded within a batch"
     )
     samples_per_cycle: Count = Field(
         1024, description="sentences in one cycle, the same ones in every cell: 8 batches of the largest size"
     )
-    passes: _list_of(Literal["timing", "memory", "energy"]) = Field(
+    passes: list_of(Literal["timing", "memory", "energy"]) = Field(
         ["timing", "memory", "energy"], description="what is measured"
     )
     control: bool = Field(
@@ -100,15 +76,7 @@ class DistilbertParams(StudyParams):
     )
 
     @model_validator(mode="after")
-    def _fill_sources(self) -> DistilbertParams:
-        self.model_source = self.model_source or self.source
-        if self.data_source is None:
-            self.data_source = "embedded" if self.source == "random" else self.source
-        for what, source, path in (
-            ("model", self.model_source, self.model_path), ("data", self.data_source, self.data_path)
-        ):  # fmt: skip
-            if source == "local" and not path:
-                raise ValueError(f"{what}_source is 'local', so {what}_path must name a file or folder")
+    def _check(self) -> DistilbertParams:
         if self.samples_per_cycle < MIN_BATCHES * max(self.batch_sizes):
             raise ValueError(
                 f"samples_per_cycle ({self.samples_per_cycle}) must be at least {MIN_BATCHES} times the largest batch "
@@ -123,15 +91,3 @@ class DistilbertParams(StudyParams):
                     f"{most} ({getattr(self, most):g}) must not be below {least} ({getattr(self, least):g})"
                 )
         return self
-
-    def model_arguments(self, vocab_size: int) -> dict[str, Any]:
-        """Arguments of `models.load_model`, but for the variant's.
-
-        Args:
-            vocab_size: rows that the tokenizer needs; random weights get an embedding table of that size.
-        """
-        return {
-            "device": self.device, "source": self.model_source, "path": self.model_path, "name": self.model_name,
-            "revision": self.model_revision, "dtype": self.dtype, "size": self.model_size, "vocab_size": vocab_size,
-            "seed": self.seed,
-        }  # fmt: skip

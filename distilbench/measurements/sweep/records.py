@@ -1,4 +1,4 @@
-"""The schema of what a run leaves: one JSON line per repetition, and the states of cells and runs.
+"""The schema of what a sweep leaves: one JSON line per repetition, and the parquet files beside it.
 
 A line of raw.jsonl is the commit of a repetition: it is written after the files it names, and it holds their SHA-256.
 Fields may be added later, nullable; the meaning of a field never changes (`schema_version` says which reader to use).
@@ -6,14 +6,16 @@ Fields may be added later, nullable; the meaning of a field never changes (`sche
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from distilbench.runs.states import CellState
+from distilbench.runs.rawfiles import read_parquet, write_parquet
+from distilbench.runs.records import Cell, Record
+from distilbench.runs.states import MEASURED
 
-SCHEMA_VERSION = 1
 Pass = Literal["timing", "memory", "energy"]
 
 #: Which pass measures which number; in a line of another pass the number is null, with this said as the reason.
@@ -34,18 +36,15 @@ MEASURED_IN: dict[str, Pass] = {
 }
 
 
-class Cell(BaseModel):
+class SweepCell(Cell):
     """One point of the sweep."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-    cell: str = Field(description="its name within the run, fit for a file name")
     device: str
     variant: str
     dtype: str
     batch_size: int = Field(ge=1, description="sentences per forward pass")
     length_policy: str = Field(description="fixed-N: padded or cut to N tokens; longest: padded to the batch's longest")
     model_source: str
-    control_of: str | None = Field(None, description="of a control cell: the cell that it repeats under another name")
 
 
 class _Part(BaseModel):
@@ -119,20 +118,10 @@ class Energy(_Part):
     notes: list[str] = Field(default_factory=list, description="what a reader of the joules must know")
 
 
-class Repetition(Cell):
+class Repetition(SweepCell, Record):
     """One line of raw.jsonl: one fresh process that measured one cell in one pass."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True, allow_inf_nan=False)
-    schema_version: Literal[1] = SCHEMA_VERSION
-    study: str
-    repetition: int = Field(ge=0)
-    attempt: int = Field(1, ge=1, description="1, or more where earlier attempts failed or were interrupted")
     pass_: Pass = Field(alias="pass")
-    status: CellState
-    error: str | None = Field(None, description="what went wrong, for people")
-    started: str = Field(description="UTC, ISO 8601")
-    seconds: float = Field(ge=0, description="wall time of the whole process, start and load included")
-
     latency_ms: float | None = Field(
         None, description="median over timed iterations of one synchronised forward of one batch, host clock"
     )
@@ -190,7 +179,6 @@ class Repetition(Cell):
     n_cycles: int | None = Field(None, description="timed cycles, always whole ones")
     iterations_file: str | None = Field(None, description="parquet file, relative to the run folder")
     iterations_sha256: str | None = None
-    inputs_sha256: str | None = Field(None, description="of all batches of the cycle, ids and masks, in order")
     padding_share: float | None = Field(None, ge=0, le=1, description="share of the cycle's positions that is padding")
     truncated_share: float | None = Field(
         None, ge=0, le=1, description="share of the cycle's distinct sentences that the length policy cuts"
@@ -203,15 +191,9 @@ class Repetition(Cell):
         None, description="pages that a timed forward had to fetch from the system (minor faults), on average"
     )
     load_s: float | None = Field(None, description="from the weights on disk to a model that is ready on its device")
-    node: str | None = Field(None, description="the machine it ran on: a node of a cluster, or the host")
-    num_threads: int | None = Field(None, description="CPU threads, as they were set")
     threads_used: int | None = Field(None, description="CPU threads that shared work, as the kernel counts their time")
     threads_used_reason: str | None = None
     product_cores: float | None = Field(None, ge=0, description="CPU time over wall time of a large matrix product")
-    affinity: list[int] | None = Field(None, description="CPUs that the process could use")
-    parent_cores: float | None = Field(None, ge=0, description="use of the cores by the waiting parent, meanwhile")
-    foreign_cores: float | None = Field(None, ge=0, description="use of the usable cores by other processes, meanwhile")
-    stolen_cores: float | None = Field(None, ge=0, description="time a hypervisor gave to other machines, meanwhile")
     quota_periods: int | None = Field(
         None,
         ge=0,
@@ -221,7 +203,6 @@ class Repetition(Cell):
     throttled_periods: int | None = Field(None, ge=0, description="of these: its quota was used up before their end")
     throttled_s: float | None = Field(None, ge=0, description="for which it was stopped then; each core adds its own")
     quota_reason: str | None = Field(None, description="why no periods of a quota were counted")
-    proof: dict[str, Any] = Field(default_factory=dict, description="what shows that the variant was really on")
 
     @model_validator(mode="after")
     def _null_needs_reason(self) -> Repetition:
@@ -240,13 +221,31 @@ class Repetition(Cell):
         return self
 
     @property
-    def key(self) -> tuple[str, str, int]:
-        """What must be there once: (cell, pass, repetition)."""
-        return self.cell, self.pass_, self.repetition
+    def files(self) -> dict[str, str]:
+        """Its iterations."""
+        return {self.iterations_file: self.iterations_sha256} if self.iterations_file else {}
 
-    def to_line(self) -> str:
-        """One JSON line without its newline."""
-        return self.model_dump_json(by_alias=True)
+    def in_words(self) -> str:
+        """What it says, in a line of progress."""
+        what = (
+            f"{'control: ' if self.control_of else ''}{self.variant} {self.length_policy} "
+            f"batch {self.batch_size}, {self.pass_} {self.repetition + 1}: "
+        )
+        if self.status not in MEASURED:
+            return what + f"{self.status.upper()} {self.error}"
+        if self.pass_ == "timing":
+            unstable = ", UNSTABLE (not settled when the warm-up was cut off)" if self.status == "unstable" else ""
+            return what + f"{self.latency_ms:.2f} ms, {self.throughput_samples_per_s:.1f} samples/s{unstable}"
+        if self.pass_ == "energy":
+            return what + f"{self.energy_per_sample_J:.3g} J per sample ({self.energy_source})"
+        return what + f"peak {self.peak_rss_MiB:.0f} MiB"
+
+
+def replace_predictions(folder: Path, cells: set[str], rows: list[dict[str, Any]]) -> None:
+    """Writes the predictions of cells in the place of what a run has of them."""
+    file = folder / "predictions.parquet"
+    others = [row for row in read_parquet(file) if row["cell"] not in cells] if file.is_file() else []
+    write_parquet(file, others + rows, PREDICTIONS)
 
 
 def json_schema() -> dict[str, Any]:

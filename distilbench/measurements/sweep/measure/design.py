@@ -1,20 +1,19 @@
-"""The design of a sweep: its cells, the order of measuring, and the run folder that they go to. No torch."""
+"""The design of a sweep: its cells, and the order of measuring. No torch."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from distilbench.measurements.sweep.params import DistilbertParams
-from distilbench.measurements.sweep.records import Cell
-from distilbench.runs import find
-from distilbench.runs.folder import Run
+from distilbench.measurements.sweep.records import SweepCell
 from distilbench.runs.parameters import Resolved
 
 
-def cells_of(params: DistilbertParams) -> list[Cell]:
+def cells_of(params: DistilbertParams) -> list[SweepCell]:
     """The points of the sweep in reading order, the control cell last."""
     cells = [
-        Cell(
+        SweepCell(
             cell=f"{variant}-{params.dtype}-{policy}-b{size:03d}",
             device=params.device,
             variant=variant,
@@ -32,12 +31,12 @@ def cells_of(params: DistilbertParams) -> list[Cell]:
     return cells
 
 
-def control_of(cell: Cell) -> Cell:
+def control_of(cell: SweepCell) -> SweepCell:
     """The same cell under another name: what differs between the two is what differs between equal things (A/A)."""
     return cell.model_copy(update={"cell": f"control-{cell.cell}", "control_of": cell.cell})
 
 
-def plan(resolved: Resolved) -> list[tuple[Cell, str, int]]:
+def plan(resolved: Resolved) -> list[tuple[SweepCell, str, int]]:
     """All repetitions in the order of measuring: round by round, each round shuffled by the design's hash.
 
     Rounds interleave the cells, so that a slow quarter of an hour of the machine touches all of them alike. The energy
@@ -58,10 +57,13 @@ def plan(resolved: Resolved) -> list[tuple[Cell, str, int]]:
     return steps
 
 
-def start(resolved: Resolved, new: bool = False) -> Run:
-    """The run to work on (see `find.open_or_create`); no folder is made for a device that is not there."""
-    if resolved.params.device != "cpu":
-        from distilbench.machine.device import parse
-
-        parse(resolved.params.device)
-    return find.open_or_create(resolved, cells_of(resolved.params), new)
+def for_jobs(resolved: Resolved) -> Resolved:
+    """The design as jobs can measure it: energy in every cell, since no task knows which one is the best."""
+    params = resolved.params
+    if "energy" not in params.passes or params.energy_cells == "all":
+        return resolved
+    return replace(
+        resolved,
+        params=params.model_copy(update={"energy_cells": "all"}),
+        origins=resolved.origins | {"energy_cells": "as for every submission"},
+    )

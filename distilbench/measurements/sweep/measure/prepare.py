@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from distilbench import paths
 from distilbench.errors import DataError
-from distilbench.harness.processes import Prepared
 from distilbench.machine.device import parse, software
+from distilbench.measurements.sweep.measure.run import Prepared
 from distilbench.measurements.sweep.params import MIN_BATCHES, DistilbertParams
 from distilbench.runs.folder import Run
 from distilbench.sources import texts as sources_texts

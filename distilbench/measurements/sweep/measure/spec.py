@@ -10,7 +10,7 @@ from distilbench import paths
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerSpec:
     """What the parent asks for; all paths absolute.
 
     Attributes:

@@ -31,7 +31,7 @@ from distilbench.harness import energy_windows
 from distilbench.machine import cgroups
 from distilbench.machine.device import gpu_identity, select
 from distilbench.machine.environment import now, variables_of_threads
-from distilbench.measurements.sweep.measure.spec import Job, predictions_file
+from distilbench.measurements.sweep.measure.spec import WorkerSpec, predictions_file
 from distilbench.measurements.sweep.measure.timing import Timing
 from distilbench.measurements.sweep.records import ITERATIONS, PREDICTIONS, Repetition
 from distilbench.measurements.sweep.summary.derive import classification_fields, energy_fields, timing_fields, warmup_of
@@ -53,7 +53,7 @@ class Unavailable(DistilbenchError):
 
 def main(job_file: Path) -> int:
     """Measures; 0 when a record was written, 3 when the device's memory did not suffice, 1 on other errors."""
-    job = Job(**json.loads(job_file.read_text(encoding="utf-8")))
+    job = WorkerSpec(**json.loads(job_file.read_text(encoding="utf-8")))
     started, clock = now(), time.monotonic()
     try:
         fields = {"status": "ok"} | measure(job)
@@ -110,7 +110,7 @@ class Workload:
     rows_of_batches: list[np.ndarray]
 
 
-def workload(job: Job, device: torch.device) -> Workload:
+def workload(job: WorkerSpec, device: torch.device) -> Workload:
     """The job's cycle, copied to the device."""
     token_ids, samples, labels = load_inputs(Path(job.inputs))
     identity, protocol = job.identity, job.protocol
@@ -125,7 +125,7 @@ def workload(job: Job, device: torch.device) -> Workload:
     )
 
 
-def measure(job: Job) -> dict[str, Any]:
+def measure(job: WorkerSpec) -> dict[str, Any]:
     """One repetition in this process: the fields of its record."""
     cores = _take_cores(job.protocol)
     threads_used = _threads_used(job, cores)
@@ -199,7 +199,7 @@ def _take_cores(protocol: dict[str, Any]) -> list[int]:
     return got[0]
 
 
-def _threads_used(job: Job, cores: list[int]) -> dict[str, Any]:
+def _threads_used(job: WorkerSpec, cores: list[int]) -> dict[str, Any]:
     """Measures that as many threads compute as were asked for, before minutes are spent on it.
 
     Raises:
@@ -241,7 +241,7 @@ def _memory(
 
 
 def _energy(
-    job: Job, loaded: LoadedModel, work: Workload, device: torch.device, gpu: nvml.Gpu | None, no_gpu: str | None
+    job: WorkerSpec, loaded: LoadedModel, work: Workload, device: torch.device, gpu: nvml.Gpu | None, no_gpu: str | None
 ) -> dict[str, Any]:
     """Joules over windows of whole cycles.
 
@@ -262,7 +262,7 @@ def _energy(
 
 
 def _timing(
-    job: Job, loaded: LoadedModel, work: Workload, device: torch.device, gpu: nvml.Gpu | None
+    job: WorkerSpec, loaded: LoadedModel, work: Workload, device: torch.device, gpu: nvml.Gpu | None
 ) -> dict[str, Any]:
     """Warm-up, timed cycles (the first gives the logits), requests, on a GPU cycles without fences."""
     timing = Timing(job.protocol, loaded, work.tensors, device, Telemetry(gpu))
@@ -297,13 +297,13 @@ def _quota(before: dict[str, cgroups.Throttling], after: dict[str, cgroups.Throt
     }
 
 
-def request_inputs(job: Job, work: Workload) -> tuple[list[list[str]], Callable[[list[str]], Any]]:
+def request_inputs(job: WorkerSpec, work: Workload) -> tuple[list[list[str]], Callable[[list[str]], Any]]:
     """Sentences per batch, and what turns them into token ids as the length policy says."""
     texts, policy = json.loads(Path(job.texts).read_text(encoding="utf-8")), job.identity["length_policy"]
     return [[texts[row] for row in rows] for rows in work.rows_of_batches], encoder(Path(job.tokenizer), policy)
 
 
-def _classification(job: Job, loaded: LoadedModel, work: Workload, logits: torch.Tensor) -> dict[str, Any]:
+def _classification(job: WorkerSpec, loaded: LoadedModel, work: Workload, logits: torch.Tensor) -> dict[str, Any]:
     """Logits hash and accuracy over the distinct sentences of the cycle; leaves the predictions for the parent.
 
     Args:

@@ -13,10 +13,8 @@ import pandas as pd
 
 from distilbench import paths
 from distilbench.measurements.sweep.show import lengths
-from distilbench.report import load
 from distilbench.report import spread as report_spread
 from distilbench.report.charts import PALETTE, NotMeasured, Shown, _config, _legend, _rounded, hollow, marks, png, svg
-from distilbench.runs.folder import Run
 
 
 @dataclass(frozen=True)
@@ -179,11 +177,6 @@ def _alt_text(rows: pd.DataFrame, title: str) -> str:
         ends += f" (unstable at {', '.join(unstable)})" if unstable else ""
         curves.append(f"{machine}, {variant}, {policy}: {ends}")
     return f"{title} against batch size. {'; '.join(curves)}."
-
-
-def folder_of(chosen: list[Run]) -> Path:
-    """Where plots of these runs go; overlays have a folder of their own there."""
-    return load.home_of(chosen) / "plots" / load.beside(chosen).removeprefix("-")
 
 
 def save(table: pd.DataFrame, folder: Path) -> list[Path]:
