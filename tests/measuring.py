@@ -19,8 +19,10 @@ from waiting import alive
 
 from distilbench import paths
 from distilbench import studies as studies_
-from distilbench.harness.processes import PROTOCOL, Job, Prepared, cores
+from distilbench.harness.processes import cores
 from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.measure.run import PROTOCOL, Prepared
+from distilbench.measurements.sweep.measure.spec import WorkerSpec
 from distilbench.runs import parameters as runs_parameters
 from distilbench.runs.folder import Run
 from distilbench.runs.states import MEASURED
@@ -61,17 +63,17 @@ def prepared_by_hand(run: Run) -> Prepared:
     return Prepared(inputs, {"name": "made up", "rows": 40}, {"name": "stand-in"}, LABELS, VOCABULARY)
 
 
-def job(folder: Path, where: str = "timing", variant: str = "sdpa", **changed: Any) -> Job:
+def job(folder: Path, where: str = "timing", variant: str = "sdpa", **changed: Any) -> WorkerSpec:
     """A job of the small design, as the sweep writes it; `changed` are parameters of the design."""
     resolved = small_design(folder / "results", variants=[variant], **changed)
     (cell,) = design.cells_of(resolved.params)
     (folder / "iterations").mkdir(exist_ok=True)
-    return Job(
+    return WorkerSpec(
         run=str(folder),
         inputs=str(made_up_inputs(folder / "work" / "inputs.npz")),
         identity=cell.model_dump() | {"study": "distilbert", "pass": where, "repetition": 0, "attempt": 1},
         model=resolved.params.model_arguments(VOCABULARY),
-        protocol={name: getattr(resolved.params, name) for name in PROTOCOL} | cores(resolved.params),
+        protocol={name: getattr(resolved.params, name) for name in PROTOCOL} | cores(resolved.params.num_threads),
         label_names=LABELS,
     )
 

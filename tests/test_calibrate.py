@@ -15,7 +15,7 @@ from distilbench.measurements.calibration import summary as calibration_summary
 from distilbench.measurements.calibration.workload import PROTOCOL
 from distilbench.measurements.sweep.measure import design
 from distilbench.measurements.sweep.records import Warmup
-from distilbench.publication.publish import publish_calibration
+from distilbench.publication.publish import publish_instrument
 from distilbench.runs import find
 
 
@@ -248,17 +248,17 @@ def test_only_committed_code_is_published_and_a_depth_has_one(quick, tmp_path, m
     env = paths.read_json(quick / "env.json")
     paths.write_json(quick / "env.json", env | {"git": {"sha": "abc", "dirty": True}})
     with pytest.raises(RunError, match="its code is in no commit"):
-        publish_calibration(quick)
+        publish_instrument(quick)
     paths.write_json(quick / "env.json", env | {"git": {"sha": "abc", "dirty": False}})
     assert calibration_summary.published("quick") is None
-    assert publish_calibration(quick) == calibration_summary.published("quick")
+    assert publish_instrument(quick) == calibration_summary.published("quick")
     another = quick.with_name("another")
     quick.rename(another)
-    assert publish_calibration(another).name == "another"
+    assert publish_instrument(another).name == "another"
     assert len(list((tmp_path / "published" / "calibration").iterdir())) == 1
     (another / "checks.jsonl").write_text("")
     with pytest.raises(RunError, match=r"cannot be published: summary\.json"):
-        publish_calibration(another)
+        publish_instrument(another)
 
 
 @pytest.mark.slow

@@ -18,10 +18,9 @@ import pytest
 from measuring import checkout_with_notebooks, small_design
 from nbclient import NotebookClient
 
-from distilbench import logs, paths
+from distilbench import logs, paths, studies
 from distilbench.errors import DataError, DistilbenchError, ParameterError, RunError, StorageError
 from distilbench.execution import kernels, notebooks
-from distilbench.measurements.sweep.measure import design
 from distilbench.runs import find
 
 SAY = "import os\nprint('{0} of', run_id)\nprint('progress as', os.environ['DISTILBENCH_PROGRESS'])"
@@ -189,7 +188,7 @@ def test_a_full_run_of_code_in_no_commit_says_so_before_it_begins(monkeypatch, c
 def test_a_run_that_another_process_works_on_is_left_alone(checkout):
     checkout(one="print('reached')")
     resolved = small_design(paths.results_root())
-    run = design.start(resolved)
+    run = studies.start(resolved)
     given = resolved.params.model_dump(mode="json") | {"run_id": run.run_id}
     with run.held(), pytest.raises(RunError, match=f"run {run.run_id} is being worked on by another process"):
         notebooks.run_study("distilbert", given)

@@ -22,9 +22,9 @@ from waiting import ended, wait_for
 from distilbench import paths
 from distilbench.errors import SlurmError
 from distilbench.execution import notebooks, slurm
-from distilbench.harness import shards
+from distilbench.harness import shards, steps
+from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.measure import design
-from distilbench.measurements.sweep.measure import run as sweep
 from distilbench.runs import find, verify
 from distilbench.runs.folder import Run
 from distilbench.runs.rawfiles import read_parquet
@@ -293,8 +293,8 @@ def test_usr1_stops_after_the_repetition_and_the_job_goes_on(cluster, site):
     assert {record.attempt for record in run.repetitions()} == {1}, "the current repetition was waited for"
     assert "back into the queue" in logs(site)
     assert "start 2 on" in logs(site), "the log was appended to"
-    undisturbed = find.create(resolved, design.cells_of(resolved.params), "undisturbed")
-    sweep.sweep(undisturbed, resolved)
+    undisturbed = find.create(resolved, SWEEP, "undisturbed")
+    steps.measure_run(undisturbed, resolved)
     assert undisturbed.config["design_hash"] == run.config["design_hash"]
     assert {r.key for r in undisturbed.measured()} == {r.key for r in run.measured()}
     assert {(r.cell, r.logits_sha256) for r in undisturbed.measured()} == {

@@ -11,6 +11,7 @@ import pytest
 import synthetic
 
 import distilbench
+from distilbench import studies
 from distilbench.errors import DeviceError
 from distilbench.measurements.sweep.measure import design
 
@@ -107,10 +108,10 @@ def test_a_resumed_run_goes_on_in_the_same_order(tmp_path):
 
 def test_a_start_makes_a_run_with_these_cells(this_machine):
     resolved = synthetic.resolved(**SWEEP)
-    run = design.start(resolved)
+    run = studies.start(resolved)
     assert run.config["cells"] == [cell.model_dump() for cell in design.cells_of(resolved.params)]
-    assert design.start(resolved).run_id == run.run_id, "it is unfinished"
-    assert design.start(resolved, new=True).run_id != run.run_id
+    assert studies.start(resolved).run_id == run.run_id, "it is unfinished"
+    assert studies.start(resolved, new=True).run_id != run.run_id
 
 
 def test_no_folder_is_made_for_a_device_that_is_not_there(this_machine, tmp_path, monkeypatch):
@@ -125,6 +126,6 @@ def test_no_folder_is_made_for_a_device_that_is_not_there(this_machine, tmp_path
     monkeypatch.setitem(sys.modules, "distilbench.machine.device", device)
     monkeypatch.setattr(distilbench, "device", device, raising=False)
     with pytest.raises(DeviceError):
-        design.start(synthetic.resolved(device="cuda:7"))
+        studies.start(synthetic.resolved(device="cuda:7"))
     assert asked == ["cuda:7"]
     assert not (tmp_path / "results").exists()

@@ -11,8 +11,7 @@ if not torch.cuda.is_available():
 
 from distilbench import studies  # noqa: E402
 from distilbench.collectors import latency, memory  # noqa: E402
-from distilbench.measurements.sweep.measure import design  # noqa: E402
-from distilbench.measurements.sweep.measure import run as sweep  # noqa: E402
+from distilbench.harness import steps  # noqa: E402
 from distilbench.runs import verify  # noqa: E402
 from distilbench.sources.models import load_model  # noqa: E402
 
@@ -49,8 +48,8 @@ def test_cuda_and_cpu_give_the_same_logits():
 def test_a_sweep_on_cuda_has_device_time_and_gpu_memory(tmp_path):
     given = {"profile": "ci", "device": "cuda:0", "variants": ["sdpa", "autocast"], "results_root": str(tmp_path)}
     resolved = studies.resolve("distilbert", given)
-    run = design.start(resolved)
-    derived = sweep.sweep(run, resolved)
+    run = studies.start(resolved)
+    derived = steps.measure_run(run, resolved)
     assert verify.problems(run.folder) == []
     for cell in derived["cells"]:
         assert cell["state"] == "ok"

@@ -80,7 +80,7 @@ def test_with_an_output_path_the_run_holds_the_same_notebook(papermill, tmp_path
     assert kept.name == output.name
     assert kept.samefile(output)
     assert kept.read_bytes() == output.read_bytes()
-    assert "summary = sweep.sweep" in kept.read_text(), "the whole of it"
+    assert "summary = steps.measure_run" in kept.read_text(), "the whole of it"
     assert run.status["state"] == "ok"
     assert run.config["parameters"]["batch_sizes"] == [4]
     assert len(run.measured()) == 2

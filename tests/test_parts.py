@@ -12,8 +12,9 @@ from measuring import STAND_IN, finished_once, prepared_by_hand, small_design
 
 from distilbench import paths, studies
 from distilbench.errors import ParameterError, RunError, Stopped
-from distilbench.harness import processes, shards
+from distilbench.harness import processes, shards, steps
 from distilbench.machine import environment
+from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.measure import design
 from distilbench.measurements.sweep.measure import run as sweep
 from distilbench.measurements.sweep.records import Repetition
@@ -32,8 +33,8 @@ def resolved(tmp_path: Path) -> parameters.Resolved:
 @pytest.fixture
 def run(resolved, monkeypatch, this_machine) -> Run:
     """A run split by rounds, prepared; repetitions are stand-ins."""
-    monkeypatch.setattr(processes, "WORKER", STAND_IN)
-    made = find.create(resolved, design.cells_of(resolved.params))
+    monkeypatch.setattr(sweep, "WORKER", STAND_IN)
+    made = find.create(resolved, SWEEP)
     shards.divide(made, resolved, "rounds")
     prepared_by_hand(made).save(made)
     made.record_once("data.json", {"name": "made up"}, ())
@@ -41,7 +42,7 @@ def run(resolved, monkeypatch, this_machine) -> Run:
 
 
 def gathered(run: Run, resolved: parameters.Resolved) -> dict:
-    return sweep.sweep(run, resolved, prepared_by_hand(run))
+    return steps.measure_run(run, resolved, prepared_by_hand(run))
 
 
 def committed(run: Run, part: int) -> list[tuple]:
@@ -91,7 +92,7 @@ def test_more_tasks_than_units_are_refused(resolved, tasks):
 
 def test_parts_gathered_are_a_run(run, resolved):
     for number in (2, 0, 1):
-        processes.measure_part(run, resolved, number)
+        steps.measure_shard(run, resolved, number)
     derived = gathered(run, resolved)
     assert finished_once(run, resolved)
     assert verify.problems(run.folder) == []
@@ -105,7 +106,7 @@ def test_parts_gathered_are_a_run(run, resolved):
 
 
 def test_gathering_twice_changes_nothing(run, resolved):
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     assert shards.gather(run) == 3
     before = run.raw.read_bytes(), (run.folder / "predictions.parquet").read_bytes()
     assert shards.gather(run) == 0
@@ -113,41 +114,41 @@ def test_gathering_twice_changes_nothing(run, resolved):
 
 
 def test_what_is_missing_is_said_and_measured_alone(run, resolved):
-    processes.measure_part(run, resolved, 1)
+    steps.measure_shard(run, resolved, 1)
     gathered(run, resolved)
     assert run.status["state"] == "failed"
     assert shards.unfinished(run, resolved) == [0, 2]
     with pytest.raises(RunError, match=f"distilbench submit distilbert --resume {run.run_id}"):
         run.require_ok()
     for number in shards.unfinished(run, resolved):
-        processes.measure_part(run, resolved, number)
+        steps.measure_shard(run, resolved, number)
     gathered(run, resolved)
     assert finished_once(run, resolved)
 
 
 def test_a_part_that_is_done_is_left_alone(run, resolved, capsys):
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     assert len(shards.attempts(run, 0)) == 1
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     assert len(shards.attempts(run, 0)) == 1
     assert "all of its 3 repetitions are done" in capsys.readouterr().out
 
 
 def test_there_is_no_such_part(run, resolved):
     with pytest.raises(RunError, match="parts 0 to 2, and no part 3"):
-        processes.measure_part(run, resolved, 3)
+        steps.measure_shard(run, resolved, 3)
 
 
 def test_a_failed_repetition_fails_its_part_only(run, resolved, monkeypatch):
     monkeypatch.setenv("STAND_IN_ENDS", f"{CELL}2-timing-0=crash")
     with pytest.raises(RunError, match="1 of 3 repetitions failed; the first: ValueError: a crash was asked for"):
-        processes.measure_part(run, resolved, 0)
+        steps.measure_shard(run, resolved, 0)
     (attempt,) = shards.attempts(run, 0)
     assert shards.about(attempt)["state"] == "failed"
     assert shards.unfinished(run, resolved) == [0, 1, 2]
     monkeypatch.setenv("STAND_IN_ENDS", "")
     for number in range(3):
-        processes.measure_part(run, resolved, number)
+        steps.measure_shard(run, resolved, number)
     gathered(run, resolved)
     assert finished_once(run, resolved)
     assert sorted(record.attempt for record in run.measured()) == [1] * 8 + [2]
@@ -156,11 +157,11 @@ def test_a_failed_repetition_fails_its_part_only(run, resolved, monkeypatch):
 
 def test_a_torn_line_is_no_repetition(run, resolved):
     """A power loss in the middle of a commit; the next start measures it, under another folder."""
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     (attempt,) = shards.attempts(run, 0)
     attempt.raw.write_bytes(attempt.raw.read_bytes()[:-40])
     assert shards.unfinished(run, resolved) == [0, 1, 2]
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     assert len(shards.attempts(run, 0)) == 2
     assert sorted(committed(run, 0)) == sorted(
         (cell.cell, where, number) for cell, where, number in shards.of(run, resolved)[0]
@@ -169,11 +170,11 @@ def test_a_torn_line_is_no_repetition(run, resolved):
 
 def test_of_two_attempts_that_both_finished_the_first_counts(run, resolved):
     """A node was believed lost, and lived on."""
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     (attempt,) = shards.attempts(run, 0)
     hidden = attempt.folder.with_name("hidden")
     attempt.folder.rename(run.folder / "hidden")
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     (second,) = shards.attempts(run, 0)
     (run.folder / "hidden").rename(hidden.with_name(attempt.folder.name))
     assert [a.folder for a in shards.attempts(run, 0)] == [attempt.folder, second.folder]
@@ -184,7 +185,7 @@ def test_of_two_attempts_that_both_finished_the_first_counts(run, resolved):
 
 
 def test_an_altered_file_is_not_gathered(run, resolved):
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     (attempt,) = shards.attempts(run, 0)
     file = next((attempt.folder / "iterations").iterdir())
     file.write_bytes(file.read_bytes() + b"x")
@@ -196,7 +197,7 @@ def test_files_are_copied_where_no_link_can_be_made(run, resolved, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError("Invalid cross-device link")
 
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     assert shards.gather(run) == 3
     assert {file.stat().st_nlink for file in (run.folder / "iterations").iterdir()} == {1}
@@ -220,7 +221,7 @@ def test_gathering_takes_what_ingest_prepared(run, resolved, monkeypatch):
 def test_what_lacked_memory_is_tried_again_only_when_asked(run, resolved, monkeypatch):
     monkeypatch.setenv("STAND_IN_ENDS", f"{CELL}4-timing-0=oom")
     for number in range(3):
-        processes.measure_part(run, resolved, number)
+        steps.measure_shard(run, resolved, number)
     gathered(run, resolved)
     assert run.status["cells"][f"{CELL}4"] == "oom"
     assert shards.gather(run) == 0, "an outcome without numbers is committed once, too"
@@ -228,7 +229,7 @@ def test_what_lacked_memory_is_tried_again_only_when_asked(run, resolved, monkey
     assert shards.unfinished(run, resolved, retry_oom=True) == [0]
     prepared_by_hand(run).save(run)  # the scratch files of a finished run are gone
     monkeypatch.setenv("STAND_IN_ENDS", "")
-    processes.measure_part(run, resolved, 0, retry_oom=True)
+    steps.measure_shard(run, resolved, 0, retry_oom=True)
     gathered(run, resolved)
     assert set(run.status["cells"].values()) == {"ok"}
     assert verify.problems(run.folder) == []
@@ -251,21 +252,21 @@ def test_a_cell_without_memory_lacks_nothing_else(run, resolved):
 
 
 def test_a_node_of_another_kind_is_refused(run, resolved, this_machine):
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     this_machine["cpu"]["model"] = "Some other CPU"
     with pytest.raises(RunError, match=r"is of another kind than .*cpu: .* there, 'Some other CPU' here.*--constraint"):
-        processes.measure_part(run, resolved, 1)
+        steps.measure_shard(run, resolved, 1)
     (attempt,) = shards.attempts(run, 1)
     assert shards.about(attempt)["state"] == "failed"
     assert shards.ends(run, resolved)[f"{CELL}1"] == "failed"
 
 
 def test_another_node_of_the_same_kind_may_measure(run, resolved, this_machine, monkeypatch):
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     this_machine["host"]["name"] = "n2"
     monkeypatch.setenv("SLURMD_NODENAME", "n2")
     for number in (1, 2):
-        processes.measure_part(run, resolved, number)
+        steps.measure_shard(run, resolved, number)
     derived = gathered(run, resolved)
     assert derived["nodes"]["repetitions"] == {environment.node(): 3} | {
         record.node: 3 for record in run.measured() if record.repetition == 0 and record.pass_ == "timing"
@@ -275,8 +276,8 @@ def test_another_node_of_the_same_kind_may_measure(run, resolved, this_machine, 
 
 def test_the_machine_that_submits_is_not_the_one_that_measures(run, resolved, this_machine):
     this_machine["cpu"]["model"] = "A compute node's CPU"
-    design.start(parameters.Resolved(resolved.params.model_copy(update={"run_id": run.run_id}), resolved.origins))
-    processes.measure_part(run, resolved, 0)
+    studies.start(parameters.Resolved(resolved.params.model_copy(update={"run_id": run.run_id}), resolved.origins))
+    steps.measure_shard(run, resolved, 0)
     shards.gather(run)
     assert paths.read_json(run.folder / "env.json")["cpu"]["model"] == "A compute node's CPU"
 
@@ -293,22 +294,22 @@ def stop_file(tmp_path, monkeypatch) -> Path:
 def test_asked_to_stop_it_finishes_the_repetition(run, resolved, stop_file):
     stop_file.touch()
     with pytest.raises(Stopped, match="asked to stop with 2 repetitions left"):
-        processes.measure_part(run, resolved, 0)
+        steps.measure_shard(run, resolved, 0)
     (attempt,) = shards.attempts(run, 0)
     assert shards.about(attempt)["state"] == "preempted"
     assert len(committed(run, 0)) == 1
     stop_file.unlink()
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     assert len(committed(run, 0)) == 3
 
 
 def test_asked_to_stop_with_nothing_left_it_is_done(run, resolved, stop_file):
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     attempt = shards.attempts(run, 0)[0]
     lines = attempt.raw.read_text().splitlines(keepends=True)
     attempt.raw.write_text("".join(lines[:-1]))
     stop_file.touch()
-    processes.measure_part(run, resolved, 0)
+    steps.measure_shard(run, resolved, 0)
     assert shards.lacking(shards.of(run, resolved)[0], shards.repetitions(run, 0)) == set()
 
 
@@ -316,19 +317,19 @@ def test_a_limit_too_short_for_one_repetition_is_no_reason_to_start_again(run, r
     monkeypatch.setenv("STAND_IN_ENDS", "silence")
     stop_file.touch()
     with pytest.raises(RunError, match=r"no repetition was finished before the time was over, 2 are left: .*--time"):
-        processes.measure_part(run, resolved, 0)
+        steps.measure_shard(run, resolved, 0)
 
 
 def test_an_ordinary_run_stops_as_well(resolved, monkeypatch, this_machine, stop_file):
-    monkeypatch.setattr(processes, "WORKER", STAND_IN)
-    ordinary = design.start(resolved)
+    monkeypatch.setattr(sweep, "WORKER", STAND_IN)
+    ordinary = studies.start(resolved)
     stop_file.touch()
     with pytest.raises(Stopped):
-        sweep.sweep(ordinary, resolved, prepared_by_hand(ordinary))
+        steps.measure_run(ordinary, resolved, prepared_by_hand(ordinary))
     assert ordinary.status["state"] == "preempted"
     assert f"distilbench run distilbert --resume {ordinary.run_id}" in ordinary.status["message"]
     stop_file.unlink()
-    sweep.sweep(ordinary, resolved, prepared_by_hand(ordinary))
+    steps.measure_run(ordinary, resolved, prepared_by_hand(ordinary))
     assert finished_once(ordinary, resolved)
 
 
@@ -336,9 +337,9 @@ def test_a_told_end_is_on_record_and_a_kill_is_not(run, resolved, monkeypatch):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(processes, "measure_steps", interrupt)
+    monkeypatch.setattr(steps, "measure_steps", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        processes.measure_part(run, resolved, 0)
+        steps.measure_shard(run, resolved, 0)
     (attempt,) = shards.attempts(run, 0)
     assert shards.about(attempt)["state"] == "cancelled"
     shards.end(attempt, "running", "")  # as a kill leaves it
@@ -351,23 +352,23 @@ def test_a_told_end_is_on_record_and_a_kill_is_not(run, resolved, monkeypatch):
 def test_without_preparation_there_is_nothing_to_measure(run, resolved):
     shutil.rmtree(run.folder / "work")
     with pytest.raises(RunError, match=r"prepared\.json is missing"):
-        processes.measure_part(run, resolved, 0)
+        steps.measure_shard(run, resolved, 0)
     assert shards.attempts(run, 0) == []
 
 
 def test_ceilings_are_those_of_the_first_part(run, resolved, monkeypatch):
     monkeypatch.setattr(
-        processes, "measure_ceilings", lambda at, _: paths.write_json(at.folder / "ceilings.json", {"a": 1})
+        processes, "measure_ceilings", lambda at, *_: paths.write_json(at.folder / "ceilings.json", {"a": 1})
     )
     for number in range(2):
-        processes.measure_part(run, resolved, number)
+        steps.measure_shard(run, resolved, number)
     assert len(list((run.folder / "parts").glob("*/*/ceilings.json"))) == 1
     shards.gather(run)
     assert paths.read_json(run.folder / "ceilings.json") == {"a": 1}
 
 
 def test_inside_slurm_a_run_may_go_on_on_another_node(resolved, this_machine, monkeypatch):
-    ordinary = design.start(resolved)
+    ordinary = studies.start(resolved)
     this_machine["host"]["name"] = "another node"
     with pytest.raises(RunError, match="another environment: host"):
         ordinary.require_same_environment()

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from measuring import committed, small_design
 
-from distilbench import paths
+from distilbench import paths, studies
 from distilbench.errors import DataError, ModelError, RunError
-from distilbench.harness import processes
-from distilbench.measurements.sweep.measure import design, prepare
+from distilbench.harness import steps
+from distilbench.measurements.sweep.measure import prepare
 from distilbench.measurements.sweep.measure import run as sweep
 from distilbench.runs import parameters
 from distilbench.runs.folder import Run
@@ -20,7 +20,7 @@ from distilbench.sources.models import load_model
 
 def start(results: Path, **given) -> tuple[Run, parameters.Resolved]:
     resolved = small_design(results, **given)
-    return design.start(resolved), resolved
+    return studies.start(resolved), resolved
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_run_of_other_text_or_another_model_is_not_gone_on_with(own_cache, tmp
     known = paths.read_json(run.folder / file)
     paths.write_json(run.folder / file, known | {key: "0" * 64})
     with pytest.raises(RunError, match=f"{key} is {'0' * 64} in {file}, {known[key]} now"):
-        sweep.sweep(run, resolved)
+        steps.measure_run(run, resolved)
     assert run.status["state"] == "failed"
 
 
@@ -68,4 +68,4 @@ def test_text_so_short_that_a_cycle_repeats_itself_is_refused(own_cache, tmp_pat
     run, resolved = start(tmp_path, batch_sizes=[40], samples_per_cycle=320)
     with pytest.raises(DataError, match=r"batch size 40: a cycle has 2 distinct batches, 8 are needed .* 80 sentences"):
         prepare.prepare(resolved.params, run)
-    assert not processes.Prepared.is_there(run), "no part can begin"
+    assert not sweep.Prepared.is_there(run), "no part can begin"

@@ -19,6 +19,7 @@ from distilbench import paths, studies
 from distilbench.errors import RunError, StorageError
 from distilbench.machine import environment
 from distilbench.measurements.sweep import records
+from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.measure import design
 from distilbench.runs import find, parameters, rawfiles
 from distilbench.runs import folder as runs_folder
@@ -52,7 +53,7 @@ def names(folder: Path) -> set[str]:
 
 def open_run(new: bool = False, **given) -> Run:
     resolved = synthetic.resolved(**given)
-    return find.open_or_create(resolved, design.cells_of(resolved.params), new)
+    return find.open_or_create(resolved, SWEEP, new)
 
 
 # ------------------------------------------------------------------ making
@@ -177,13 +178,13 @@ def test_a_commit_on_a_full_disk_leaves_the_run_as_it_was(small_disk):
     run = synthetic.started_run(results_root=str(small_disk.folder))
     cell = design.cells_of(synthetic.resolved().params)[0]
     record = synthetic.timing(run, cell, 0, synthetic.iterations(1), synthetic.predictions(cell.cell))
-    run.commit(synthetic.memory(cell))
+    synthetic.commit(run, synthetic.memory(cell))
     before = run.raw.read_bytes()
     with small_disk.full(room=len(before) + 10), pytest.raises(StorageError, match="cannot write"):
-        run.commit(record.model_copy(update={"error": "x" * 4096}))
+        synthetic.commit(run, record.model_copy(update={"error": "x" * 4096}))
     assert run.raw.read_bytes() == before
     assert run.recover() == [f"{record.iterations_file} belongs to no committed repetition; moved to orphans/"]
-    run.commit(record, synthetic.predictions(cell.cell))
+    synthetic.commit(run, record, synthetic.predictions(cell.cell))
     assert len(run.finished()) == 2
 
 
@@ -192,7 +193,9 @@ def test_what_no_reader_would_take_is_not_committed():
     run = synthetic.started_run()
     cell = design.cells_of(synthetic.resolved().params)[0]
     with pytest.raises(ValidationError, match="stolen_cores"):
-        run.commit(synthetic.memory(cell).model_copy(update={"stolen_cores": -0.1}), synthetic.predictions(cell.cell))
+        synthetic.commit(
+            run, synthetic.memory(cell).model_copy(update={"stolen_cores": -0.1}), synthetic.predictions(cell.cell)
+        )
     assert not run.raw.exists()
     assert not (run.folder / "predictions.parquet").exists()
 
@@ -422,7 +425,7 @@ def test_what_is_finished_is_not_done_again_but_what_failed_is():
     ]
     for number, state in enumerate(states):
         measured = synthetic.TIMED if state in ("ok", "unstable") else {}
-        run.commit(synthetic.repetition(cell, "timing", number, status=state, **measured))
+        synthetic.commit(run, synthetic.repetition(cell, "timing", number, status=state, **measured))
     assert [states[number] for _, _, number in run.finished()] == ["ok", "unstable", "oom", "unavailable", "skipped"]
     assert len(run.repetitions()) == len(states)
 
@@ -431,7 +434,7 @@ def test_predictions_of_a_cell_are_replaced_and_those_of_others_stay(finished_ru
     one, other = (cell["cell"] for cell in finished_run.config["cells"])
     file = finished_run.folder / "predictions.parquet"
     record = synthetic.memory(design.cells_of(synthetic.resolved().params)[0], 7)
-    finished_run.commit(record, synthetic.predictions(one, right=1))
+    synthetic.commit(finished_run, record, synthetic.predictions(one, right=1))
     rows = rawfiles.read_parquet(file)
     assert [row for row in rows if row["cell"] == one] == synthetic.predictions(one, right=1)
     assert [row for row in rows if row["cell"] == other] == synthetic.predictions(other)
@@ -440,7 +443,7 @@ def test_predictions_of_a_cell_are_replaced_and_those_of_others_stay(finished_ru
 def test_inputs_that_differ_within_a_cell_are_seen(finished_run):
     assert {len(hashes) for hashes in finished_run.inputs_of_cells().values()} == {1}
     cell = design.cells_of(synthetic.resolved().params)[0]
-    finished_run.commit(synthetic.memory(cell, 8).model_copy(update={"inputs_sha256": "0" * 64}))
+    synthetic.commit(finished_run, synthetic.memory(cell, 8).model_copy(update={"inputs_sha256": "0" * 64}))
     assert len(finished_run.inputs_of_cells()[cell.cell]) == 2
 
 
@@ -477,7 +480,7 @@ def test_a_half_line_and_the_file_it_would_have_named_are_set_aside_together(fin
     assert last.iterations_file in messages[1]
     assert last.key not in finished_run.finished()
     synthetic.measure(
-        finished_run, records.Cell(**last.model_dump(include=set(records.Cell.model_fields))), *last.key[1:]
+        finished_run, records.SweepCell(**last.model_dump(include=set(records.SweepCell.model_fields))), *last.key[1:]
     )
     assert finished_run.finished().keys() == {record.key for record in before}
     assert (finished_run.folder / last.iterations_file).is_file()

@@ -15,12 +15,13 @@ import pytest
 import synthetic
 from measuring import prepared_by_hand, small_design
 
-from distilbench import paths
+from distilbench import paths, studies
 from distilbench.cli import main
 from distilbench.errors import ParameterError, RunError, SlurmError
 from distilbench.execution import notebooks, push, slurm, submission
 from distilbench.harness import shards
 from distilbench.machine import environment
+from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.measure import design
 from distilbench.measurements.sweep.records import Repetition
 from distilbench.runs import find
@@ -86,7 +87,7 @@ def programs(tmp_path, monkeypatch):
 @pytest.fixture
 def run(tmp_path, this_machine) -> Run:
     resolved = small_design(tmp_path / "results", batch_sizes=[1, 2], repetitions=2)
-    made = find.create(resolved, design.cells_of(resolved.params), "20261125T120000Z-cpu-1a2b3c4d")
+    made = find.create(resolved, SWEEP, "20261125T120000Z-cpu-1a2b3c4d")
     shards.divide(made, resolved, "rounds")
     return made
 
@@ -527,7 +528,7 @@ def test_what_is_still_queued_is_not_submitted_again(run, programs):
 
 def test_an_ordinary_run_is_not_submitted_again(tmp_path, this_machine):
     resolved = small_design(tmp_path / "results")
-    run = design.start(resolved)
+    run = studies.start(resolved)
     with pytest.raises(RunError, match="was not submitted: go on with it by `distilbench run distilbert"):
         submission.go_on(submission.chain.resolve_again(run), slurm.Options())
 
@@ -806,7 +807,7 @@ def test_cells_of_a_run(run):
 def test_a_cell_that_lacked_memory_says_so(run):
     cell = design.cells_of(notebooks.resolve_again(run).params)[0]
     told = {"study": "distilbert", "pass": "timing", "repetition": 0, "status": "oom", "error": "too big"}
-    run.commit(Repetition(**cell.model_dump(), **told, started="2026-11-22T14:15:00Z", seconds=1))
+    synthetic.commit(run, Repetition(**cell.model_dump(), **told, started="2026-11-22T14:15:00Z", seconds=1))
     assert submission.cells(run)[0] == {"cell": cell.cell, "state": "oom", "done": "1 of 3"}
 
 

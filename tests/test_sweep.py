@@ -31,10 +31,9 @@ from measuring import (
 )
 from waiting import alive, all_gone, wait_for
 
-from distilbench import paths
+from distilbench import paths, studies
 from distilbench.errors import RunError, StorageError
-from distilbench.harness import processes
-from distilbench.measurements.sweep.measure import design
+from distilbench.harness import processes, steps
 from distilbench.measurements.sweep.measure import run as sweep
 from distilbench.runs import find, parameters, rawfiles, verify
 from distilbench.runs.folder import Run
@@ -47,16 +46,16 @@ CELL = "sdpa-float32-fixed-16-b002"
 @pytest.fixture
 def stand_in(monkeypatch, this_machine):
     """Repetitions take a third of a second and no torch; the environment is captured once."""
-    monkeypatch.setattr(processes, "WORKER", STAND_IN)
+    monkeypatch.setattr(sweep, "WORKER", STAND_IN)
 
 
 def start(results: Path, **given) -> tuple[Run, parameters.Resolved]:
     resolved = small_design(results, **given)
-    return design.start(resolved), resolved
+    return studies.start(resolved), resolved
 
 
 def measure(run: Run, resolved: parameters.Resolved) -> dict:
-    return sweep.sweep(run, resolved, prepared_by_hand(run))
+    return steps.measure_run(run, resolved, prepared_by_hand(run))
 
 
 @contextmanager
@@ -122,7 +121,7 @@ def real(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("DISTILBENCH_CACHE", str(results / "cache"))
         run, resolved = start(results)
-        derived = sweep.sweep(run, resolved)
+        derived = steps.measure_run(run, resolved)
         return run, resolved, derived
 
 
@@ -229,8 +228,8 @@ from measuring import STAND_IN, prepared_by_hand, small_design
 from distilbench.harness import design, repetitions, sweep
 repetitions.WORKER = STAND_IN
 resolved = small_design(results, passes=["timing"], repetitions=2)
-run = design.start(resolved)
-sweep.sweep(run, resolved, prepared_by_hand(run))
+run = studies.start(resolved)
+steps.measure_run(run, resolved, prepared_by_hand(run))
 """
 
 
@@ -362,7 +361,7 @@ def test_a_killed_worker_is_recorded_and_retried_alone(tmp_path, monkeypatch):
         process.kill()
 
     with meanwhile(kill):
-        sweep.sweep(run, resolved)
+        steps.measure_run(run, resolved)
     assert [(attempt, status) for _, attempt, status in committed(run)] == [(1, "failed"), (1, "ok")]
     assert run.repetitions()[0].error == "killed by SIGKILL"
     assert run.status["state"] == "failed"
@@ -370,7 +369,7 @@ def test_a_killed_worker_is_recorded_and_retried_alone(tmp_path, monkeypatch):
 
     again, _ = start(tmp_path, **TIMING)
     assert again.run_id == run.run_id
-    sweep.sweep(again, resolved)
+    steps.measure_run(again, resolved)
     assert committed(run)[2:] == [((CELL, "timing", 0), 2, "ok")]
     healthy(run, resolved)
 
@@ -403,7 +402,7 @@ import sys
 from measuring import small_design
 from distilbench.harness import design, sweep
 resolved = small_design(sys.argv[1], **eval(sys.argv[2]))
-sweep.sweep(design.start(resolved), resolved)
+steps.measure_run(studies.start(resolved), resolved)
 """
 
 
@@ -435,9 +434,9 @@ def test_a_killed_sweep_takes_its_worker_with_it_and_is_gone_on_with(tmp_path, m
     assert first.count(b"\n") == 1
     assert run.status["state"] == "cancelled"
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
-    again = design.start(resolved)
+    again = studies.start(resolved)
     assert again.run_id == run.run_id
-    sweep.sweep(again, resolved)
+    steps.measure_run(again, resolved)
     assert run.raw.read_bytes().startswith(first)
     assert len(committed(run)) == 2
     healthy(run, resolved)
@@ -454,8 +453,8 @@ def test_five_kills_of_a_real_sweep_at_any_moment(tmp_path, monkeypatch):
         parent.communicate()
         assert all_gone(workers)
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
-    run = design.start(resolved)
-    sweep.sweep(run, resolved)
+    run = studies.start(resolved)
+    steps.measure_run(run, resolved)
     healthy(only_run(tmp_path), resolved)
 
 
@@ -505,7 +504,7 @@ def test_an_interrupted_sweep_says_so_and_is_gone_on_with(stand_in, tmp_path, mo
     assert run.status["message"] == f"interrupted; go on with: distilbench run distilbert --resume {run.run_id}"
     done = len(committed(run))
     assert 2 <= done < 6
-    assert design.start(resolved).run_id == run.run_id
+    assert studies.start(resolved).run_id == run.run_id
     measure(run, resolved)
     assert len(committed(run)) == 6
     healthy(run, resolved)
@@ -520,7 +519,7 @@ def test_a_second_start_on_the_same_run_is_refused(stand_in, tmp_path, monkeypat
         assert run.status["state"] == "running"
         with pytest.raises(RunError, match=f"{run.run_id} is being worked on by another process .*{parent.pid}"):
             measure(run, resolved)
-        assert design.start(resolved).run_id != run.run_id, "a start without a name takes a new one"
+        assert studies.start(resolved).run_id != run.run_id, "a start without a name takes a new one"
         assert len(descendants(parent.pid, "standin_worker")) == 1, "the first one goes on undisturbed"
     assert not run.in_use
 
@@ -574,7 +573,7 @@ def test_a_disk_that_fills_up_damages_nothing(stand_in, small_results, monkeypat
     assert run.status["state"] in ("cancelled", "failed"), "it does not claim to be running"
 
     (small_results / "filler").unlink()
-    again = design.start(resolved)
+    again = studies.start(resolved)
     assert again.run_id == run.run_id
     measure(again, resolved)
     assert run.raw.read_bytes().startswith(whole)

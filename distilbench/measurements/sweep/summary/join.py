@@ -53,7 +53,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         RunError: a file is missing or is not the one that was committed.
     """
     config = paths.read_json(folder / "config.json")
-    records = _counting(read_raw(folder / "raw.jsonl")[0])
+    records = _counting(read_raw(folder / "raw.jsonl", Repetition)[0])
     predictions = folder / "predictions.parquet"
     predicted = read_parquet(predictions) if predictions.is_file() else []
     ceilings = paths.read_json(file) if (file := folder / "ceilings.json").is_file() else None
