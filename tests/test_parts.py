@@ -53,7 +53,7 @@ def committed(run: Run, part: int) -> list[tuple]:
 
 
 def test_rounds_hold_every_cell_once(resolved):
-    shares = shards.shares(resolved, "rounds")
+    shares = shards.shares(SWEEP, resolved, "rounds")
     assert [{(where, number) for _, where, number in share} for share in shares] == [
         {("timing", 0)}, {("timing", 1)}, {("memory", 0)},
     ]  # fmt: skip
@@ -62,7 +62,7 @@ def test_rounds_hold_every_cell_once(resolved):
 
 def test_cells_hold_every_repetition_of_one_and_of_its_control():
     controlled = studies.resolve("distilbert", {"profile": "full", "source": "random", "batch_sizes": [1, 2]})
-    shares = shards.shares(controlled, "cells")
+    shares = shards.shares(SWEEP, controlled, "cells")
     assert len(shares) == 6
     both = next(share for share in shares if any(cell.control_of for cell, _, _ in share))
     assert {cell.control_of or cell.cell for cell, _, _ in both} == {
@@ -73,7 +73,7 @@ def test_cells_hold_every_repetition_of_one_and_of_its_control():
 
 @pytest.mark.parametrize(("split", "tasks"), [("rounds", 2), ("cells", 2), ("rounds", 1), ("cells", 3)])
 def test_dealt_over_tasks_all_is_measured_in_the_plans_order(resolved, split, tasks):
-    plan, shares = design.plan(resolved), shards.shares(resolved, split, tasks)
+    plan, shares = design.plan(resolved), shards.shares(SWEEP, resolved, split, tasks)
     assert len(shares) == tasks
     assert sorted(map(plan.index, (step for share in shares for step in share))) == list(range(len(plan)))
     for share in shares:
@@ -84,7 +84,7 @@ def test_dealt_over_tasks_all_is_measured_in_the_plans_order(resolved, split, ta
 @pytest.mark.parametrize("tasks", [-1, 4])
 def test_more_tasks_than_units_are_refused(resolved, tasks):
     with pytest.raises(ParameterError, match=f"got {tasks}; split by rounds this design has 3 units"):
-        shards.shares(resolved, "rounds", tasks)
+        shards.shares(SWEEP, resolved, "rounds", tasks)
 
 
 # ------------------------------------------------------------------ measuring and gathering

@@ -156,7 +156,7 @@ def test_a_damaged_line_is_named_by_its_number(tmp_path, number):
     (tmp_path / "raw.jsonl").write_bytes(b"".join(lines))
     for use in (read_raw, mend_raw):
         with pytest.raises(RunError, match=rf"raw\.jsonl, line {number} is damaged: status Input should be"):
-            use(tmp_path / "raw.jsonl")
+            use(tmp_path / "raw.jsonl", Repetition)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"null", b"\0" * 50, b"\xff\xfe", b'{"cell": "x'])

@@ -193,11 +193,8 @@ def test_what_no_reader_would_take_is_not_committed():
     run = synthetic.started_run()
     cell = design.cells_of(synthetic.resolved().params)[0]
     with pytest.raises(ValidationError, match="stolen_cores"):
-        synthetic.commit(
-            run, synthetic.memory(cell).model_copy(update={"stolen_cores": -0.1}), synthetic.predictions(cell.cell)
-        )
+        run.commit(synthetic.memory(cell).model_copy(update={"stolen_cores": -0.1}))
     assert not run.raw.exists()
-    assert not (run.folder / "predictions.parquet").exists()
 
 
 # ------------------------------------------------------------------ going on
