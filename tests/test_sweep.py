@@ -225,8 +225,10 @@ from pathlib import Path
 group, results = map(Path, sys.argv[1:])
 (group / "cgroup.procs").write_text(str(os.getpid()))
 from measuring import STAND_IN, prepared_by_hand, small_design
-from distilbench.harness import design, repetitions, sweep
-repetitions.WORKER = STAND_IN
+from distilbench import studies
+from distilbench.harness import steps
+from distilbench.measurements.sweep.measure import run as sweep
+sweep.WORKER = STAND_IN
 resolved = small_design(results, passes=["timing"], repetitions=2)
 run = studies.start(resolved)
 steps.measure_run(run, resolved, prepared_by_hand(run))
@@ -400,7 +402,8 @@ def test_a_parent_that_is_killed_again_and_again_loses_and_doubles_nothing(stand
 SWEEP = """
 import sys
 from measuring import small_design
-from distilbench.harness import design, sweep
+from distilbench import studies
+from distilbench.harness import steps
 resolved = small_design(sys.argv[1], **eval(sys.argv[2]))
 steps.measure_run(studies.start(resolved), resolved)
 """
