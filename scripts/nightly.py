@@ -26,7 +26,6 @@ from distilbench import studies as studies_
 from distilbench.cli import doctor
 from distilbench.errors import DistilbenchError, HubError, RunError
 from distilbench.execution import notebooks
-from distilbench.measurements.calibration import summary
 from distilbench.publication import audit, generated_tables
 from distilbench.publication import build as building
 from distilbench.report import compare as comparing
@@ -167,8 +166,9 @@ def of_published() -> Iterator[Row]:
     """Every published run and calibration."""
     for run in find.published_runs():
         yield attempt("computed again", f"published {run.run_id}", partial(computed_again, run))
-    for folder in summary.all_published():
-        yield attempt("computed again", f"calibration {folder.name}", partial(calibration_again, folder))
+    for kind in (named() for named in studies_.INSTRUMENTS.values()):
+        for folder in find.published_instruments(kind):
+            yield attempt("computed again", f"{kind.name} {folder.name}", partial(instrument_again, folder))
 
 
 def computed_again(run: Run) -> str:
@@ -181,9 +181,9 @@ def computed_again(run: Run) -> str:
     return f"{len(run.measured())} repetitions, no difference"
 
 
-def calibration_again(folder: Path) -> str:
-    """The same of a calibration."""
-    _refuse(summary.problems(folder))
+def instrument_again(folder: Path) -> str:
+    """The same of what tells of the instrument."""
+    _refuse(verify.problems(folder))
     return "every check follows from its readings"
 
 

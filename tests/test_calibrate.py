@@ -10,13 +10,13 @@ import synthetic
 
 from distilbench import paths, studies
 from distilbench.errors import RunError
-from distilbench.measurements.calibration import measure
+from distilbench.measurements.calibration import measure, show
 from distilbench.measurements.calibration import summary as calibration_summary
+from distilbench.measurements.calibration.kind import MEASUREMENT as CALIBRATION
 from distilbench.measurements.calibration.workload import PROTOCOL
-from distilbench.measurements.sweep.measure import design
 from distilbench.measurements.sweep.records import Warmup
 from distilbench.publication.publish import publish_instrument
-from distilbench.runs import find
+from distilbench.runs import find, verify
 
 
 def says(checks, check: str) -> dict:
@@ -79,8 +79,8 @@ def test_a_sweep_is_a_pool(this_machine):
 
 def test_a_deep_calibration_sweeps_a_real_model_and_its_slowed_variants(monkeypatch, this_machine):
     started = []
-    monkeypatch.setattr(design, "start", lambda resolved: started.append(resolved) or "run")
-    monkeypatch.setattr("distilbench.measurements.sweep.measure.run.sweep", lambda run, resolved: started.append(run))
+    monkeypatch.setattr(measure.find, "open_or_create", lambda resolved, kind: started.append(resolved) or "run")
+    monkeypatch.setattr(measure.steps, "measure_run", lambda run, resolved: started.append(run))
     assert measure.sweep() == "run"
     asked = started[0].params
     assert (asked.variants, asked.repetitions, asked.source) == (["sdpa", *calibration_summary.SLOWED], 60, "embedded")
@@ -92,7 +92,14 @@ def test_a_deep_calibration_sweeps_a_real_model_and_its_slowed_variants(monkeypa
 
 
 def written(folder, *readings, depth="quick"):
-    config = {"run_id": "made-up", "depth": depth, "seed": 1, "rounds": 60, "created": "2026-11-22T10:00:00Z"}
+    config = {
+        "run_id": "made-up",
+        "kind": "calibration",
+        "depth": depth,
+        "seed": 1,
+        "rounds": 60,
+        "created": "2026-11-22T10:00:00Z",
+    }
     paths.write_json(folder / "config.json", config)
     (folder / "checks.jsonl").write_text("".join(json.dumps(reading) + "\n" for reading in readings))
     return folder
@@ -187,12 +194,12 @@ def quick(monkeypatch, this_machine, tmp_path):
 
 def test_a_calibration_is_a_folder_that_can_be_computed_again(quick):
     assert {file.name for file in quick.iterdir()} == {"config.json", "env.json", "checks.jsonl", "summary.json"}
-    assert calibration_summary.problems(quick) == []
+    assert verify.problems(quick) == []
     assert find.own_runs() == [], "it is no run of a study"
     summary = paths.read_json(quick / "summary.json")
     summary["checks"][0]["us"] = 0.0
     paths.write_json(quick / "summary.json", summary)
-    assert "us says 0.0" in calibration_summary.problems(quick)[0]
+    assert "us says 0.0" in verify.problems(quick)[0]
 
 
 def test_a_pool_is_compared_with_the_sweep_that_it_is_of(quick):
@@ -204,18 +211,18 @@ def test_a_pool_is_compared_with_the_sweep_that_it_is_of(quick):
         pool[3]["latency_ms"] *= 1.01 if altered else 1
         (quick / "checks.jsonl").write_text("".join(json.dumps(reading) + "\n" for reading in others + pool))
         paths.write_json(quick / "summary.json", calibration_summary.summarise(quick))
-        assert bool(calibration_summary.problems(quick)) == altered
-    assert "checks.jsonl" in calibration_summary.problems(quick)[0]
+        assert bool(verify.problems(quick)) == altered
+    assert "checks.jsonl" in verify.problems(quick)[0]
 
 
 def test_the_table_has_words(quick):
-    table = calibration_summary.table(paths.read_json(quick / "summary.json"))
+    table = show.cells(paths.read_json(quick / "summary.json"))
     assert list(table.columns) == ["check", "truth", "measured", "bound", "verdict"]
     assert set(table["verdict"]) <= {"ok", "OFF", "reported"}, "one comparison judges nothing"
     assert [line for line in table["check"] if "two-mode" in line] == [
         "intervals of 5 repetitions, two-mode traces", "intervals of 10 repetitions, two-mode traces",
     ]  # fmt: skip
-    assert "A quick calibration on " in calibration_summary.caption(quick)
+    assert "A quick calibration on " in show.caption(quick)
 
 
 def test_a_rate_over_a_few_comparisons_is_not_refuted_and_never_ok():
@@ -226,21 +233,17 @@ def test_a_rate_over_a_few_comparisons_is_not_refuted_and_never_ok():
         calibration_summary._rate("slow-down of 5% found", "always", 0.837, 2, at_least=0.95),
         calibration_summary._sleep_says({"wanted_ms": 10.0, "measured_ms": 10.1}),
     ]
-    assert list(calibration_summary.table({"checks": checks})["verdict"]) == ["not refuted", "OFF", "reported", "ok"]
+    assert list(show.cells({"checks": checks})["verdict"]) == ["not refuted", "OFF", "reported", "ok"]
 
 
 def test_the_caption_says_when_no_published_run_is_of_that_machine(quick, make_run, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "published_root", lambda: tmp_path / "published")
-    assert calibration_summary.caption(quick).endswith("; pool of 10 rounds, in processes of one thread"), (
-        "there are no runs"
-    )
+    assert show.caption(quick).endswith("; pool of 10 rounds, in processes of one thread"), "there are no runs"
     run = make_run(results_root=str(tmp_path / "published"))
-    assert "no published run" not in calibration_summary.caption(quick)
+    assert "no published run" not in show.caption(quick)
     env = paths.read_json(run.folder / "env.json")
     paths.write_json(run.folder / "env.json", env | {"cpu": env["cpu"] | {"model": "Another"}})
-    assert calibration_summary.caption(quick).endswith(
-        "in processes of one thread; no published run is of this machine"
-    )
+    assert show.caption(quick).endswith("in processes of one thread; no published run is of this machine")
 
 
 def test_only_committed_code_is_published_and_a_depth_has_one(quick, tmp_path, monkeypatch):
@@ -250,8 +253,8 @@ def test_only_committed_code_is_published_and_a_depth_has_one(quick, tmp_path, m
     with pytest.raises(RunError, match="its code is in no commit"):
         publish_instrument(quick)
     paths.write_json(quick / "env.json", env | {"git": {"sha": "abc", "dirty": False}})
-    assert calibration_summary.published("quick") is None
-    assert publish_instrument(quick) == calibration_summary.published("quick")
+    assert find.published_instrument(CALIBRATION, "quick") is None
+    assert publish_instrument(quick) == find.published_instrument(CALIBRATION, "quick")
     another = quick.with_name("another")
     quick.rename(another)
     assert publish_instrument(another).name == "another"
@@ -267,5 +270,5 @@ def test_a_quick_calibration_of_this_machine():
     checks = paths.read_json(folder / "summary.json")["checks"]
     assert says(checks, "overhead added")["ok"]
     assert says(checks, "allocation of 512")["ok"]
-    assert calibration_summary.problems(folder) == []
+    assert verify.problems(folder) == []
     assert studies.resolve("distilbert", {"variants": list(calibration_summary.SLOWED)})

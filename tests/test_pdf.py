@@ -20,10 +20,12 @@ from test_book import copy_of_checkout
 
 from distilbench import paths
 from distilbench.errors import DistilbenchError
-from distilbench.measurements.calibration import summary
+from distilbench.measurements.calibration import show
+from distilbench.measurements.calibration.kind import MEASUREMENT as CALIBRATION
 from distilbench.publication import build, latex_extension, publish
 from distilbench.publication import pdf as printing
 from distilbench.report import glue
+from distilbench.runs import find
 from distilbench.runs.folder import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,7 +128,7 @@ def figure_captions() -> list[str]:
 def table_captions() -> list[str]:
     sources = [output.get("text/markdown", "") for output in outputs()] + list(chapters().values())
     written = [caption for text in sources for caption in re.findall(r"\{(?:list-)?table\} (.+)", text)]
-    return [*written, summary.caption(summary.published("full"))]
+    return [*written, show.caption(find.published_instrument(CALIBRATION, "full"))]
 
 
 def charts_drawn() -> int:

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from distilbench import paths
+from distilbench.measurements.sweep.show.numbers import mark_of
 from distilbench.publication import publish
 from distilbench.publication.typed_numbers import typed_results
 from distilbench.report import glue
@@ -149,7 +150,7 @@ def test_a_number_of_an_unstable_cell_is_marked_where_it_stands(chapter):
         (page, name)
         for block in blocks(chapter)
         for page, name in taken(block)
-        if (mark := glue.mark_of(name)) and measured(page)[mark] and (page, mark) not in taken(block)
+        if (mark := mark_of(name)) and measured(page)[mark] and (page, mark) not in taken(block)
     ]
     assert unmarked == []
 
@@ -174,7 +175,7 @@ def test_what_a_length_cuts_is_said_wherever_its_times_are(chapter):
     text = chapter.read_text(encoding="utf-8")
     for page, name in taken(text):
         policy = (re.search(r"-(fixed-\d+|longest)-", name) or [None, ""])[1]
-        if glue.mark_of(name) and page != "cpu-embedded-keep" and measured(page)[f"{policy}-truncated_share"] > 0:
+        if mark_of(name) and page != "cpu-embedded-keep" and measured(page)[f"{policy}-truncated_share"] > 0:
             shares = {("cpu-embedded", f"{policy}-truncated_share"), ("cpu-embedded", f"{policy}-truncated_of")}
             assert shares <= taken(text), name
 

@@ -368,10 +368,10 @@ def test_a_job_of_an_array_does_not_pass_its_own_number_on(run, programs, monkey
 def test_energy_is_measured_in_every_cell_of_a_submission(tmp_path):
     best = small_design(tmp_path, passes=["timing", "energy"])
     assert best.params.energy_cells == "best"
-    asked = submission.as_measured(best)
+    asked = design.for_jobs(best)
     assert asked.params.energy_cells == "all"
     assert asked.design_hash != best.design_hash
-    assert submission.as_measured(small_design(tmp_path)).params.energy_cells == "best", "where none is measured"
+    assert design.for_jobs(small_design(tmp_path)).params.energy_cells == "best", "where none is measured"
 
 
 def test_the_energy_of_the_best_cell_is_one_repetition_more(make_run):

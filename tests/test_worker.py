@@ -31,7 +31,9 @@ from distilbench.machine import cgroups
 from distilbench.machine.cgroups import Throttling
 from distilbench.machine.environment import usable_cores
 from distilbench.measurements.calibration import measure as calibration_measure
+from distilbench.measurements.sweep.measure import run as sweep
 from distilbench.measurements.sweep.measure import worker
+from distilbench.measurements.sweep.measure.spec import WorkerSpec
 from distilbench.measurements.sweep.records import Repetition
 from distilbench.measurements.sweep.summary import derive
 from distilbench.runs import rawfiles
@@ -45,7 +47,7 @@ WARM = 2 * CYCLE  # iterations before the timed ones
 
 @pytest.mark.parametrize(
     "command",
-    [harness_processes.WORKER, harness_processes.CEILINGS, calibration_measure.BUSY, calibration_measure.ALLOCATE],
+    [sweep.WORKER, harness_processes.CEILINGS, calibration_measure.BUSY, calibration_measure.ALLOCATE],
     ids=["worker", "ceilings", "busy", "allocate"],
 )
 def test_a_file_of_the_users_named_like_a_module_does_not_reach_a_worker(tmp_path, monkeypatch, command):
@@ -57,12 +59,12 @@ def test_a_file_of_the_users_named_like_a_module_does_not_reach_a_worker(tmp_pat
     assert "No such file or directory: 'no-such-job.json'" in said, "it came as far as its job"
 
 
-def measured(work: harness_processes.Job) -> dict:
+def measured(work: WorkerSpec) -> dict:
     """The fields of a record, measured in this process."""
     return worker.measure(work)
 
 
-def as_record(work: harness_processes.Job, fields: dict) -> Repetition:
+def as_record(work: WorkerSpec, fields: dict) -> Repetition:
     return Repetition(**work.identity, **{"status": "ok"} | fields, started="now", seconds=1.0)
 
 
@@ -98,7 +100,7 @@ def test_threads_that_a_variable_takes_away_make_the_repetition_invalid(tmp_path
     monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
     file, work = tmp_path / "work" / "job.json", job(tmp_path)
     work.save(file)
-    code, said = harness_processes._spawn((*harness_processes.WORKER, str(file)), 300, work.protocol["num_threads"])
+    code, said = harness_processes._spawn((*sweep.WORKER, str(file)), 300, work.protocol["num_threads"])
     failure = paths.read_json(file.with_suffix(".failure.json"))
     assert (code, failure["status"]) == (1, "invalid"), said
     wanted = f"{usable_cores()} threads were asked for and 1 computed"
@@ -623,4 +625,4 @@ def test_a_worker_whose_parent_went_before_it_could_ask_ends(monkeypatch):
 def test_a_job_survives_its_file(tmp_path):
     work = job(tmp_path)
     work.save(tmp_path / "job.json")
-    assert harness_processes.Job(**json.loads((tmp_path / "job.json").read_text())) == work
+    assert WorkerSpec(**json.loads((tmp_path / "job.json").read_text())) == work

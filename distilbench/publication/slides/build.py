@@ -48,11 +48,11 @@ def build(folder: Path | None = None) -> Path:
     with paths.hold_lock(folder / ".lock", "the slides are being made by another process"):
         deck = studies.kind_of(STUDY).showing.deck
         runs = {name: published_run(page) for name, page in deck.PAGES.items()}
-        drawn = deck.pictures(runs)
+        drawn, told = deck.pictures(runs), {name: deck.tell(run) for name, run in runs.items()}
         for name, picture in drawn.items():
             paths.write_atomic(folder / f"{name}.png", charts.png(picture.drawn, scale=SCALE))
         source = folder / "slides.md"
-        paths.write_atomic(source, deck.text(runs, instruments(), drawn))
+        paths.write_atomic(source, deck.render(told, instruments(), drawn))
         return powerpoint.write(source, folder / "slides.pptx", moment([*runs.values()]))
 
 

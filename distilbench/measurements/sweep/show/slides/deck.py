@@ -62,15 +62,14 @@ def pictures(runs: dict[str, Run]) -> dict[str, charts.Shown]:
     return drawing.pictures(**runs, lengths=LENGTHS)
 
 
-def text(runs: dict[str, Run], instruments: dict[str, dict[str, str]], drawn: dict[str, charts.Shown]) -> str:
+def render(told: dict[str, Told], instruments: dict[str, dict[str, str]], drawn: dict[str, charts.Shown]) -> str:
     """The slides as pandoc's Markdown; of the pictures what is said of them.
 
     Args:
-        runs: by the names of PAGES.
+        told: by the names of PAGES.
         instruments: by kind, what is published of the instrument.
         drawn: the pictures.
     """
-    told = {name: tell(run) for name, run in runs.items()}
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["shown"] = shown
     newest = max(told.values(), key=lambda one: one.run.config["created"])
