@@ -83,7 +83,8 @@ def test_a_deep_calibration_sweeps_a_real_model_and_its_slowed_variants(monkeypa
     monkeypatch.setattr(measure.steps, "measure_run", lambda run, resolved: started.append(run))
     assert measure.sweep() == "run"
     asked = started[0].params
-    assert (asked.variants, asked.repetitions, asked.source) == (["sdpa", *calibration_summary.SLOWED], 60, "embedded")
+    variants = ["sdpa", *calibration_summary.SLOWED]
+    assert (asked.variants, asked.repetitions, asked.source) == (variants, 60, "embedded")
     assert (asked.passes, asked.control) == (["timing"], True)
     assert started[1] == "run"
 
@@ -154,7 +155,7 @@ def test_an_instrument_that_sees_nothing_is_off():
 
 
 def test_an_instrument_that_sees_differences_everywhere_is_off(monkeypatch):
-    monkeypatch.setattr(measure.traces, "told_apart", lambda *_: {"SLOWER": 0.6, "FASTER": 0.4})
+    monkeypatch.setattr(calibration_summary.simulated_traces, "told_apart", lambda *_: {"SLOWER": 0.6, "FASTER": 0.4})
     assert says(calibration_summary.judged(pool_of("twin"), seed=1), "equal things")["ok"] is False
 
 
@@ -173,7 +174,7 @@ def test_one_comparison_judges_nothing():
 
 
 def test_a_process_that_fails_says_why(tmp_path):
-    with pytest.raises(RunError, match="the process of busy failed: "):
+    with pytest.raises(RunError, match="the process of distilbench.measurements.calibration.workload failed: "):
         measure._in_a_process(measure.BUSY, tmp_path, {})
 
 
@@ -188,7 +189,11 @@ def quick(monkeypatch, this_machine, tmp_path):
     monkeypatch.setattr(measure, "ALLOCATIONS_MiB", (64,))
     monkeypatch.setattr(measure, "SLEEPS_MS", (1.0,))
     monkeypatch.setattr(measure, "_in_a_process", lambda command, folder, job: found[command])
-    monkeypatch.setattr(measure.traces, "coverages", lambda repetitions: dict.fromkeys(measure.traces.KINDS, 0.95))
+    monkeypatch.setattr(
+        calibration_summary.simulated_traces,
+        "coverages",
+        lambda repetitions: dict.fromkeys(calibration_summary.simulated_traces.KINDS, 0.95),
+    )
     return measure.calibrate("quick")
 
 

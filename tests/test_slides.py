@@ -19,7 +19,11 @@ from test_prose import typed_results
 from distilbench import paths
 from distilbench.cli import main
 from distilbench.errors import DistilbenchError, ParameterError, RunError
+from distilbench.measurements.calibration import show
+from distilbench.measurements.calibration.kind import MEASUREMENT as CALIBRATION
 from distilbench.measurements.sweep.show import findings
+from distilbench.measurements.sweep.show.slides import deck as deck_of
+from distilbench.measurements.sweep.show.slides import pictures as slides_pictures
 from distilbench.publication import publish
 from distilbench.publication.slides import build as slides
 from distilbench.publication.slides import powerpoint

@@ -20,7 +20,7 @@ from distilbench import paths
 from distilbench.errors import RunError
 from distilbench.machine import environment
 from distilbench.publication import publish
-from distilbench.report import export, load
+from distilbench.report import load
 from distilbench.runs import verify
 from distilbench.runs.find import published_runs
 from distilbench.runs.folder import Run
@@ -123,7 +123,7 @@ def _fill(folder: Path, runs: list[Run], pdf: Path, slides: Path, html: Path) ->
 
 def _table(runs: list[Run]) -> pa.Table:
     """One row per cell of each run, as `distilbench show --format csv` has them."""
-    frame = pd.concat([export.frame(run) for run in runs], ignore_index=True)
+    frame = pd.concat([run.kind.showing.frame(run) for run in runs], ignore_index=True)
     return pa.Table.from_pandas(frame, preserve_index=False)
 
 
