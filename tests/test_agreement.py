@@ -49,9 +49,10 @@ def half_width(logs: list[float]) -> float:
 def test_isolated_and_plain_agree(tmp_path):
     """ABBA pairs: the 95 % interval of the ratio lies within 0.97 and 1.03; on a busy machine it is undecided.
 
-    With one thread: two run at two speeds on a virtual machine, by luck of each process (see `bench.calibrate`), and
-    a few dozen pairs would not tell that luck from a bias. Short turns, and as many as the width of the interval asks
-    for, not its place: what else its host does makes such a machine slower for seconds, and no counter here shows it.
+    With one thread: two run at two speeds on a virtual machine, by luck of each process (see `calibration.measure`),
+    and a few dozen pairs would not tell that luck from a bias. Short turns, and as many as the width of the interval
+    asks for, not its place: what else its host does makes such a machine slower for seconds, and no counter here shows
+    it.
     """
     resolved = small_design(tmp_path, **GIVEN, repetitions=2 * MOST_PAIRS)
     run, (cell,) = design.start(resolved), design.cells_of(resolved.params)

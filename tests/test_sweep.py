@@ -226,8 +226,10 @@ from pathlib import Path
 group, results = map(Path, sys.argv[1:])
 (group / "cgroup.procs").write_text(str(os.getpid()))
 from measuring import STAND_IN, prepared_by_hand, small_design
-from distilbench.harness import design, repetitions, sweep
-repetitions.WORKER = STAND_IN
+from distilbench.harness import processes
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.measure import run as sweep
+processes.WORKER = STAND_IN
 resolved = small_design(results, passes=["timing"], repetitions=2)
 run = design.start(resolved)
 sweep.sweep(run, resolved, prepared_by_hand(run))
@@ -401,7 +403,8 @@ def test_a_parent_that_is_killed_again_and_again_loses_and_doubles_nothing(stand
 SWEEP = """
 import sys
 from measuring import small_design
-from distilbench.harness import design, sweep
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.measure import run as sweep
 resolved = small_design(sys.argv[1], **eval(sys.argv[2]))
 sweep.sweep(design.start(resolved), resolved)
 """

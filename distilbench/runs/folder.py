@@ -51,7 +51,7 @@ class Run:
 
     @property
     def is_split(self) -> bool:
-        """Whether it is measured in parts, as jobs of a batch system (see `bench.parts`)."""
+        """Whether it is measured in parts, as jobs of a batch system (see `harness.shards`)."""
         return (self.folder / "parts.json").is_file()
 
     @property
