@@ -115,8 +115,8 @@ def test_a_page_whose_run_is_gone_stops_the_build_by_name(tmp_path):
 def test_a_second_build_at_once_is_refused(tmp_path, start_process):
     copy = copy_of_checkout(tmp_path / "checkout")
     holder = start_process(
-        "import sys; from distilbench.report import book\n"
-        "with book.alone(): print('ready', flush=True); sys.stdin.readline()",
+        "import sys; from distilbench.publication import build\n"
+        "with build.alone(): print('ready', flush=True); sys.stdin.readline()",
         root=copy,
     )
     done = call(copy, str(BIN / "distilbench"), "book")

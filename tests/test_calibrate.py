@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from distilbench import paths, studies
+from distilbench import paths, simulated_traces, studies
 from distilbench.errors import RunError
 from distilbench.measurements.calibration import measure, show
 from distilbench.measurements.calibration import summary as calibration_summary
@@ -155,7 +155,7 @@ def test_an_instrument_that_sees_nothing_is_off():
 
 
 def test_an_instrument_that_sees_differences_everywhere_is_off(monkeypatch):
-    monkeypatch.setattr(calibration_summary.simulated_traces, "told_apart", lambda *_: {"SLOWER": 0.6, "FASTER": 0.4})
+    monkeypatch.setattr(simulated_traces, "told_apart", lambda *_: {"SLOWER": 0.6, "FASTER": 0.4})
     assert says(calibration_summary.judged(pool_of("twin"), seed=1), "equal things")["ok"] is False
 
 
@@ -189,11 +189,7 @@ def quick(monkeypatch, this_machine, tmp_path):
     monkeypatch.setattr(measure, "ALLOCATIONS_MiB", (64,))
     monkeypatch.setattr(measure, "SLEEPS_MS", (1.0,))
     monkeypatch.setattr(measure, "_in_a_process", lambda command, folder, job: found[command])
-    monkeypatch.setattr(
-        calibration_summary.simulated_traces,
-        "coverages",
-        lambda repetitions: dict.fromkeys(calibration_summary.simulated_traces.KINDS, 0.95),
-    )
+    monkeypatch.setattr(simulated_traces, "coverages", lambda repetitions: dict.fromkeys(simulated_traces.KINDS, 0.95))
     return measure.calibrate("quick")
 
 

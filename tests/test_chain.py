@@ -118,7 +118,7 @@ def test_any_other_error_names_the_notebook_with_the_traceback(checkout):
 
 def test_a_failure_that_the_sweep_has_recorded_is_not_overwritten(checkout):
     checkout(
-        bad="from distilbench import params, runs\nrun = runs.find(run_id, results_root)\n"
+        bad="from distilbench.runs import find\nrun = find.find(run_id, results_root)\n"
         "run.set_status('failed', 'the disk was full')\nraise ValueError('later')"
     )
     with pytest.raises(DistilbenchError, match="ValueError: later"):

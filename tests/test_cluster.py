@@ -307,8 +307,8 @@ STAND_IN = """#!/bin/bash
 cd "$SLURM_SUBMIT_DIR"
 @PYTHON@ -c '
 import json, os
-from distilbench import environment
 from distilbench.collectors import energy
+from distilbench.machine import environment
 job = os.environ["SLURM_JOB_ID"]
 steps = energy._said("sstat", "-a", "-n", "-P", "-j", environment.slurm_name(job), "-o", "JobID,ConsumedEnergyRaw")
 energy.consumed_energy_J(steps, job)

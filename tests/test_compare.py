@@ -8,8 +8,10 @@ import synthetic
 
 from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.measurements.sweep.summary import derive, join
+from distilbench.measurements.sweep import records
+from distilbench.measurements.sweep.summary import derive
 from distilbench.report import compare
+from distilbench.runs import rawfiles
 from distilbench.runs.folder import Run
 
 
@@ -41,10 +43,10 @@ def slowed(run: Run, factor: float) -> Run:
     for record in run.repetitions():
         if record.pass_ == "timing":
             file = run.folder / record.iterations_file
-            rows = [row | {"latency_ms": row["latency_ms"] * factor} for row in join.read_parquet(file)]
+            rows = [row | {"latency_ms": row["latency_ms"] * factor} for row in rawfiles.read_parquet(file)]
             record = record.model_copy(
                 update=derive.timing_fields(rows)
-                | {"iterations_sha256": synthetic.records.write_parquet(file, rows, synthetic.records.ITERATIONS)}
+                | {"iterations_sha256": rawfiles.write_parquet(file, rows, records.ITERATIONS)}
             )
         lines.append(record.to_line())
     run.raw.write_text("\n".join(lines) + "\n")

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 import synthetic
 
-import distilbench
+import distilbench.machine
 from distilbench import studies
 from distilbench.errors import DeviceError
 from distilbench.measurements.sweep.measure import design
@@ -124,7 +124,7 @@ def test_no_folder_is_made_for_a_device_that_is_not_there(this_machine, tmp_path
     device = types.ModuleType("distilbench.machine.device")
     device.parse = parse
     monkeypatch.setitem(sys.modules, "distilbench.machine.device", device)
-    monkeypatch.setattr(distilbench, "device", device, raising=False)
+    monkeypatch.setattr(distilbench.machine, "device", device, raising=False)
     with pytest.raises(DeviceError):
         studies.start(synthetic.resolved(device="cuda:7"))
     assert asked == ["cuda:7"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import distilbench
+import distilbench.machine
 from distilbench.cli import doctor
 from distilbench.cli.doctor import Finding
 from distilbench.collectors import rapl
@@ -31,7 +31,7 @@ def only(findings: Finding | list[Finding]) -> tuple[str, str]:
 def device(monkeypatch):
     """torch as a stand-in: nothing of it is loaded here."""
     fake = types.SimpleNamespace(available=lambda: ["cpu"], cuda_version=lambda: None)
-    monkeypatch.setattr(distilbench, "device", fake, raising=False)
+    monkeypatch.setattr(distilbench.machine, "device", fake, raising=False)
     return fake
 
 

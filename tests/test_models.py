@@ -358,8 +358,8 @@ def test_a_tokenizer_that_is_not_the_models_is_refused():
 def test_the_checksum_of_random_weights_makes_no_second_copy_of_them():
     """A copy would be in the peak memory of every repetition with random weights."""
     code = (
-        "from distilbench import models\n"
         "from distilbench.collectors import memory\n"
+        "from distilbench.sources import models\n"
         "module = models.load_model('cpu', source='random').module\n"
         "loaded = memory.rss_MiB()\n"
         "print(memory.peak_rss_MiB() - loaded)"

@@ -521,7 +521,7 @@ def test_cancel(run, programs):
 def test_what_is_still_queued_is_not_submitted_again(run, programs):
     submitted(run, ("measure", "12"))
     programs.list("squeue", "12|RUNNING|n1|0:07|None\n")
-    resolved = submission.chain.resolve_again(run)
+    resolved = notebooks.resolve_again(run)
     with pytest.raises(RunError, match=f"1 jobs of run {run.run_id} still wait or run: .*distilbench cancel"):
         submission.go_on(resolved, slurm.Options())
 
@@ -530,7 +530,7 @@ def test_an_ordinary_run_is_not_submitted_again(tmp_path, this_machine):
     resolved = small_design(tmp_path / "results")
     run = studies.start(resolved)
     with pytest.raises(RunError, match="was not submitted: go on with it by `distilbench run distilbert"):
-        submission.go_on(submission.chain.resolve_again(run), slurm.Options())
+        submission.go_on(notebooks.resolve_again(run), slurm.Options())
 
 
 def test_a_dry_run_makes_nothing(run, tmp_path):
@@ -539,7 +539,7 @@ def test_a_dry_run_makes_nothing(run, tmp_path):
     assert "--array=0 " in said
     assert not (tmp_path / "others").exists()
     prepared_by_hand(run).save(run)
-    said = submission.dry(submission.chain.resolve_again(run), slurm.Options(), "rounds", None, True, False)
+    said = submission.dry(notebooks.resolve_again(run), slurm.Options(), "rounds", None, True, False)
     assert "--array=0-2" in said
     assert "ingest=" not in said, "text and model are prepared"
 

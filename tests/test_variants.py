@@ -106,9 +106,8 @@ def test_the_compiled_variant_carries_no_hook(monkeypatch):
 REAL = """
 from dataclasses import asdict
 import torch
-from distilbench.harness import variants
-from distilbench.variants.torch_variants import VARIANTS, watch
 from distilbench.sources.models import load_model
+from distilbench.variants.torch_variants import VARIANTS, watch
 ids = torch.tensor([[2, 17, 55, 3], [2, 99, 3, 0]])
 tiny = dict(source="random", size="tiny", vocab_size=200)
 loaded = VARIANTS["compiled"].load(**tiny)

@@ -111,7 +111,7 @@ def test_threads_that_a_variable_takes_away_make_the_repetition_invalid(tmp_path
 
 @pytest.mark.parametrize(("device", "refused"), [("cpu", True), ("cuda:0", False)])
 def test_fewer_threads_than_asked_for_are_refused_where_they_compute(tmp_path, monkeypatch, device, refused):
-    monkeypatch.setattr(worker.threads, "used", lambda work, asked: Use(asked - 1, 1.0, frozenset({0})))
+    monkeypatch.setattr(threads, "used", lambda work, asked: Use(asked - 1, 1.0, frozenset({0})))
     monkeypatch.setattr(worker, "select", torch.device)
     work = job(tmp_path)
     work = replace(work, model=work.model | {"device": device})
@@ -123,7 +123,7 @@ def test_fewer_threads_than_asked_for_are_refused_where_they_compute(tmp_path, m
 
 
 def test_where_threads_are_not_counted_the_reason_stands(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker.threads, "used", lambda work, asked: None)
+    monkeypatch.setattr(threads, "used", lambda work, asked: None)
     assert worker._threads_used(job(tmp_path), [0]) == {"threads_used_reason": threads.NO_COUNTERS}
     assert worker._threads_used(job(tmp_path, "memory"), [0]) == {"threads_used_reason": threads.NOT_IN_MEMORY_PASS}
 
