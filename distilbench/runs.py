@@ -410,7 +410,7 @@ def find(reference: str, results_root: str | Path = "") -> Run:
         RunError: there is none, or several match; the candidates are named.
     """
     if (Path(reference) / "status.json").is_file():
-        return Run(Path(reference).resolve())
+        return Run(paths.readable(Path(reference).resolve()))
     root, own = paths.results_root(results_root), own_runs(results_root)
     if reference == "latest" and own:
         return own[-1]

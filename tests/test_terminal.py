@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distilbench import paths, runs, terminal
+from distilbench import cli, paths, runs, terminal
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 POOR = [ASCII, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}]
@@ -83,3 +83,13 @@ def test_the_traceback_is_there_for_who_asks():
     asked = distilbench("show", name, env={"DISTILBENCH_TRACEBACK": "1"})
     assert asked.returncode == 1
     assert b"Traceback" in asked.stderr
+
+
+def test_a_name_of_bytes_that_no_check_caught_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_call", lambda: "caf\udce9".encode())
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert said.startswith("error: a name is not UTF-8; rename the file or folder: 'utf-8' codec can't encode")
+    assert len(said.splitlines()) == 1
