@@ -298,6 +298,21 @@ def test_what_is_no_job_id_is_none(run, programs, said):
     assert slurm.submissions(run) == []
 
 
+def test_a_full_run_of_code_in_no_commit_is_said_before_it_is_submitted(tmp_path, this_machine, programs, monkeypatch):
+    said = []
+    monkeypatch.setattr(runs.environment, "git", lambda: {"sha": "1" * 40, "dirty": True, "reason": None})
+    monkeypatch.setattr(runs.log, "warning", lambda message, **_: said.append((message, programs.asked("sbatch"))))
+    programs.say("sbatch", "12\n")
+    programs.say("scontrol", "")
+    for profile in ("ci", "full"):
+        submission.new(
+            small_design(tmp_path / "results", profile=profile, warmup_seconds=0.0), slurm.Options(book=False)
+        )
+    (warning,) = [words for words in said if "no commit" in words[0]]
+    assert warning[0] == "warning: this code is in no commit (uncommitted changes), so the run cannot be published"
+    assert len(warning[1]) == 5, "the chain of the first one alone"
+
+
 def refuse_the_third(programs, monkeypatch, how) -> None:
     real = slurm._said
 
