@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -788,6 +789,14 @@ def test_a_job_with_work_left_puts_itself_back_and_no_other(in_a_job, programs, 
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
     assert environment.slurm_name(variables["SLURM_JOB_ID"]) == name, "the package says the same"
+
+
+def test_a_job_takes_names_and_texts_for_utf8_whatever_its_locale_is(in_a_job):
+    ask = f"source slurm/setup.sh >&2; {sys.executable} -c 'import sys; print(sys.getfilesystemencoding())'"
+    env = os.environ | {"DISTILBENCH_BIN": str(in_a_job.parent / "bin"), "HOME": str(in_a_job)}
+    env |= {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(["bash", "-c", ask], cwd=in_a_job, env=env, capture_output=True, text=True)
+    assert done.stdout == "utf-8\n", done.stderr
 
 
 @pytest.mark.parametrize("code", [0, 1])
