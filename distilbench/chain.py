@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from distilbench import cgroups, environment, errors, params, paths, runs
+from distilbench import cgroups, errors, params, paths, runs
 from distilbench.bench import design
 from distilbench.errors import DistilbenchError, ParameterError, RunError, StorageError
 from distilbench.logs import log
@@ -71,7 +71,6 @@ def run_study(
     """
     paths.home()  # Jupyter has files there: said before a folder is made
     resolved = resolve(study, given, resume, results_root)
-    _warn_of_code_without_commit(resolved.params.profile)
     run = design.start(resolved, new)
     if run.in_use:
         raise RunError(f"run {run.run_id} is being worked on by another process")
@@ -117,12 +116,6 @@ def analysis_of(chosen: list[runs.Run]) -> Path:
 
 def _say(message: str, **fields: Any) -> None:
     log.info(message, extra={"fields": fields})
-
-
-def _warn_of_code_without_commit(profile: str) -> None:
-    """Says before hours of measuring, not after, that the run cannot be published."""
-    if profile == "full" and (why := environment.uncommitted(environment.git())):
-        _say(f"warning: this code is in no commit ({why}), so the run cannot be published", event="warning")
 
 
 @contextmanager

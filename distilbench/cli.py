@@ -271,7 +271,7 @@ def publish(
 
     Refused: runs that are unfinished, failed, not of the full profile, of uncommitted code, or not verifiable.
     """
-    from distilbench import runs
+    from distilbench import paths, runs
     from distilbench.report import publish as publishing
 
     if (Path(reference) / "checks.jsonl").is_file():
@@ -279,7 +279,7 @@ def publish(
             raise ParameterError(
                 "--name and --replace are for runs: a calibration takes the place of that of its depth"
             )
-        print(f"{'calibration':>12}  {publishing.publish_calibration(Path(reference).resolve())}")
+        print(f"{'calibration':>12}  {publishing.publish_calibration(paths.readable(Path(reference).resolve()))}")
         return
     page, folder = publishing.publish(runs.find(reference, results_root), name, replace)
     print(f"{'page':>12}  {page}")
@@ -339,7 +339,7 @@ def release(
 
     build = paths.repo_root() / "book" / "_build"
     built = (build / "pdf" / "report.pdf", build / "slides" / "slides.pptx", build / "html")
-    for file in releasing.release(target.resolve(), *built, draft=draft):
+    for file in releasing.release(paths.readable(target.resolve()), *built, draft=draft):
         print(f"{file.stat().st_size / 2**20:8.2f} MiB  {file}")
 
 
@@ -462,7 +462,7 @@ def main() -> None:
         raise
     except BrokenPipeError:
         sys.exit(1)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnicodeError) as error:
         if os.environ.get(terminal.TRACEBACK):
             raise
         print(f"error: {terminal.unforeseen(error)}", file=sys.stderr)

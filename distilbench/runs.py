@@ -319,6 +319,13 @@ def _fill(run: Run, resolved: Resolved, cells: list[Cell]) -> None:
     run.set_status("pending", cells={cell.cell: "pending" for cell in cells})
 
 
+def warn_of_code_without_commit(profile: str) -> None:
+    """Says before hours of measuring, not after, that the run cannot be published."""
+    if profile == "full" and (why := environment.uncommitted(environment.git())):
+        said = f"warning: this code is in no commit ({why}), so the run cannot be published"
+        log.warning(said, extra={"fields": {"event": "warning"}})
+
+
 def open_or_create(resolved: Resolved, cells: list[Cell], new: bool = False) -> Run:
     """The run to work on: the one named by `run_id`, else the newest unfinished one of this design, else a new one.
 
@@ -410,7 +417,7 @@ def find(reference: str, results_root: str | Path = "") -> Run:
         RunError: there is none, or several match; the candidates are named.
     """
     if (Path(reference) / "status.json").is_file():
-        return Run(Path(reference).resolve())
+        return Run(paths.readable(Path(reference).resolve()))
     root, own = paths.results_root(results_root), own_runs(results_root)
     if reference == "latest" and own:
         return own[-1]

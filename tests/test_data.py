@@ -11,7 +11,7 @@ import pytest
 from transformers import DistilBertTokenizerFast
 
 from distilbench import data, embedded, hub, params, paths, revisions
-from distilbench.errors import DataError, DistilbenchError
+from distilbench.errors import DataError, DistilbenchError, ParameterError
 
 TOKENIZER = paths.repo_root() / "tests" / "data" / "tiny_tokenizer"
 
@@ -210,7 +210,7 @@ def test_two_columns_of_sentences_are_refused(tmp_path):
 def test_a_name_that_is_not_utf8_is_refused(tmp_path):
     file = tmp_path / os.fsdecode(b"caf\xe9.csv")
     file.write_text(CSV)
-    with pytest.raises(DataError, match="this name is not UTF-8; rename the file"):
+    with pytest.raises(ParameterError, match="this name is not UTF-8; rename the file"):
         load(file)
 
 

@@ -11,6 +11,7 @@ import pytest
 import synthetic
 
 import distilbench
+from distilbench import runs
 from distilbench.bench import design
 from distilbench.errors import DeviceError
 
@@ -111,6 +112,16 @@ def test_a_start_makes_a_run_with_these_cells(this_machine):
     assert run.config["cells"] == [cell.model_dump() for cell in design.cells_of(resolved.params)]
     assert design.start(resolved).run_id == run.run_id, "it is unfinished"
     assert design.start(resolved, new=True).run_id != run.run_id
+
+
+@pytest.mark.parametrize(("profile", "count"), [("full", 1), ("ci", 0)])
+def test_a_full_run_of_code_in_no_commit_says_so_before_it_begins(this_machine, monkeypatch, caplog, profile, count):
+    """Whoever begins it: `run`, a bare papermill, a deep calibration."""
+    monkeypatch.setattr(runs.log, "propagate", True)
+    monkeypatch.setattr(runs.environment, "git", lambda: {"sha": None, "dirty": None, "reason": "git refuses"})
+    design.start(synthetic.resolved(profile=profile))
+    said = "warning: this code is in no commit (git refuses), so the run cannot be published"
+    assert caplog.messages == [said] * count
 
 
 def test_no_folder_is_made_for_a_device_that_is_not_there(this_machine, tmp_path, monkeypatch):

@@ -62,6 +62,27 @@ def test_results_go_where_given_else_where_the_variable_says_else_into_the_check
     assert paths.results_root() == paths.repo_root() / "results"
 
 
+def test_a_name_that_is_not_utf8_is_refused_wherever_one_is_given(tmp_path, monkeypatch):
+    bad = tmp_path / os.fsdecode(b"r\xe9s")
+    (bad / "params").mkdir(parents=True)
+    (bad / "params" / "studies.yml").touch()
+    (tmp_path / "link").symlink_to(bad)
+    refused = pytest.raises(StorageError, match=r"/r\\xe9s': this name is not UTF-8; rename the file or folder")
+    for given in (bad, tmp_path / "link"):
+        for taken in (paths.readable, paths.results_root, paths.find_input):
+            with refused:
+                taken(given.resolve() if taken is paths.readable else given)
+    for variable, taken in (
+        ("DISTILBENCH_RESULTS", paths.results_root),
+        ("DISTILBENCH_CACHE", paths.cache_root),
+        ("DISTILBENCH_ROOT", paths.repo_root),
+    ):
+        with monkeypatch.context() as patch, refused:
+            patch.setenv(variable, str(bad))
+            taken()
+    assert paths.readable(str(tmp_path / "réŝ 日")) == tmp_path / "réŝ 日"
+
+
 def test_results_root_is_absolute_and_knows_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -62,4 +62,5 @@ def start(resolved: Resolved, new: bool = False) -> runs.Run:
         from distilbench.device import parse
 
         parse(resolved.params.device)
+    runs.warn_of_code_without_commit(resolved.params.profile)
     return runs.open_or_create(resolved, cells_of(resolved.params), new)
