@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distilbench import cgroups, errors, params, paths, runs
-from distilbench.bench import design
+from distilbench.bench import design, preflight
 from distilbench.errors import DistilbenchError, ParameterError, RunError, StorageError
 from distilbench.logs import log
 from distilbench.report import load
@@ -69,7 +69,8 @@ def run_study(
     Raises:
         DistilbenchError: what a notebook or a check complains of; the run can be resumed.
     """
-    paths.home()  # Jupyter has files there: said before a folder is made
+    paths.home()  # Jupyter and libraries look for it: said before a folder is made
+    preflight.open_files()  # before git and locks need some
     resolved = resolve(study, given, resume, results_root)
     run = design.start(resolved, new)
     if run.in_use:
@@ -121,6 +122,7 @@ def _say(message: str, **fields: Any) -> None:
 @contextmanager
 def _around_kernels() -> Iterator[None]:
     """Asks the notebooks for progress lines, which are drawn here, and gives their IPython a folder of its own."""
+    preflight.open_files()
     with tempfile.TemporaryDirectory() as folder:
         told = {"DISTILBENCH_PROGRESS": "lines", "IPYTHONDIR": folder}
         before = {name: os.environ.get(name) for name in told}
@@ -167,13 +169,26 @@ def _execute(run: runs.Run, name: str, values: dict[str, Any], output: Path | No
             _raise_as_said(run, output, error)
         except OSError as error:  # papermill writes the notebook after every cell, Jupyter has files of its own
             problem = paths.storage_error(error.filename or output, error)
-            with suppress(StorageError):  # that a full disk has no room for either
-                if run.folder.is_dir():  # else somebody removed it, and it stays removed
-                    run.set_status("failed", f"{name}: {problem}")
+            if run.folder.is_dir():  # else somebody removed it, and it stays removed
+                _note_failure(run, f"{name}: {problem}", output)
             raise problem from error
         except RuntimeError as error:
             said = f"the kernel of {name} ended: {error}{_for_memory(kills)}. Start again to go on."
             raise RunError(said) from error
+
+
+def _note_failure(run: runs.Run, message: str, output: Path) -> None:
+    """Sets the run's state; where a full disk has no room for it, the unfinished notebook, made anew later, makes it.
+
+    A run that is still `pending` after that would look as if it waited for something.
+    """
+    try:
+        run.set_status("failed", message)
+    except StorageError:
+        with suppress(OSError):
+            output.unlink()
+        with suppress(StorageError):
+            run.set_status("failed", message)
 
 
 def _for_memory(kills_before: int | None) -> str:
@@ -184,8 +199,8 @@ def _for_memory(kills_before: int | None) -> str:
 
 def _raise_as_said(run: runs.Run, output: Path, error: Any) -> None:
     """The notebook's own message where it has one for people; else where to find the traceback."""
-    if run.status["state"] in ("pending", "running"):
-        run.set_status("failed", f"{output.stem}: {error.ename}: {error.evalue}")
+    if paths.read_json(run.folder / "status.json")["state"] in ("pending", "running"):  # as it was written
+        _note_failure(run, f"{output.stem}: {error.ename}: {error.evalue}", output)
     kind = getattr(errors, error.ename, None)
     if kind is not None:
         raise kind(error.evalue) from None

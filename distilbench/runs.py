@@ -364,10 +364,16 @@ def _newest_unfinished(folder: Path, design_hash: str) -> Run | None:
     return run
 
 
+def exists(params: StudyParams) -> bool:
+    """Whether the parameters name a run folder that is there."""
+    folder = paths.results_root(params.results_root) / params.study / params.run_id
+    return bool(params.run_id) and (folder / "status.json").is_file()
+
+
 def named(params: StudyParams) -> Run:
     """The run folder that the parameters name; it must exist."""
     run = Run(paths.results_root(params.results_root) / params.study / params.run_id)
-    if not (run.folder / "status.json").is_file():
+    if not exists(params):
         raise RunError(f"there is no run {params.run_id!r} in {run.folder.parent}; leave run_id empty for a new one")
     return run
 

@@ -7,14 +7,16 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
-import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+from conftest import IN_CI
 
 from distilbench import paths
 from distilbench.errors import DistilbenchError, RunError, StorageError
@@ -467,40 +469,49 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
         paths.expand("~nobody-of-that-name/x")
 
 
+@pytest.fixture
+def readable_checkout():
+    """A copy of what commands need of the checkout, where any user may read it."""
+    folder = Path(tempfile.mkdtemp(prefix="distilbench-", dir="/tmp"))
+    for name in ("distilbench", "params", "notebooks"):
+        shutil.copytree(paths.repo_root() / name, folder / name)
+    subprocess.run(["chmod", "--recursive", "a+rX", folder], check=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_for_another_user_nothing_is_a_traceback(tmp_path):
-    """A real user without rights, without HOME and without a passwd entry."""
+def test_for_another_user_nothing_is_a_traceback(tmp_path, readable_checkout):
+    """A real user without rights, without HOME and without a passwd entry; then with a HOME of somebody else."""
     (tmp_path / "secret").mkdir(mode=0o700)
+    left_out = ("HOME", "DISTILBENCH_CACHE", "DISTILBENCH_RESULTS", "XDG_CACHE_HOME")
     env = {
         key: value
         for key, value in os.environ.items()
-        if key not in ("HOME", "DISTILBENCH_CACHE", "XDG_CACHE_HOME")
-        and not key.startswith("COV")  # this user cannot write what it covers
+        if key not in left_out and not key.startswith("COV")  # this user cannot write what it covers
     }
-    env |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(paths.repo_root())}
+    env |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(readable_checkout), "DISTILBENCH_ROOT": str(readable_checkout)}
+    another = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", *paths.PYTHON]
 
-    def call(*words: object) -> subprocess.CompletedProcess:
-        command = [
-            "setpriv",
-            "--reuid=54321",
-            "--regid=54321",
-            "--clear-groups",
-            sys.executable,
-            "-m",
-            "distilbench.cli",
-        ]
-        command += map(str, words)
-        return subprocess.run(command, capture_output=True, text=True, env=env, check=False, cwd="/")
+    def call(*words: object, **variables: str) -> subprocess.CompletedProcess:
+        command = [*another, "-m", "distilbench.cli", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, env=env | variables, check=False, cwd="/")
 
+    libraries = subprocess.run([*another, "-c", "import typer"], capture_output=True, text=True, env=env, check=False)
+    if libraries.returncode and not IN_CI:
+        pytest.skip(f"another user may not read this Python: {libraries.stderr.strip()}")
     said = call("show", "latest", "--results-root", tmp_path / "secret")
-    if "No module named" in said.stderr or "setpriv:" in said.stderr:
-        pytest.skip("this user may not read the checkout")
     assert said.returncode == 1
     assert said.stderr.startswith(f"error: cannot read {tmp_path}"), said.stderr
     assert "Permission denied" in said.stderr
     said = call("run", "distilbert", "--profile", "ci")
     assert (said.returncode, said.stderr.count("\n")) == (1, 1)
     assert "user 54321 has no home folder" in said.stderr
+    said = call("run", "distilbert", "--profile", "ci", HOME="/root")
+    assert (said.returncode, said.stderr.count("\n")) == (1, 1), said.stderr
+    assert "HOME=/root: set HOME or DISTILBENCH_CACHE" in said.stderr
+    assert "Permission denied" in said.stderr
+    assert not (readable_checkout / "results").exists()
     said = call("doctor", "--json")
     assert said.returncode == 0, said.stderr
     assert "no home folder" in said.stdout

@@ -1,5 +1,6 @@
 """`python -m distilbench.bench JOB.json`: one repetition (see `worker`); `... ceilings JOB.json`: see `roofline`;
-`... busy JOB.json` and `... allocate JOB.json`: see `busywork` and `calibrate`.
+`... threads JOB.json`: see `collectors.threads`; `... busy JOB.json` and `... allocate JOB.json`: see `busywork` and
+`calibrate`.
 
 Tied to its parent first: loading what a measurement needs takes seconds, in which a lone worker would go unnoticed.
 """
@@ -26,6 +27,8 @@ if __name__ == "__main__":
     tie_to_parent()
     if sys.argv[1] == "ceilings":
         from distilbench.bench.roofline import main as task
+    elif sys.argv[1] == "threads":
+        from distilbench.collectors.threads import main as task
     elif sys.argv[1] == "busy":
         from distilbench.bench.busywork import main as task
     elif sys.argv[1] == "allocate":

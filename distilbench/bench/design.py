@@ -57,10 +57,19 @@ def plan(resolved: Resolved) -> list[tuple[Cell, str, int]]:
 
 
 def start(resolved: Resolved, new: bool = False) -> runs.Run:
-    """The run to work on (see `runs.open_or_create`); no folder is made for a device that is not there."""
-    if resolved.params.device != "cpu":
+    """The run to work on (see `runs.open_or_create`); no folder is made where a check of `preflight` fails.
+
+    Raises:
+        DistilbenchError: the device is not there, or what `preflight` or `runs.open_or_create` says.
+    """
+    params = resolved.params
+    if params.device != "cpu":
         from distilbench.device import parse
 
-        parse(resolved.params.device)
-    runs.warn_of_code_without_commit(resolved.params.profile)
-    return runs.open_or_create(resolved, cells_of(resolved.params), new)
+        parse(params.device)
+    if not runs.exists(params):
+        from distilbench.bench import preflight  # which needs the plan
+
+        preflight.check(params)
+    runs.warn_of_code_without_commit(params.profile)
+    return runs.open_or_create(resolved, cells_of(params), new)

@@ -33,7 +33,7 @@ from distilbench.collectors import energy, memory, nvml, threads
 from distilbench.collectors.telemetry import Telemetry
 from distilbench.derive import classification_fields, energy_fields, timing_fields, warmup_of
 from distilbench.device import gpu_identity, select
-from distilbench.environment import now, variables_of_threads
+from distilbench.environment import now
 from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, StorageError
 from distilbench.models import LoadedModel, encoder, match_labels
 from distilbench.records import ITERATIONS, PREDICTIONS, Repetition, write_parquet
@@ -204,18 +204,8 @@ def _threads_used(job: Job, cores: list[int]) -> dict[str, Any]:
     """
     if job.identity["pass"] == "memory":
         return {"threads_used_reason": threads.NOT_IN_MEMORY_PASS}
-    asked = job.protocol["num_threads"]
-    even, product = (threads.used(work, asked) for work in threads.works(torch, asked))
-    if even is None or product is None:
-        return {"threads_used_reason": threads.NO_COUNTERS}
-    why = threads.problem(asked, even, product, len(cores))
-    if why and select(job.model["device"]).type == "cpu":
-        given = ", ".join(variables_of_threads())
-        raise ImplausibleError(
-            f"{why} ({f'set are {given}' if given else 'no variable that limits threads is set'}): "
-            f"unset what limits them, or ask for fewer (-p num_threads {even.threads}), in a new run (--new)"
-        )
-    return {"threads_used": even.threads, "product_cores": product.cores}
+    on_cpu = select(job.model["device"]).type == "cpu"
+    return threads.proof(torch, job.protocol["num_threads"], len(cores), on_cpu)
 
 
 def _memory(
