@@ -30,13 +30,13 @@ def repo_root() -> Path:
             f"no distilbench checkout at {root}: it has no params/studies.yml. "
             "Install with `pip install -e .` from a clone, or set DISTILBENCH_ROOT to one."
         )
-    return root
+    return readable(root)
 
 
 def results_root(given: str | Path = "") -> Path:
     """Where run folders go: `given`, else $DISTILBENCH_RESULTS, else results/ of the checkout."""
     chosen = given or os.environ.get("DISTILBENCH_RESULTS") or repo_root() / "results"
-    return expand(chosen).resolve()
+    return readable(expand(chosen).resolve())
 
 
 def published_root() -> Path:
@@ -47,8 +47,8 @@ def published_root() -> Path:
 def cache_root() -> Path:
     """Where fetched artefacts are kept: $DISTILBENCH_CACHE, else $XDG_CACHE_HOME/distilbench, else ~/.cache."""
     if given := os.environ.get("DISTILBENCH_CACHE"):
-        return expand(given).resolve()
-    return expand(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "distilbench"
+        return readable(expand(given).resolve())
+    return readable(expand(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "distilbench")
 
 
 def home() -> Path:
@@ -80,12 +80,26 @@ def expand(path: str | Path) -> Path:
         ) from None
 
 
+def readable(path: str | Path) -> Path:
+    """A path whose name is text; records, notebooks and messages hold names as UTF-8, and can hold no other bytes.
+
+    Raises:
+        StorageError: a byte of it is not UTF-8; it is shown as \\xNN.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        raise StorageError(f"'{shown}': this name is not UTF-8; rename the file or folder") from None
+    return Path(path)
+
+
 def find_input(path: str | Path) -> Path:
     """An input file named by the user: as given, relative to the working directory, else to the checkout."""
     given = expand(path)
     for candidate in (given, repo_root() / given):
         if candidate.exists():
-            return candidate.resolve()
+            return readable(candidate.resolve())
     raise DistilbenchError(
         f"there is no {str(path)!r}: looked in the working directory ({Path.cwd()}) and in {repo_root()}"
     )

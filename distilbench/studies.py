@@ -8,8 +8,9 @@ from typing import Any
 
 from distilbench import paths
 from distilbench.errors import ParameterError
+from distilbench.harness import preflight
 from distilbench.measurements.sweep.params import DistilbertParams
-from distilbench.runs import find, measurement, parameters
+from distilbench.runs import measurement, parameters
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import Resolved, StudyParams, read_yaml
@@ -66,5 +67,5 @@ def from_notebook(namespace: dict[str, Any]) -> Resolved:
 
 
 def start(resolved: Resolved, new: bool = False) -> Run:
-    """The run to work on (see `find.open_or_create`)."""
-    return find.open_or_create(resolved, kind_of(resolved.params.study), new)
+    """The run to work on (see `preflight.start`)."""
+    return preflight.start(resolved, kind_of(resolved.params.study), new)

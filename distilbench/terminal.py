@@ -54,6 +54,8 @@ def unforeseen(error: BaseException) -> str:
     """One line for people about an error that no check foresaw, and how to see where it happened."""
     said = f"{str(error) or 'no reason given'} ({type(error).__name__})"
     what = "the operating system refused" if isinstance(error, OSError) else "this was not foreseen"
+    if isinstance(error, UnicodeEncodeError):  # the only text that UTF-8 cannot hold
+        what = "a name is not UTF-8; rename the file or folder"
     return f"{what}: {said}. Nothing that was measured is lost. {TRACEBACK}=1 shows where it happened."
 
 

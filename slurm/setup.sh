@@ -17,6 +17,7 @@ if ! command -v distilbench >/dev/null; then
   exit 1
 fi
 
+export PYTHONUTF8=1  # whatever the locale of a batch job is, names and texts are UTF-8
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1}  # jobs use what was fetched before, and fail at once where it is missing
 export HF_HOME=${HF_HOME:-$HOME/.cache/huggingface}
 if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then  # srun takes it over from the allocation only when told, since SLURM 22.05

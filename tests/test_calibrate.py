@@ -174,7 +174,7 @@ def test_one_comparison_judges_nothing():
 
 
 def test_a_process_that_fails_says_why(tmp_path):
-    with pytest.raises(RunError, match="the process of distilbench.measurements.calibration.workload failed: "):
+    with pytest.raises(RunError, match=r"the process of distilbench\.measurements\.calibration\.workload failed: "):
         measure._in_a_process(measure.BUSY, tmp_path, {})
 
 

@@ -175,16 +175,6 @@ def test_a_run_that_was_removed_meanwhile_is_not_made_again(checkout, monkeypatc
     assert list(paths.results_root().glob("*/*")) == []
 
 
-def test_a_full_run_of_code_in_no_commit_says_so_before_it_begins(monkeypatch, caplog):
-    said = []
-    monkeypatch.setattr(notebooks, "_say", lambda message, **_: said.append(message))
-    monkeypatch.setattr(notebooks.environment, "git", lambda: {"sha": None, "dirty": None, "reason": "git refuses"})
-    notebooks._warn_of_code_without_commit("smoke")
-    assert said == []
-    notebooks._warn_of_code_without_commit("full")
-    assert said == ["warning: this code is in no commit (git refuses), so the run cannot be published"]
-
-
 def test_a_run_that_another_process_works_on_is_left_alone(checkout):
     checkout(one="print('reached')")
     resolved = small_design(paths.results_root())

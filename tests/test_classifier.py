@@ -110,7 +110,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(few, tokenizer):
 
 
 def test_training_learns_with_the_adapter_alone(few, tokenizer, caplog):
-    caplog.set_level("INFO", logger="distilbench.training")
+    caplog.set_level("INFO", logger="distilbench.embedded_training")
     rows = [row for row in few if row[3] == "train"]
     model, history = embedded_training.train(replace(QUICK, epochs=8), rows, rows, tokenizer)
     assert history[-1] >= 0.9, "it can learn 32 sentences by heart"

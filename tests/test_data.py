@@ -11,7 +11,7 @@ import pytest
 from transformers import DistilBertTokenizerFast
 
 from distilbench import paths, studies
-from distilbench.errors import DataError, DistilbenchError
+from distilbench.errors import DataError, DistilbenchError, ParameterError
 from distilbench.sources import embedded, hub, revisions
 from distilbench.sources import texts as sources_texts
 
@@ -212,7 +212,7 @@ def test_two_columns_of_sentences_are_refused(tmp_path):
 def test_a_name_that_is_not_utf8_is_refused(tmp_path):
     file = tmp_path / os.fsdecode(b"caf\xe9.csv")
     file.write_text(CSV)
-    with pytest.raises(DataError, match="this name is not UTF-8; rename the file"):
+    with pytest.raises(ParameterError, match="this name is not UTF-8; rename the file"):
         load(file)
 
 

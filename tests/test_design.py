@@ -14,6 +14,7 @@ import distilbench.machine
 from distilbench import studies
 from distilbench.errors import DeviceError
 from distilbench.measurements.sweep.measure import design
+from distilbench.runs import find
 
 
 def plan_of(**given):
@@ -112,6 +113,16 @@ def test_a_start_makes_a_run_with_these_cells(this_machine):
     assert run.config["cells"] == [cell.model_dump() for cell in design.cells_of(resolved.params)]
     assert studies.start(resolved).run_id == run.run_id, "it is unfinished"
     assert studies.start(resolved, new=True).run_id != run.run_id
+
+
+@pytest.mark.parametrize(("profile", "count"), [("full", 1), ("ci", 0)])
+def test_a_full_run_of_code_in_no_commit_says_so_before_it_begins(this_machine, monkeypatch, caplog, profile, count):
+    """Whoever begins it: `run`, a bare papermill, a deep calibration."""
+    monkeypatch.setattr(find.log, "propagate", True)
+    monkeypatch.setattr(find.environment, "git", lambda: {"sha": None, "dirty": None, "reason": "git refuses"})
+    studies.start(synthetic.resolved(profile=profile))
+    said = "warning: this code is in no commit (git refuses), so the run cannot be published"
+    assert caplog.messages == [said] * count
 
 
 def test_no_folder_is_made_for_a_device_that_is_not_there(this_machine, tmp_path, monkeypatch):

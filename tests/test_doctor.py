@@ -360,7 +360,7 @@ def test_an_examination_of_this_machine_finds_something_on_every_topic(monkeypat
     topics = [finding.topic for finding in findings]
     assert list(dict.fromkeys(topics)) == [
         "CPU", "CPU quota", "threads", "memory", "torch", "GPU", "CPU energy", "SLURM", "model hub", "embedded source",
-        "home", "disk", "code",
+        "home", "open files", "disk", "code",
     ]  # fmt: skip
     assert all(finding.text for finding in findings)
     assert {finding.state for finding in findings} <= {"ok", "limited", "missing"}

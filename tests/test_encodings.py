@@ -15,7 +15,9 @@ PYTHON = sorted(
     [*(ROOT / "distilbench").rglob("*.py"), *(ROOT / "scripts").glob("*.py"), *(ROOT / "slurm").glob("*.py")]
 )
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PROGRAMS = {"run", "Popen", "check_output", "check_call", "call", "getoutput"}
+PROGRAMS = {"run", "Popen", "check_output", "check_call", "call"}  # of subprocess, by whatever name it was imported
+IN_TEXT = {"text", "universal_newlines", "errors"}  # each makes text of their output
+ALWAYS_TEXT = {"getoutput", "getstatusoutput", "popen"}
 FILES = {"read_text", "write_text"}
 OPENS = {"open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "SpooledTemporaryFile"}
 OTHERS = {"tarfile", "zipfile", "webbrowser", "os", "urllib"}  # whose open() has no text
@@ -35,8 +37,11 @@ def _is_text(call: ast.Call) -> bool:
     function = call.func
     name = getattr(function, "attr", getattr(function, "id", ""))
     owner = getattr(getattr(function, "value", None), "id", "")
-    if owner == "subprocess" and name in PROGRAMS:
-        return bool({"text", "universal_newlines"} & _names(call)) or name == "getoutput"
+    if name in ALWAYS_TEXT:
+        return True
+    if name in PROGRAMS:
+        asked = [word.value for word in call.keywords if word.arg in IN_TEXT]
+        return any(getattr(value, "value", True) for value in asked)  # text=False asks for none
     if name in OPENS and owner not in OTHERS - ({"os"} if name == "fdopen" else set()):
         return not any("b" in mode for mode in _modes(call, name))
     return name in FILES and (name == "write_text" or not call.args)
@@ -84,6 +89,12 @@ def test_every_text_has_its_encoding():
         ("subprocess.run(c, text=True)", True),
         ("subprocess.run(c, capture_output=True, encoding='utf-8', errors='replace')", False),
         ("subprocess.run(c, check=True)", False),
+        ("subprocess.run(c, text=False)", False),
+        ("subprocess.run(c, errors='replace')", True),
+        ("from subprocess import run\nrun(c, text=True)", True),
+        ("import subprocess as sp\nsp.Popen(c, universal_newlines=True)", True),
+        ("os.popen(c)", True),
+        ("run(study)", False),
     ],
 )
 def test_what_lacks_one_is_found(code, lacks):

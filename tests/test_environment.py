@@ -203,7 +203,8 @@ def imported(module: str) -> set[str]:
 
 #: What the parent imports besides: folders and locks, derived numbers, progress bars. None of it measures.
 BESIDE = {
-    "runs/folder", "runs/measurement", "measurements/sweep/summary/join", "measurements/sweep/summary/doubts", "progress",
+    "runs/folder", "runs/measurement", "measurements/sweep/summary/join",
+    "measurements/sweep/summary/doubts", "progress",
 }  # fmt: skip
 SWEEP = "measurements.sweep.measure"
 

@@ -38,6 +38,14 @@ def checkout(folder, monkeypatch, **files: str):
     return folder / "params" / "distilbert"
 
 
+def test_a_value_that_is_not_utf8_is_refused_before_a_run_is_made():
+    for name in ("model_path", "data_path", "tokenizer_path", "results_root", "dataset_name"):
+        message = refused({name: os.fsdecode(b"caf\xe9")})
+        assert message.startswith(f"{name}: ")
+        assert r"'caf\xe9': this name is not UTF-8; rename the file or folder" in message
+    assert resolve("distilbert", {"model_path": "café"}).params.model_path == "café"
+
+
 # ------------------------------------------------------------------ the files
 
 

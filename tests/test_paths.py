@@ -7,14 +7,16 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
-import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+from conftest import IN_CI
 
 from distilbench import paths
 from distilbench.errors import DistilbenchError, RunError, StorageError
@@ -60,6 +62,27 @@ def test_results_go_where_given_else_where_the_variable_says_else_into_the_check
     assert paths.results_root() == tmp_path / "variable"
     monkeypatch.delenv("DISTILBENCH_RESULTS")
     assert paths.results_root() == paths.repo_root() / "results"
+
+
+def test_a_name_that_is_not_utf8_is_refused_wherever_one_is_given(tmp_path, monkeypatch):
+    bad = tmp_path / os.fsdecode(b"r\xe9s")
+    (bad / "params").mkdir(parents=True)
+    (bad / "params" / "studies.yml").touch()
+    (tmp_path / "link").symlink_to(bad)
+    refused = pytest.raises(StorageError, match=r"/r\\xe9s': this name is not UTF-8; rename the file or folder")
+    for given in (bad, tmp_path / "link"):
+        for taken in (paths.readable, paths.results_root, paths.find_input):
+            with refused:
+                taken(given.resolve() if taken is paths.readable else given)
+    for variable, taken in (
+        ("DISTILBENCH_RESULTS", paths.results_root),
+        ("DISTILBENCH_CACHE", paths.cache_root),
+        ("DISTILBENCH_ROOT", paths.repo_root),
+    ):
+        with monkeypatch.context() as patch, refused:
+            patch.setenv(variable, str(bad))
+            taken()
+    assert paths.readable(str(tmp_path / "réŝ 日")) == tmp_path / "réŝ 日"
 
 
 def test_results_root_is_absolute_and_knows_the_home_folder(tmp_path, monkeypatch):
@@ -446,40 +469,49 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
         paths.expand("~nobody-of-that-name/x")
 
 
+@pytest.fixture
+def readable_checkout():
+    """A copy of what commands need of the checkout, where any user may read it."""
+    folder = Path(tempfile.mkdtemp(prefix="distilbench-", dir="/tmp"))
+    for name in ("distilbench", "params", "notebooks"):
+        shutil.copytree(paths.repo_root() / name, folder / name)
+    subprocess.run(["chmod", "--recursive", "a+rX", folder], check=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_for_another_user_nothing_is_a_traceback(tmp_path):
-    """A real user without rights, without HOME and without a passwd entry."""
+def test_for_another_user_nothing_is_a_traceback(tmp_path, readable_checkout):
+    """A real user without rights, without HOME and without a passwd entry; then with a HOME of somebody else."""
     (tmp_path / "secret").mkdir(mode=0o700)
+    left_out = ("HOME", "DISTILBENCH_CACHE", "DISTILBENCH_RESULTS", "XDG_CACHE_HOME")
     env = {
         key: value
         for key, value in os.environ.items()
-        if key not in ("HOME", "DISTILBENCH_CACHE", "XDG_CACHE_HOME")
-        and not key.startswith("COV")  # this user cannot write what it covers
+        if key not in left_out and not key.startswith("COV")  # this user cannot write what it covers
     }
-    env |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(paths.repo_root())}
+    env |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(readable_checkout), "DISTILBENCH_ROOT": str(readable_checkout)}
+    another = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", *paths.PYTHON]
 
-    def call(*words: object) -> subprocess.CompletedProcess:
-        command = [
-            "setpriv",
-            "--reuid=54321",
-            "--regid=54321",
-            "--clear-groups",
-            sys.executable,
-            "-m",
-            "distilbench.cli.main",
-        ]
-        command += map(str, words)
-        return subprocess.run(command, capture_output=True, text=True, env=env, check=False, cwd="/")
+    def call(*words: object, **variables: str) -> subprocess.CompletedProcess:
+        command = [*another, "-m", "distilbench.cli", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, env=env | variables, check=False, cwd="/")
 
+    libraries = subprocess.run([*another, "-c", "import typer"], capture_output=True, text=True, env=env, check=False)
+    if libraries.returncode and not IN_CI:
+        pytest.skip(f"another user may not read this Python: {libraries.stderr.strip()}")
     said = call("show", "latest", "--results-root", tmp_path / "secret")
-    if "No module named" in said.stderr or "setpriv:" in said.stderr:
-        pytest.skip("this user may not read the checkout")
     assert said.returncode == 1
     assert said.stderr.startswith(f"error: cannot read {tmp_path}"), said.stderr
     assert "Permission denied" in said.stderr
     said = call("run", "distilbert", "--profile", "ci")
     assert (said.returncode, said.stderr.count("\n")) == (1, 1)
     assert "user 54321 has no home folder" in said.stderr
+    said = call("run", "distilbert", "--profile", "ci", HOME="/root")
+    assert (said.returncode, said.stderr.count("\n")) == (1, 1), said.stderr
+    assert "HOME=/root: set HOME or DISTILBENCH_CACHE" in said.stderr
+    assert "Permission denied" in said.stderr
+    assert not (readable_checkout / "results").exists()
     said = call("doctor", "--json")
     assert said.returncode == 0, said.stderr
     assert "no home folder" in said.stdout

@@ -194,7 +194,7 @@ def test_no_number_is_typed(told, rendered):
 def test_a_typed_number_is_found(told, rendered, monkeypatch, tmp_path, text):
     template = tmp_path / "slides.md.j2"
     template.write_text(deck_of.TEMPLATE.read_text() + f"\n{text}\n")
-    monkeypatch.setattr(slides, "TEMPLATE", template)
+    monkeypatch.setattr(deck_of, "TEMPLATE", template)
     assert typed(rendered({name: hidden(one) for name, one in told.items()}))
 
 

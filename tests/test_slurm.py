@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -303,6 +304,21 @@ def test_what_is_no_job_id_is_none(run, programs, said):
         slurm.submit(run, the_chain(run), [0, 1])
     assert programs.asked("scancel") == ["scancel --name=ingest-1a2b3c4d"], "it may be in the queue all the same"
     assert slurm.submissions(run) == []
+
+
+def test_a_full_run_of_code_in_no_commit_is_said_before_it_is_submitted(tmp_path, this_machine, programs, monkeypatch):
+    said = []
+    monkeypatch.setattr(find.environment, "git", lambda: {"sha": "1" * 40, "dirty": True, "reason": None})
+    monkeypatch.setattr(find.log, "warning", lambda message, **_: said.append((message, programs.asked("sbatch"))))
+    programs.say("sbatch", "12\n")
+    programs.say("scontrol", "")
+    for profile in ("ci", "full"):
+        submission.new(
+            small_design(tmp_path / "results", profile=profile, warmup_seconds=0.0), slurm.Options(book=False)
+        )
+    (warning,) = [words for words in said if "no commit" in words[0]]
+    assert warning[0] == "warning: this code is in no commit (uncommitted changes), so the run cannot be published"
+    assert len(warning[1]) == 5, "the chain of the first one alone"
 
 
 def refuse_the_third(programs, monkeypatch, how) -> None:
@@ -780,6 +796,14 @@ def test_a_job_with_work_left_puts_itself_back_and_no_other(in_a_job, programs, 
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
     assert environment.slurm_name(variables["SLURM_JOB_ID"]) == name, "the package says the same"
+
+
+def test_a_job_takes_names_and_texts_for_utf8_whatever_its_locale_is(in_a_job):
+    ask = f"source slurm/setup.sh >&2; {sys.executable} -c 'import sys; print(sys.getfilesystemencoding())'"
+    env = os.environ | {"DISTILBENCH_BIN": str(in_a_job.parent / "bin"), "HOME": str(in_a_job)}
+    env |= {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(["bash", "-c", ask], cwd=in_a_job, env=env, capture_output=True, text=True)
+    assert done.stdout == "utf-8\n", done.stderr
 
 
 @pytest.mark.parametrize("code", [0, 1])

@@ -33,7 +33,7 @@ from distilbench.machine.environment import usable_cores
 from distilbench.measurements.calibration import measure as calibration_measure
 from distilbench.measurements.sweep.measure import run as sweep
 from distilbench.measurements.sweep.measure import worker
-from distilbench.measurements.sweep.measure.spec import WorkerSpec
+from distilbench.measurements.sweep.measure.spec import WorkerSpec, predictions_file
 from distilbench.measurements.sweep.records import Repetition
 from distilbench.measurements.sweep.summary import derive
 from distilbench.runs import rawfiles
@@ -187,7 +187,7 @@ def test_two_variants_see_the_same_inputs_and_weights(real):
 
 def test_predictions_are_left_for_the_parent(real):
     result = real["timing"]
-    file = harness_processes.predictions_file(Path(result.job.run), result.record.cell)
+    file = predictions_file(Path(result.job.run), result.record.cell)
     rows = rawfiles.read_parquet(file)
     _, samples, labels = load_inputs(Path(result.job.inputs))
     known = dict(zip(samples, labels, strict=True))
@@ -352,7 +352,7 @@ def test_a_given_power_is_called_modelled(tmp_path, monkeypatch):
 def test_a_sentence_that_stands_twice_in_the_cycle_counts_once(tmp_path):
     work = job(tmp_path, samples_per_cycle=60)  # of 40 sentences
     measured(work)
-    rows = rawfiles.read_parquet(harness_processes.predictions_file(tmp_path, work.identity["cell"]))
+    rows = rawfiles.read_parquet(predictions_file(tmp_path, work.identity["cell"]))
     assert len(rows) == len({row["sample"] for row in rows}) == 40
 
 
@@ -402,7 +402,7 @@ def test_accuracy_matches_labels_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(torch_variants, "load_model", load)
     work = job(tmp_path)
     fields = measured(work)
-    rows = rawfiles.read_parquet(harness_processes.predictions_file(tmp_path, work.identity["cell"]))
+    rows = rawfiles.read_parquet(predictions_file(tmp_path, work.identity["cell"]))
     assert {row["predicted"] for row in rows} == {LABELS.index("positive")}
     assert fields["accuracy"] == sum(row["label"] for row in rows) / 16
     assert fields["accuracy_reason"] is None

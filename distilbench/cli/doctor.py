@@ -19,6 +19,7 @@ from distilbench import paths
 from distilbench.collectors import rapl
 from distilbench.errors import DistilbenchError
 from distilbench.execution import slurm
+from distilbench.harness import preflight
 from distilbench.machine import cgroups, environment
 from distilbench.sources import embedded, hub
 
@@ -43,7 +44,7 @@ def examine() -> list[Finding]:
     looks = {
         "CPU": _cpu, "CPU quota": _quota, "threads": _threads, "memory": _memory, "torch": _torch, "GPU": _gpus,
         "CPU energy": _rapl, "SLURM": _slurm, "model hub": model_hub, "embedded source": _embedded, "home": _home,
-        "disk": _places, "code": _code,
+        "open files": _open_files, "disk": _places, "code": _code,
     }  # fmt: skip
     return [finding for topic, look in looks.items() for finding in _found(topic, look)]
 
@@ -183,6 +184,15 @@ def _home() -> Finding:
     if trouble := paths.trouble_with(home, locks=False):
         return Finding("home", "limited", f"{home}: {trouble}; set HOME to a folder that you may write")
     return Finding("home", "ok", str(home))
+
+
+def _open_files() -> Finding:
+    """Whether a run may open as many files as it needs; it raises the soft limit itself."""
+    soft, hard = preflight.open_files_allowed()
+    said, needed = f"{soft:g}, and {hard:g} where asked for", preflight.OPEN_FILES
+    if hard < needed:
+        return Finding("open files", "missing", f"{said}: a run needs {needed} (ulimit -n {needed})")
+    return Finding("open files", "ok", f"{said}; a run needs {needed}")
 
 
 def _places() -> Finding:

@@ -112,11 +112,12 @@ def fetch(
 @verify_app.command("run")
 def verify_run(reference: RunName = "latest", results_root: ResultsRoot = "", as_json: AsJson = False) -> None:
     """Compute every number of a run (or of a calibration, by its folder) again; exit code 1 on any difference."""
+    from distilbench import paths
     from distilbench.runs import find, verify
     from distilbench.runs.folder import Run
 
     own = (Path(reference) / "config.json").is_file()
-    found = Run(Path(reference).resolve()) if own else find.find(reference, results_root)
+    found = Run(paths.readable(Path(reference).resolve())) if own else find.find(reference, results_root)
     name, problems = found.run_id, verify.problems(found.folder)
     if as_json:
         print_json({"run_id": name, "problems": problems})
@@ -272,11 +273,12 @@ def publish(
 
     Refused: runs that are unfinished, failed, not of the full profile, of uncommitted code, or not verifiable.
     """
+    from distilbench import paths
     from distilbench.publication import publish as publishing
     from distilbench.runs import find
     from distilbench.runs.folder import Run
 
-    run = Run(Path(reference).resolve()) if (Path(reference) / "config.json").is_file() else None
+    run = Run(paths.readable(Path(reference).resolve())) if (Path(reference) / "config.json").is_file() else None
     if run and run.kind.slot:
         if name or replace:
             what = f"a {run.kind.name} takes the place of that of its {run.kind.slot}"
@@ -341,7 +343,7 @@ def release(
 
     build = paths.repo_root() / "book" / "_build"
     built = (build / "pdf" / "report.pdf", build / "slides" / "slides.pptx", build / "html")
-    for file in releasing.release(target.resolve(), *built, draft=draft):
+    for file in releasing.release(paths.readable(target.resolve()), *built, draft=draft):
         print(f"{file.stat().st_size / 2**20:8.2f} MiB  {file}")
 
 
@@ -465,7 +467,7 @@ def main() -> None:
         raise
     except BrokenPipeError:
         sys.exit(1)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnicodeError) as error:
         if os.environ.get(terminal.TRACEBACK):
             raise
         print(f"error: {terminal.unforeseen(error)}", file=sys.stderr)

@@ -5,6 +5,7 @@ OMP_THREAD_LIMIT=1 and OMP_DYNAMIC=true leave one thread of two at work while to
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -12,6 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from distilbench import paths
+from distilbench.errors import ImplausibleError
+from distilbench.machine import environment
 
 TASKS = Path("/proc/self/task")
 LEAST_S = 0.1  # of work in one look: many times the tick of 4 ms to which the kernel's counters may lag
@@ -129,3 +134,49 @@ def problem(asked: int, even: Use, product: Use, usable: int) -> str | None:
     if 2 * product.threads <= asked and asked > 1:
         return f"{asked} threads were asked for and {product.threads} computed a matrix product"
     return None
+
+
+def proof(torch: Any, asked: int, usable: int, must: bool = True) -> dict[str, Any]:
+    """Measures that as many threads compute as were asked for, before minutes are spent on it.
+
+    Args:
+        torch: the module, told to use that many.
+        asked: threads.
+        usable: cores that the process may use.
+        must: refuse where they do not; False where a GPU computes.
+
+    Returns:
+        The record's fields: `threads_used` and `product_cores`, or `threads_used_reason`.
+
+    Raises:
+        ImplausibleError: fewer threads compute; it names the variables that limit them.
+    """
+    even, product = (used(work, asked) for work in works(torch, asked))
+    if even is None or product is None:
+        return {"threads_used_reason": NO_COUNTERS}
+    if must and (why := problem(asked, even, product, usable)):
+        given = ", ".join(environment.variables_of_threads())
+        raise ImplausibleError(
+            f"{why} ({f'set are {given}' if given else 'no variable that limits threads is set'}): "
+            f"unset what limits them, or ask for fewer (-p num_threads {even.threads}), in a new run (--new)"
+        )
+    return {"threads_used": even.threads, "product_cores": product.cores}
+
+
+def main(job_file: Path) -> int:
+    """`proof` in a process of its own: 0 where it holds, else 1, with the reason beside the job."""
+    import torch
+
+    asked = json.loads(job_file.read_text(encoding="utf-8"))["num_threads"]
+    torch.set_num_threads(asked)
+    return proven(torch, asked, job_file)
+
+
+def proven(torch: Any, asked: int, job_file: Path) -> int:
+    """0 where `proof` holds in this process, else 1, with the reason in a file beside the job."""
+    try:
+        proof(torch, asked, len(os.sched_getaffinity(0)))
+    except ImplausibleError as error:
+        paths.write_json(job_file.with_suffix(".failure.json"), {"status": "invalid", "error": str(error)})
+        return 1
+    return 0

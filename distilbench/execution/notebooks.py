@@ -13,8 +13,9 @@ from typing import Any
 
 from distilbench import errors, paths, studies
 from distilbench.errors import DistilbenchError, ParameterError, RunError, StorageError
+from distilbench.harness import preflight
 from distilbench.logs import log
-from distilbench.machine import cgroups, environment
+from distilbench.machine import cgroups
 from distilbench.report import load
 from distilbench.runs import find, parameters
 from distilbench.runs.folder import Run
@@ -69,9 +70,9 @@ def run_study(study: str, given: dict[str, Any], resume: str = "", new: bool = F
     Raises:
         DistilbenchError: what a notebook or a check complains of; the run can be resumed.
     """
-    paths.home()  # Jupyter has files there: said before a folder is made
+    paths.home()  # Jupyter and libraries look for it: said before a folder is made
+    preflight.open_files()  # before git and locks need some
     resolved = resolve(study, given, resume, results_root)
-    _warn_of_code_without_commit(resolved.params.profile)
     run = studies.start(resolved, new)
     if run.in_use:
         raise RunError(f"run {run.run_id} is being worked on by another process")
@@ -119,15 +120,10 @@ def _say(message: str, **fields: Any) -> None:
     log.info(message, extra={"fields": fields})
 
 
-def _warn_of_code_without_commit(profile: str) -> None:
-    """Says before hours of measuring, not after, that the run cannot be published."""
-    if profile == "full" and (why := environment.uncommitted(environment.git())):
-        _say(f"warning: this code is in no commit ({why}), so the run cannot be published", event="warning")
-
-
 @contextmanager
 def _around_kernels() -> Iterator[None]:
     """Asks the notebooks for progress lines, which are drawn here, and gives their IPython a folder of its own."""
+    preflight.open_files()
     with tempfile.TemporaryDirectory() as folder:
         told = {"DISTILBENCH_PROGRESS": "lines", "IPYTHONDIR": folder}
         before = {name: os.environ.get(name) for name in told}
@@ -174,13 +170,26 @@ def _execute(run: Run, name: str, values: dict[str, Any], output: Path | None = 
             _raise_as_said(run, output, error)
         except OSError as error:  # papermill writes the notebook after every cell, Jupyter has files of its own
             problem = paths.storage_error(error.filename or output, error)
-            with suppress(StorageError):  # that a full disk has no room for either
-                if run.folder.is_dir():  # else somebody removed it, and it stays removed
-                    run.set_status("failed", f"{name}: {problem}")
+            if run.folder.is_dir():  # else somebody removed it, and it stays removed
+                _note_failure(run, f"{name}: {problem}", output)
             raise problem from error
         except RuntimeError as error:
             said = f"the kernel of {name} ended: {error}{_for_memory(kills)}. Start again to go on."
             raise RunError(said) from error
+
+
+def _note_failure(run: Run, message: str, output: Path) -> None:
+    """Sets the run's state; where a full disk has no room for it, the unfinished notebook, made anew later, makes it.
+
+    A run that is still `pending` after that would look as if it waited for something.
+    """
+    try:
+        run.set_status("failed", message)
+    except StorageError:
+        with suppress(OSError):
+            output.unlink()
+        with suppress(StorageError):
+            run.set_status("failed", message)
 
 
 def _for_memory(kills_before: int | None) -> str:
@@ -191,8 +200,8 @@ def _for_memory(kills_before: int | None) -> str:
 
 def _raise_as_said(run: Run, output: Path, error: Any) -> None:
     """The notebook's own message where it has one for people; else where to find the traceback."""
-    if run.status["state"] in ("pending", "running"):
-        run.set_status("failed", f"{output.stem}: {error.ename}: {error.evalue}")
+    if paths.read_json(run.folder / "status.json")["state"] in ("pending", "running"):  # as it was written
+        _note_failure(run, f"{output.stem}: {error.ename}: {error.evalue}", output)
     kind = getattr(errors, error.ename, None)
     if kind is not None:
         raise kind(error.evalue) from None

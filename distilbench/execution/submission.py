@@ -71,6 +71,7 @@ def go_on(resolved: Resolved, options: slurm.Options, retry_oom: bool = False) -
 
 
 def _submit(run: Run, numbers: list[int], options: slurm.Options, ingest: bool, retry_oom: bool = False) -> Submission:
+    find.warn_of_code_without_commit(run.config["parameters"]["profile"])
     jobs = slurm.chain(run, numbers, _with_book(options), ingest, retry_oom)
     try:
         return Submission(run, numbers, slurm.submit(run, jobs, numbers))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from distilbench import paths
+from distilbench.collectors import threads
 from distilbench.machine.device import DTYPES, select, synchronize
 
 #: (rows, inner, columns) of the products. A CPU: a square one, and the two of a feed-forward layer over 2,048 tokens. A
@@ -27,6 +28,8 @@ def main(job_file: Path) -> int:
     job = json.loads(job_file.read_text(encoding="utf-8"))
     torch.set_num_threads(job["num_threads"])
     device = select(job["device"])
+    if device.type == "cpu" and threads.proven(torch, job["num_threads"], job_file):
+        return 1  # rates of fewer threads are no ceilings of those that the sweep has
     paths.write_json(job_file.with_suffix(".result.json"), ceilings(device, job["dtypes"], job["seconds"]))
     return 0
 

@@ -93,9 +93,15 @@ def measure_ceilings(
     if code == 0 and result.is_file():
         paths.write_json(file, paths.read_json(result))
     else:
-        reason = _outcome(code, result, log, timeout_s)[1]
+        reason = _outcome(code, job_file.with_suffix(".failure.json"), log, timeout_s)[1]
         paths.write_json(file, {"reason": reason})
         print(f"the machine's ceilings could not be measured: {reason}", flush=True)
+
+
+def failure_of(task: str, job_file: Path, num_threads: int, timeout_s: float) -> str | None:
+    """Runs the `main` of a module in a fresh process; why it failed, or None."""
+    code, log = _spawn((*WORKER, task, str(job_file)), timeout_s, num_threads)
+    return None if code == 0 else _outcome(code, job_file.with_suffix(".failure.json"), log, timeout_s)[1]
 
 
 def cores(num_threads: int) -> dict[str, Any]:

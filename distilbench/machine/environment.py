@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from distilbench import paths
+from distilbench.errors import DeviceError
 from distilbench.machine import cgroups
 
 PACKAGE = Path(__file__).parents[1]
@@ -250,11 +251,27 @@ def usable_cores() -> int:
     That is what its cgroup's quota (a container's --cpus) and its SLURM task (--cpus-per-task) say; a cluster that does
     not bind tasks to cores shows all of the node's to each. Of a quota only whole cores count: a thread more would use
     it up before its period is over, and then all of them are stopped.
+
+    Raises:
+        DeviceError: SLURM_CPUS_PER_TASK is no number of cores.
     """
     cores = len(os.sched_getaffinity(0))
-    cores = min(cores, int(os.environ.get("SLURM_CPUS_PER_TASK") or cores))
+    cores = min(cores, _cores_of_task() or cores)
     quota = cgroups.share(cgroup()["cpu.max"] or "max")
     return cores if math.isinf(quota) else max(1, min(cores, math.floor(quota)))
+
+
+def _cores_of_task() -> int | None:
+    """Those that SLURM gave to each task; None: it says nothing."""
+    given = os.environ.get("SLURM_CPUS_PER_TASK")
+    if not given:
+        return None
+    if not given.isdecimal() or int(given) < 1:
+        raise DeviceError(
+            f"SLURM_CPUS_PER_TASK is {given!r}, and must be a whole number of cores from 1: "
+            "unset it, or ask by --cpus-per-task"
+        )
+    return int(given)
 
 
 def container() -> str | None:

@@ -77,15 +77,18 @@ def _fill(run: Run, resolved: Resolved) -> None:
     run.set_status("pending", cells={cell.cell: "pending" for cell in cells})
 
 
+def warn_of_code_without_commit(profile: str) -> None:
+    """Says before hours of measuring, not after, that the run cannot be published."""
+    if profile == "full" and (why := environment.uncommitted(environment.git())):
+        said = f"warning: this code is in no commit ({why}), so the run cannot be published"
+        log.warning(said, extra={"fields": {"event": "warning"}})
+
+
 def open_or_create(resolved: Resolved, kind: Measurement, new: bool = False) -> Run:
     """The run to work on: the one named by `run_id`, else the newest unfinished one of this design, else a new one.
 
-    With `new` always a new one. No folder is made for a device that is not there.
+    With `new` always a new one.
     """
-    if resolved.params.device != "cpu":
-        from distilbench.machine.device import parse  # imports torch
-
-        parse(resolved.params.device)
     params = resolved.params
     root = paths.results_root(params.results_root)
     if params.run_id:
@@ -119,10 +122,16 @@ def _newest_unfinished(folder: Path, design_hash: str) -> Run | None:
     return run
 
 
+def exists(params: StudyParams) -> bool:
+    """Whether the parameters name a run folder that is there."""
+    folder = paths.results_root(params.results_root) / params.study / params.run_id
+    return bool(params.run_id) and (folder / "status.json").is_file()
+
+
 def named(params: StudyParams) -> Run:
     """The run folder that the parameters name; it must exist."""
     run = Run(paths.results_root(params.results_root) / params.study / params.run_id)
-    if not (run.folder / "status.json").is_file():
+    if not exists(params):
         raise RunError(f"there is no run {params.run_id!r} in {run.folder.parent}; leave run_id empty for a new one")
     return run
 
@@ -183,7 +192,7 @@ def find(reference: str, results_root: str | Path = "") -> Run:
         RunError: there is none, or several match; the candidates are named.
     """
     if (Path(reference) / "status.json").is_file():
-        return Run(Path(reference).resolve())
+        return Run(paths.readable(Path(reference).resolve()))
     root, own = paths.results_root(results_root), own_runs(results_root)
     if reference == "latest" and own:
         return own[-1]

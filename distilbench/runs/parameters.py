@@ -24,10 +24,11 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    field_validator,
 )
 
 from distilbench import paths
-from distilbench.errors import ParameterError
+from distilbench.errors import ParameterError, StorageError
 
 DESIGN_VERSION = 2  # raised when a change of code changes what is measured: older unfinished runs then stay apart
 NOT_DESIGN = {"run_id", "results_root", "run_ids"}  # where results go and are compared is not what is measured
@@ -111,6 +112,16 @@ class StudyParams(BaseModel):
     )
     results_root: str = Field("", description="folder for run folders; empty: results/ of the checkout")
     seed: Annotated[int, Field(ge=0, strict=True)] = Field(17, description="seeds sample order and random weights")
+
+    @field_validator("*")
+    @classmethod
+    def _readable(cls, value: Any) -> Any:
+        if isinstance(value, str):  # a name of bytes cannot be written into a record, nor into a notebook
+            try:
+                paths.readable(value)
+            except StorageError as error:
+                raise ValueError(str(error)) from None
+        return value
 
 
 @dataclass(frozen=True)

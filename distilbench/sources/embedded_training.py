@@ -30,7 +30,7 @@ from distilbench.errors import ModelError
 from distilbench.sources import embedded
 from distilbench.stats import wilson_interval
 
-log = logging.getLogger("distilbench.training")
+log = logging.getLogger("distilbench.embedded_training")
 
 
 @dataclass(frozen=True)

@@ -164,8 +164,6 @@ def _one_text_column(columns: Iterable[str], name: Any) -> str | None:
 def _from_file(params: SourceParams) -> TextSet:
     """A csv, tsv or jsonl file with `text` (or `sentence`) and `label` (a name, or 0 and 1); see `rows`."""
     file = paths.find_input(params.data_path)
-    if rows.unusable(str(file)):  # its ids and its record carry the name
-        raise DataError(f"{str(file)!r}: this name is not UTF-8; rename the file")
     found = rows.read(file)
     if not found:
         raise DataError(f"{file} is empty: it needs a header with 'text' and 'label', then one sentence per line")

@@ -23,7 +23,7 @@ from distilbench import paths, simulated_traces
 from distilbench.collectors.latency import HostClock
 from distilbench.collectors.telemetry import Telemetry
 from distilbench.errors import RunError
-from distilbench.harness import processes, steps
+from distilbench.harness import preflight, processes, steps
 from distilbench.harness.loop import Loop
 from distilbench.machine import environment
 from distilbench.measurements.calibration.summary import BASE, SLOWED, SWEPT, TWIN, of_sweep, summarise
@@ -101,7 +101,7 @@ def sweep(results_root: str = "") -> Run:
         "results_root": str(paths.results_root(results_root) / "calibration" / "sweeps"),  # it is no run of a study
     }  # fmt: skip
     resolved = parameters.resolve(DistilbertParams, "distilbert", given)
-    run = find.open_or_create(resolved, SWEEP)
+    run = preflight.start(resolved, SWEEP)
     steps.measure_run(run, resolved)
     return run
 

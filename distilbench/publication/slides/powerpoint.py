@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import subprocess
 import zipfile
@@ -61,7 +62,8 @@ def _pandoc(arguments: list[str], folder: Path) -> bytes:
         command = [pypandoc.get_pandoc_path(), *arguments]
     except OSError:
         raise DistilbenchError("there is no pandoc: pip install pypandoc-binary brings one") from None
-    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    env = os.environ | {"LC_ALL": "C.UTF-8"}  # pandoc takes arguments and file names in the locale's encoding
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, check=False)
     if done.returncode:
         said = done.stderr.decode("utf-8", errors="replace").strip()
         raise DistilbenchError(f"pandoc could not make the slides: {said or f'it ended with code {done.returncode}'}")

@@ -30,7 +30,7 @@ from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, 
 from distilbench.harness import energy_windows
 from distilbench.machine import cgroups
 from distilbench.machine.device import gpu_identity, select
-from distilbench.machine.environment import now, variables_of_threads
+from distilbench.machine.environment import now
 from distilbench.measurements.sweep.measure.spec import WorkerSpec, predictions_file
 from distilbench.measurements.sweep.measure.timing import Timing
 from distilbench.measurements.sweep.records import ITERATIONS, PREDICTIONS, Repetition
@@ -207,18 +207,8 @@ def _threads_used(job: WorkerSpec, cores: list[int]) -> dict[str, Any]:
     """
     if job.identity["pass"] == "memory":
         return {"threads_used_reason": collectors_threads.NOT_IN_MEMORY_PASS}
-    asked = job.protocol["num_threads"]
-    even, product = (collectors_threads.used(work, asked) for work in collectors_threads.works(torch, asked))
-    if even is None or product is None:
-        return {"threads_used_reason": collectors_threads.NO_COUNTERS}
-    why = collectors_threads.problem(asked, even, product, len(cores))
-    if why and select(job.model["device"]).type == "cpu":
-        given = ", ".join(variables_of_threads())
-        raise ImplausibleError(
-            f"{why} ({f'set are {given}' if given else 'no variable that limits threads is set'}): "
-            f"unset what limits them, or ask for fewer (-p num_threads {even.threads}), in a new run (--new)"
-        )
-    return {"threads_used": even.threads, "product_cores": product.cores}
+    on_cpu = select(job.model["device"]).type == "cpu"
+    return collectors_threads.proof(torch, job.protocol["num_threads"], len(cores), on_cpu)
 
 
 def _memory(
