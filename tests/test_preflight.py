@@ -18,6 +18,7 @@ from distilbench import paths
 from distilbench.errors import DeviceError, StorageError
 from distilbench.harness import preflight, processes
 from distilbench.machine import environment
+from distilbench.measurements.sweep.measure import run as sweep
 from distilbench.runs.folder import Run
 
 CLI = [*paths.PYTHON, "-m", "distilbench.cli.main"]
@@ -118,7 +119,7 @@ def test_without_such_a_variable_no_process_is_started(tmp_path, monkeypatch):
 @TWO_CORES
 def test_ceilings_of_fewer_threads_are_none(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
-    processes.measure_ceilings(Run(tmp_path), small_design(tmp_path, ceiling_s=0.01).params)
+    sweep.once(Run(tmp_path), small_design(tmp_path, ceiling_s=0.01).params)
     found = paths.read_json(tmp_path / "ceilings.json")
     assert list(found) == ["reason"]
     assert "1 computed" in found["reason"]

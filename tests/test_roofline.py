@@ -234,7 +234,7 @@ def test_a_device_that_is_not_there_leaves_no_result(tmp_path, threads_of):
 
 
 def test_the_command_measures_in_a_process_of_its_own(tmp_path):
-    command = [sys.executable, "-m", "distilbench.harness", "ceilings", str(put_job(tmp_path))]
+    command = [sys.executable, "-m", "distilbench.harness", "distilbench.harness.ceilings", str(put_job(tmp_path))]
     done = waiting.run(command)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     found = json.loads((tmp_path / "ceilings.result.json").read_text())
