@@ -243,7 +243,8 @@ def _options(name: str, form: str, entry: dict[str, Any]) -> dict[str, str]:
         del asked["encoding"]
     honoured = {".json": ("field",), ".jsonl": ()}.get(form, ("sep", "delimiter"))
     how = {key.replace("delimiter", "sep"): asked.pop(key) for key in honoured if key in asked}
-    if asked or not all(isinstance(value, str) and value for value in how.values()) or len(how.get("sep", ",")) != 1:
+    fine = all(isinstance(value, str) and value for value in how.values())
+    if asked or not fine or not re.fullmatch(r'[^"\r\n]', how.get("sep", ",")):
         told = ", ".join(f"{key}: {value!r}" for key, value in (asked or how).items())
         raise DataError(
             f"{name}: its card says how to read it ({told}), which is not done here: of a table only `sep`, one "

@@ -743,13 +743,15 @@ dataset_info:
 ---
 """
 LISTED = "---\nconfigs:\n- {config_name: default, data_files: %s}\n---\n"
-TABBED, FIELD, SKIPPED, WIDE = (
+TABBED, FIELD, SKIPPED, WIDE, QUOTE, NUMBER = (
     (LISTED % how).encode()
     for how in (
         'a.csv, sep: "\\t", encoding: UTF-8',
         "a.json, field: rows",
         "a.csv, skiprows: 1, names: [text]",
         "a.csv, sep: '::'",
+        "a.csv, sep: '\"'",
+        "a.csv, sep: 1",
     )
 )  # fmt: skip
 ARRAY = b'[{"text": "Dull.", "label": 0}, {"text": "Warm.", "label": 1}]'
@@ -813,6 +815,8 @@ REFUSED = {
     "swallowed": ({"a.csv": b'text,label\n"warm,1\ncold",0\n'}, "/swallowed/a.csv, line 2: a quotation mark opens"),
     "skipped": ({"README.md": SKIPPED, "a.csv": CSV}, "its card says how to read it (skiprows: 1, names: ['text'])"),
     "wide": ({"README.md": WIDE, "a.csv": CSV}, "its card says how to read it (sep: '::'), which is not done here"),
+    "quote": ({"README.md": QUOTE, "a.csv": CSV}, "its card says how to read it (sep: '\"'), which is not done here"),
+    "number_sep": ({"README.md": NUMBER, "a.csv": CSV}, "its card says how to read it (sep: 1), which is not"),
     "field": ({"README.md": FIELD, "a.json": ARRAY}, "/field/a.json: not an array of JSON objects under 'rows'"),
     "no_name": ({"README.md": NAMED, "a.csv": b"text,label\na,0\nb,2\n"}, "a.csv, line 3: label 2 has no name"),
     "zip": ({"train.csv.zip": b"PK"}, "train is kept in train.csv.zip; files that are read: .parquet"),
