@@ -91,13 +91,16 @@ def run(
 def fetch(
     study: StudyName = "distilbert", profile: Profile = None, param: Pairs = None, as_json: AsJson = False
 ) -> None:
-    """Fetch the model and the text of a study into the caches, for a machine that has no network later."""
-    from distilbench import data, models, params
+    """Fetch the model and the text of a study into the caches, for a machine that has no network later.
+
+    Their labels and lengths are checked against each other now, as a run does before it measures.
+    """
+    from distilbench import params
+    from distilbench.bench import preparation
 
     p = params.resolve(study, given_of(study, profile, param)).params
-    texts, tokenizer = data.load_texts(p), models.load_tokenizer(p)
-    info = models.load_model(**p.model_arguments(models.table_rows(tokenizer)) | {"device": "cpu"}).info
-    manifest = data.manifest(texts, tokenizer)
+    _, _, manifest, loaded = preparation.load_all(p)
+    info = loaded.info
     if as_json:
         print_json({"data": manifest, "model": vars(info)})
         return
