@@ -28,6 +28,7 @@ from distilbench.report import compare as comparing
 from distilbench.report import export
 from distilbench.runs import find, verify
 from distilbench.sources import embedded, revisions
+from distilbench.sources.models import load_model
 
 COMMAND = str(Path(sys.executable).parent / "distilbench")
 COMMANDS = (
@@ -214,7 +215,7 @@ def test_an_unwritable_results_root_is_one_message(distilbench, tmp_path, place)
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "is empty: it needs a header"), ("text\tlabel\nfine\tpositive\nno label\n", "line 3: has another number")],
+    [("", "is empty: it needs the columns"), ("text\tlabel\nfine\tpositive\nno label\n", "line 3: has another number")],
     ids=["empty", "malformed"],
 )
 def test_a_bad_data_file_is_one_message(distilbench, tmp_path, monkeypatch, content, said):
@@ -381,6 +382,18 @@ def test_fetch_names_text_and_model_with_their_hashes(distilbench):
     plain = distilbench("fetch", "distilbert", "--profile", "smoke").out
     assert f"1027 sentences, SHA-256 {told['data']['content_sha256']}" in plain
     assert f"22,713,218 parameters, SHA-256 {told['model']['sha256']}" in plain
+
+
+@pytest.mark.parametrize("names", [("LABEL_0", "LABEL_1"), ("positive", "neutral")], ids=["unnamed", "others"])
+def test_fetch_says_already_that_the_labels_do_not_match(distilbench, tmp_path, monkeypatch, names):
+    """A job without network would say it after hours in a queue."""
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
+    model = load_model(source="random", size="tiny", vocab_size=191).module
+    model.config.id2label, model.config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+    model.save_pretrained(tmp_path / "model")
+    given = ("-p", "model_source=local", "-p", f"model_path={tmp_path / 'model'}")
+    message = one_message(distilbench("fetch", "distilbert", "--profile", "ci", *given))
+    assert f"the model's labels {list(names)} do not match the data's ['negative', 'positive']" in message
 
 
 @pytest.mark.embedded

@@ -12,7 +12,7 @@ from transformers import DistilBertTokenizerFast
 
 from distilbench import paths, studies
 from distilbench.errors import DataError, DistilbenchError, ParameterError
-from distilbench.sources import embedded, hub, revisions
+from distilbench.sources import embedded, hub, repositories, revisions
 from distilbench.sources import texts as sources_texts
 
 TOKENIZER = paths.repo_root() / "tests" / "data" / "tiny_tokenizer"
@@ -105,7 +105,9 @@ def test_a_path_relative_to_the_checkout_is_found_from_anywhere(tmp_path, monkey
 
 @pytest.mark.parametrize("name", ["empty.csv", "empty.tsv", "empty.jsonl"])
 def test_an_empty_file_is_refused(tmp_path, name):
-    assert f"{name} is empty: it needs a header with 'text' and 'label'" in refused(tmp_path / name, "")
+    assert f"{name} is empty: it needs the columns 'text' and 'label', and a sentence per row" in refused(
+        tmp_path / name, ""
+    )
 
 
 def test_a_header_alone_is_refused(tmp_path):
@@ -294,7 +296,11 @@ def from_hub(rows: dict, monkeypatch, names: tuple[str, ...] = (), **given) -> s
     found = datasets.Dataset.from_dict(rows)
     if names:
         found = found.cast_column("label", datasets.ClassLabel(names=list(names)))
-    monkeypatch.setattr(hub, "fetch_dataset", lambda *_: hub.Split(found, "c" * 40, "CC0", "Someone (2026)"))
+    monkeypatch.setattr(
+        hub,
+        "fetch_dataset",
+        lambda *_: hub.Split(repositories.table_of(found, "this"), "c" * 40, "CC0", "Someone (2026)"),
+    )
     return sources_texts.load_texts(
         studies.resolve("distilbert", {"profile": "ci", "data_source": "hub"} | given).params
     )
@@ -326,10 +332,31 @@ def test_withheld_labels_are_refused(monkeypatch):
         from_hub({"text": ["warm", "dull"], "label": [-1, -1]}, monkeypatch, names=("negative", "positive"))
 
 
-@pytest.mark.parametrize("texts", [["warm", None], ["warm", " "], [1, 2]], ids=["null", "blank", "numbers"])
-def test_a_hub_sentence_that_is_none_is_refused_and_its_row_named(monkeypatch, texts):
-    with pytest.raises(DataError, match=rf"row {int(texts[0] == 'warm')}: the text is empty or no text"):
+@pytest.mark.parametrize(
+    ("texts", "why"),
+    [
+        (["warm", None], "row 1: the sentence is null, not text: write it in quotation marks"),
+        (["warm", " "], "row 1: the sentence is empty"),
+        ([123, 2], "row 0: the sentence is 123, not text: write it in quotation marks"),
+        ([b"warm", b"dull"], "row 0: the sentence is \"b'warm'\", not text"),
+        (["warm", "du\0ll"], "row 1: the sentence cannot be used: character 3 is NUL"),
+    ],
+    ids=["null", "blank", "numbers", "bytes", "NUL"],
+)
+def test_a_hub_sentence_that_is_none_is_refused_and_its_row_named(monkeypatch, texts, why):
+    with pytest.raises(DataError) as raised:
         from_hub({"text": texts, "label": [1, 0]}, monkeypatch)
+    assert f"data nyu-mll/glue/sst2/validation@main, {why}" in str(raised.value)
+
+
+def test_a_hub_data_set_without_rows_is_refused(monkeypatch):
+    with pytest.raises(DataError, match="sst2/validation@main is empty: it needs the columns 'text' and 'label'"):
+        from_hub({"text": [], "label": []}, monkeypatch)
+
+
+def test_columns_of_the_hub_that_cannot_be_told_apart_are_refused(monkeypatch):
+    with pytest.raises(DataError, match="has the columns 'label' and 'Label', which cannot be told apart"):
+        from_hub({"text": ["warm", "dull"], "label": [1, 0], "Label": [0, 1]}, monkeypatch)
 
 
 def test_licence_and_citation_are_those_of_the_data_set(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -139,7 +140,7 @@ from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.sources import texts as sources_texts
 texts = sources_texts.load_texts(DistilbertParams(source="hub"))
 answer = {"commit": texts.about["revision"], "texts": texts.texts, "labels": texts.labels, "names": texts.label_names}
-answer |= {name: texts.about[name] for name in ("licence", "citation", "name")}
+answer |= {"samples": texts.samples} | {name: texts.about[name] for name in ("licence", "citation", "name")}
 """
 FORWARD = f"""
 from distilbench.measurements.sweep.params import DistilbertParams
@@ -521,6 +522,7 @@ def test_what_is_not_there_is_named(hub, tmp_path):
         data_revision=of_other(dataset_revision="v9"),
         configuration=of_other(dataset_config="sst3"),
         split=of_other(dataset_split="dev"),
+        part=of_other(dataset_split="validation[1:x]"),
         labels=of_other(dataset_split="test"),
         stranger=of_other(dataset_name="nobody/nothing"),
     )  # fmt: skip
@@ -530,6 +532,7 @@ def test_what_is_not_there_is_named(hub, tmp_path):
     )
     assert is_clear(answers["configuration"], "DataError", "'sst3'", "cola, sst2")
     assert is_clear(answers["split"], "DataError", "'dev'", "train, validation, test")
+    assert is_clear(answers["part"], "DataError", "no split 'validation[1:x]'", "Unrecognized instruction format")
     assert is_clear(answers["labels"], "DataError", "withheld", "validation or train")
     assert is_clear(answers["stranger"], "HubError", "nobody/nothing", "check the name")
     assert locked(tmp_path) == {}
@@ -676,8 +679,8 @@ LABELS = {
     "five": ("0 1 2 3 4", "labels must be names, or 0 and 1; it has 0, 1, 2, 3, 4"),
     "shares": ("0.25 0.75", "labels must be names, or 0 and 1; it has 0.25, 0.75"),
     "withheld": ("1 -1", "withheld"),
-    "missing_name": ("good ", "row 1: the label is empty"),
-    "missing_number": ("0 ", "row 1: the label is empty"),
+    "missing_name": ("good ", "all.csv, line 3: the label is empty"),
+    "missing_number": ("0 ", "all.csv, line 3: the label is empty"),
     "one_class": ("good good", "a classifier needs at least two"),
 }
 
@@ -729,11 +732,117 @@ def test_paths_that_lead_out_of_a_repository_are_none_of_its_files(tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+# ------------------------------------------------------------------ text as it stands, as in local files
+
+STRAY_TSV = b'text\tlabel\n"a dull film he said\t0\na fine one she said"\t1\nwarm\t1\n'
+UNTYPED_CSV = b"idx,text,label\n007,NA,0\n008,null,1\n010,true,1\n011,1e5,0\n012,7,1\n"
+NAMED = b"""---
+dataset_info:
+  features:
+  - {name: text, dtype: string}
+  - {name: label, dtype: {class_label: {names: {'0': bad, '1': good}}}}
+---
+"""
+LISTED = "---\nconfigs:\n- {config_name: default, data_files: %s}\n---\n"
+TABBED, FIELD, SKIPPED, WIDE, QUOTE, NUMBER = (
+    (LISTED % how).encode()
+    for how in (
+        'a.csv, sep: "\\t", encoding: UTF-8',
+        "a.json, field: rows",
+        "a.csv, skiprows: 1, names: [text]",
+        "a.csv, sep: '::'",
+        "a.csv, sep: '\"'",
+        "a.csv, sep: 1",
+    )
+)  # fmt: skip
+ARRAY = b'[{"text": "Dull.", "label": 0}, {"text": "Warm.", "label": 1}]'
+LINES = b'{"text": "Dull.", "label": 0}\n{"text": "Warm.", "label": 1}\n'
+BOTH = (["Dull.", "Warm."], [0, 1])
+STRAY = (['"a dull film he said', 'a fine one she said"', "warm"], [0, 1, 1])
+AS_IT_STANDS = {
+    "quotes": ({"a.tsv": STRAY_TSV}, *STRAY),
+    "untyped": ({"a.csv": UNTYPED_CSV}, ["NA", "null", "true", "1e5", "7"], [0, 1, 1, 0, 1]),
+    "numbers_only": ({"a.csv": b"text,label\n12,0\n34,1\n"}, ["12", "34"], [0, 1]),
+    "indices": ({"README.md": NAMED, "a.csv": CSV}, *BOTH),
+    "names": ({"README.md": NAMED, "a.csv": b"text,label\nDull.,bad\nWarm.,Good\n"}, *BOTH),
+    "tabbed": ({"README.md": TABBED, "a.csv": STRAY_TSV}, *STRAY),
+    "packed": ({"train.csv.gz": gzip.compress(CSV)}, *BOTH),
+    "field": ({"README.md": FIELD, "a.json": b'{"rows": ' + ARRAY + b"}"}, *BOTH),
+    "lines": ({"a.json": b"\xef\xbb\xbf" + LINES}, *BOTH),
+    "array": ({"a.json": b"\n" + ARRAY}, *BOTH),
+    "several": ({"train-0.jsonl": LINES, "train-1.jsonl": b"", "train-2.jsonl": LINES}, BOTH[0] * 2, BOTH[1] * 2),
+}  # fmt: skip
+
+
+def test_text_of_the_hub_is_read_as_it_stands(hub, tmp_path):
+    answers = ask(hub, tmp_path, {name: (files, "default", "train") for name, (files, *_) in AS_IT_STANDS.items()})
+    for name, (_, texts, labels) in AS_IT_STANDS.items():
+        assert (answers[name].get("texts"), answers[name].get("labels")) == (texts, labels), answers[name]
+    assert answers["names"]["names"] == answers["indices"]["names"] == ["bad", "good"]
+    assert answers["untyped"]["samples"] == ["007", "008", "010", "011", "012"]
+
+
+def test_a_part_of_a_split_of_text_is_what_datasets_takes(hub, tmp_path):
+    rows = b"text,label\n" + b"".join(b"sentence %d,%d\n" % (i, i % 2) for i in range(20))
+    hub.push("datasets", "someone/parts", {"train.csv": rows}, "main")
+    parts = ["train[2:4]", "train[-3:]", "train[:10%]", "train[15:99]", "train[:1]+train[5:6]", "train[1:x]"]
+    asked = {"dataset_name": "someone/parts", "dataset_config": "default"}
+    ours = run(hub.url, tmp_path, **{f"part{i}": of_other(**asked, dataset_split=part) for i, part in enumerate(parts)})
+    wrong = ours.pop("part5")
+    plain = f"""
+import datasets
+answer = [datasets.load_dataset("someone/parts", split=part)["text"][:] for part in {parts[:-1]}]
+"""
+    theirs = run(hub.url, tmp_path / "other", plain=plain)["plain"]
+    assert [answer.get("texts") for answer in ours.values()] == theirs
+    assert is_clear(wrong, "DataError", "there is no split 'train[1:x]'", "Unrecognized instruction format")
+
+
+HALF = b'{"text": "fine", "label": 1}\n{"text": "good \\ud83d", "label": 0}'
+LONG = b"7" * 5000
+REFUSED = {
+    "number": ({"a.jsonl": b'{"text": 123, "label": 1}'}, "a.jsonl, line 1: the sentence is 123, not text: write it"),
+    "entry": ({"a.json": b'[{"text": "a", "label": 1}, {"text": 123}]'}, "a.json, entry 2: the sentence is 123, not"),
+    "empty": ({"a.csv": b"text,label\nfine,1\n ,0\n"}, "a.csv, line 3: the sentence is empty"),
+    "null": ({"a.jsonl": b'{"text": null, "label": 1}'}, "a.jsonl, line 1: the sentence is null, not text"),
+    "half": ({"a.jsonl": HALF}, "a.jsonl, line 2: the sentence cannot be used: character 6 is \\ud83d, one half"),
+    "half_entry": ({"a.json": b"[" + HALF.replace(b"\n", b",") + b"]"}, "a.json, entry 2: the sentence cannot be used"),
+    "nul": ({"a.jsonl": b'{"text": "a\\u0000", "label": 1}'}, "a.jsonl, line 1: the sentence cannot be used: char"),
+    "latin": ({"a.csv": b"text,label\ncaf\xe9,1\n"}, "/latin/a.csv, line 2: cannot be read: 'utf-8'"),
+    "twice": ({"a.csv": b"text,label,label\na,0,1\n"}, "/twice/a.csv, line 1: has the columns 'label' and 'label'"),
+    "twice_entry": ({"a.json": b'[{"text": "a", "label": 0, "label": 1}]'}, "/twice_entry/a.json: has the columns"),
+    "digits": ({"a.jsonl": b'{"text": "a", "label": %s}' % LONG}, "/digits/a.jsonl, line 1: cannot be read: Exceeds"),
+    "digits_text": ({"a.csv": b"text,label\na,0\nb,%s\n" % LONG}, "(5,000 characters) in a.csv, line 3)"),
+    "swallowed": ({"a.csv": b'text,label\n"warm,1\ncold",0\n'}, "/swallowed/a.csv, line 2: a quotation mark opens"),
+    "skipped": ({"README.md": SKIPPED, "a.csv": CSV}, "its card says how to read it (skiprows: 1, names: ['text'])"),
+    "wide": ({"README.md": WIDE, "a.csv": CSV}, "its card says how to read it (sep: '::'), which is not done here"),
+    "quote": ({"README.md": QUOTE, "a.csv": CSV}, "its card says how to read it (sep: '\"'), which is not done here"),
+    "number_sep": ({"README.md": NUMBER, "a.csv": CSV}, "its card says how to read it (sep: 1), which is not"),
+    "field": ({"README.md": FIELD, "a.json": ARRAY}, "/field/a.json: not an array of JSON objects under 'rows'"),
+    "no_name": ({"README.md": NAMED, "a.csv": b"text,label\na,0\nb,2\n"}, "a.csv, line 3: label 2 has no name"),
+    "zip": ({"train.csv.zip": b"PK"}, "train is kept in train.csv.zip; files that are read: .parquet"),
+    "nothing": ({"a.csv": b"text,label\n"}, "someone/nothing/default/train@main is empty: it needs the columns"),
+}  # fmt: skip
+
+
+def test_text_of_the_hub_is_refused_as_local_text_is_by_file_and_line(hub, tmp_path):
+    answers = ask(hub, tmp_path, {name: (files, "default", "train") for name, (files, _) in REFUSED.items()})
+    for name, (_, why) in REFUSED.items():
+        assert is_clear(answers[name], "DataError", f"someone/{name}", why)
+        assert "delete" not in answers[name]["message"], "nothing is damaged"
+        assert str(tmp_path) not in answers[name]["message"], "no folder of the cache"
+
+
 def test_a_file_that_is_not_what_its_name_says_is_refused(hub, tmp_path):
-    answers = ask(hub, tmp_path, {"reviews": ({"all.csv": b'text,label\n"never closed,1\n'}, "default", "train")})
-    assert is_clear(answers["reviews"], "HubError", "someone/reviews", "cannot read", "delete")
+    files = {
+        "reviews": {"all.csv": b'text,label\n"never closed,1\n'},
+        "packed": {"all.csv.gz": gzip.compress(CSV)[:-9]},
+    }
+    answers = ask(hub, tmp_path, {name: (content, "default", "train") for name, content in files.items()})
+    assert is_clear(answers["reviews"], "DataError", "someone/reviews/all.csv, line 2: unexpected end of data")
+    assert is_clear(answers["packed"], "HubError", "someone/packed", "cannot read", "delete")
 
 
-def test_features_that_the_files_do_not_have_are_named(hub, tmp_path):
+def test_columns_that_the_files_do_not_have_are_named(hub, tmp_path):
     answers = ask(hub, tmp_path, {"reviews": (FILES | {"long/a.jsonl": b'{"review": "Dull."}\n'}, "long", "train")})
-    assert is_clear(answers["reviews"], "HubError", "someone/reviews", "cannot read long/train", "review", "sentence")
+    assert is_clear(answers["reviews"], "DataError", "someone/reviews", "needs a column 'label'", "it has ['review']")

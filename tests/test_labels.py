@@ -9,7 +9,7 @@ import pytest
 
 from distilbench import studies
 from distilbench.errors import DataError
-from distilbench.sources import hub
+from distilbench.sources import hub, repositories
 from distilbench.sources import texts as sources_texts
 from distilbench.sources.labels import SST2, read_labels
 
@@ -78,7 +78,11 @@ def test_declared_names_keep_their_order_and_spelling():
         ([0, -1], ("no", "yes"), "withheld (-1)"),
         ([0, 5], ("no", "yes"), "row 1: label 5 has no name; declared are no, yes"),
         ([0, 0.5], ("no", "yes"), "row 1: label 0.5 has no name; declared are no, yes"),
-        (["yes", "no"], ("no", "yes"), "row 0: label yes has no name; declared are no, yes"),
+        (["maybe", "no"], ("no", "yes"), "row 0: label maybe has no name; declared are no, yes"),
+        (["1.5", "no"], ("no", "yes"), "row 0: label 1.5 has no name"),
+        (["7" * 5000, "no"], ("no", "yes"), f"row 0: label {'7' * 40}… (5,000 characters) has no name"),
+        (["0", "-1"], ("no", "yes"), "withheld (-1)"),
+        (["0", " "], ("no", "yes"), "row 1: the label is empty"),
         ([0, None], ("no", "yes"), "row 1: the label is empty"),
         ([0, 1], ("yes", "Yes "), "two of its labels have the same name"),
         ([0, 0], ("1", "2", "3", "4", "5"), "labels must be names, or 0 and 1; it has 1, 2, 3, 4, 5"),
@@ -87,6 +91,12 @@ def test_declared_names_keep_their_order_and_spelling():
 )
 def test_declared_names_are_checked(values, declared, why):
     assert why in refused(values, declared)
+
+
+def test_declared_names_and_their_indices_may_be_written_as_text():
+    """A table has no types."""
+    assert read(["yes", " NO ", "1", "0"], ("no", "yes")) == ([1, 0, 1, 0], ("no", "yes"))
+    assert read(["1", "0"], ("1", "0")) == ([1, 0], SST2), "a name goes before an index"
 
 
 def test_declared_numbers_mean_what_they_say_whatever_their_order():
@@ -117,7 +127,11 @@ def from_jsonl(labels: list, folder, _) -> sources_texts.TextSet:
 
 def from_hub(labels: list, _, monkeypatch) -> sources_texts.TextSet:
     rows = datasets.Dataset.from_dict({"text": [f"sentence {i}" for i in range(len(labels))], "label": labels})
-    monkeypatch.setattr(hub, "fetch_dataset", lambda *_: hub.Split(rows, "c" * 40, "mit", "Someone (2026)"))
+    monkeypatch.setattr(
+        hub,
+        "fetch_dataset",
+        lambda *_: hub.Split(repositories.table_of(rows, "this"), "c" * 40, "mit", "Someone (2026)"),
+    )
     return load({"data_source": "hub"})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from distilbench import paths, studies
 from distilbench.runs import find, verify
 from distilbench.runs.folder import Run
+from distilbench.sources.models import load_model
 
 PAPERMILL = str(Path(sys.executable).parent / "papermill")
 NOTEBOOK = paths.repo_root() / "notebooks" / "02_benchmark.ipynb"
@@ -85,6 +87,26 @@ def test_with_an_output_path_the_run_holds_the_same_notebook(papermill, tmp_path
     assert run.config["parameters"]["batch_sizes"] == [4]
     assert len(run.measured()) == 2
     assert verify.problems(run.folder) == []
+
+
+def test_a_checkpoint_with_one_weight_that_is_nan_ends_as_invalid(papermill, tmp_path):
+    """NaN counted as class 0, which gave an accuracy and the state `ok`."""
+    model = load_model(source="random", size="tiny", vocab_size=191).module
+    model.config.id2label, model.config.label2id = {0: "negative", 1: "positive"}, {"negative": 0, "positive": 1}
+    model.classifier.weight.data[0, 0] = math.nan
+    model.save_pretrained(tmp_path / "model")
+    given = {"model_source": "local", "model_path": tmp_path / "model", "batch_sizes": "[4]", "repetitions": 1}
+    pairs = [word for name, value in given.items() for word in ("-p", name, str(value))]
+    done = papermill("out.ipynb", *pairs, "-p", "passes", "[timing]")
+    assert done.returncode == 1
+    run, cell = only_run(tmp_path), "sdpa-float32-longest-b004"
+    assert f"ended as failed: not measured: {cell} (invalid)" in done.stderr
+    assert run.status["cells"] == {cell: "invalid"}
+    (found,) = paths.read_json(run.folder / "summary.json")["cells"]
+    assert found["accuracy"] is found["latency_ms"] is None
+    why = "the logits of 4 of 4 sentences are NaN or infinite (are all weights of the checkpoint finite?)"
+    assert found["errors"] == [f"timing 0: invalid: {why}"]
+    assert why in (tmp_path / "elsewhere" / "out.ipynb").read_text(encoding="utf-8"), "and the notebook says it"
 
 
 def test_a_misspelt_parameter_stops_it_with_a_suggestion(papermill, tmp_path):

@@ -93,15 +93,14 @@ def run(
 def fetch(
     study: StudyName = "distilbert", profile: Profile = None, param: Pairs = None, as_json: AsJson = False
 ) -> None:
-    """Fetch the model and the text of a study into the caches, for a machine that has no network later."""
+    """Fetch the model and the text of a study into the caches, for a machine that has no network later.
+
+    Their labels and lengths are checked against each other now, as a run does before it measures.
+    """
     from distilbench import studies
-    from distilbench.sources import models
-    from distilbench.sources import texts as sources_texts
 
     p = studies.resolve(study, given_of(study, profile, param)).params
-    texts, tokenizer = sources_texts.load_texts(p), models.load_tokenizer(p)
-    info = models.load_model(**p.model_arguments(models.table_rows(tokenizer)) | {"device": "cpu"}).info
-    manifest = sources_texts.manifest(texts, tokenizer)
+    manifest, info = studies.kind_of(study).measuring.fetch(p)
     if as_json:
         print_json({"data": manifest, "model": vars(info)})
         return

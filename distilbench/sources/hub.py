@@ -71,19 +71,19 @@ class Split:
     """One split of a data set, and where it comes from.
 
     Attributes:
-        rows: a `datasets.Dataset`.
+        table: its rows.
         commit: of the repository.
         licence, citation: as its card has them, else "not stated".
     """
 
-    rows: Any
+    table: repositories.Table
     commit: str
     licence: str
     citation: str
 
 
 def fetch_dataset(name: str, config: str, split: str, revision: str) -> Split:
-    """One split of a data set, from parquet, csv or json files, read by `datasets`.
+    """One split of a data set, from parquet, csv, tsv or json files.
 
     The hub's own client downloads the files of that split only: `datasets`, when offline, takes whichever commit it
     loaded last. The caller compares the content with the lock, since only it knows which columns count.
@@ -94,7 +94,8 @@ def fetch_dataset(name: str, config: str, split: str, revision: str) -> Split:
 
     Raises:
         HubError: as `fetch_model`.
-        DataError: the data set has no such configuration or split, or keeps it in another form.
+        DataError: the data set has no such configuration or split, or keeps it in another form, or in
+            text that cannot be read in one way only.
     """
     locked = _locked_commit(dataset_key(name, config, split, revision))
     folder = _snapshot("dataset", name, revision, locked, repositories.DESCRIPTIONS)
@@ -105,14 +106,16 @@ def fetch_dataset(name: str, config: str, split: str, revision: str) -> Split:
     files = repositories.files_of_split(card, entry, listed, split.partition("[")[0])
     _snapshot("dataset", name, folder.name, locked, [glob.escape(file) for file in files])
     try:
-        rows = repositories.load_split(card, entry, folder, files, split)
+        table = repositories.load_split(card, entry, folder, files, split)
+    except DataError:
+        raise
     except Exception as error:  # of `datasets`, or of the reader that it uses for the format
         raise HubError(
             f"cannot read {config}/{split} of data set {name}: {shorten(str(error.__cause__ or error), 400)}. "
             f"If the files are damaged, {_fetch_again(folder)}."
         ) from error
     named = entry["config_name"]
-    return Split(rows, folder.name, card.licence(named), card.citation(named))
+    return Split(table, folder.name, card.licence(named), card.citation(named))
 
 
 def dataset_key(name: str, config: str, split: str, revision: str) -> str:

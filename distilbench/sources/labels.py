@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ def read_labels(
         values: one label per sentence, as it was read: text, a number, true or false.
         what: what holds them, for errors.
         places: where each one stands, for errors, such as "line 3".
-        declared: the names, in order, where the source has such a list; then `values` are indices into it.
+        declared: the names, in order, where the source has such a list; then `values` are indices into it, or, as
+            text, these names or indices.
 
     Returns:
         (an index per sentence, the names).
@@ -48,12 +50,22 @@ def read_labels(
 
 
 def _name_of(value: Any, what: str, place: str, declared: Sequence[str]) -> str | None:
-    """The name that an index stands for."""
+    """The name that an index stands for; text may also be the name itself, which goes first."""
+    if isinstance(value, str):
+        if value.strip().casefold() in (name.strip().casefold() for name in declared):
+            return value
+        value = _number_in(value)
     if value == -1:
         raise _withheld(what)
     if value is not None and (not isinstance(value, int) or not 0 <= value < len(declared)):
-        raise DataError(f"{what}, {place}: label {value} has no name; declared are {_shown(declared)}")
+        raise DataError(f"{what}, {place}: label {_cut(str(value))} has no name; declared are {_shown(declared)}")
     return None if value is None else declared[value]
+
+
+def _number_in(text: str) -> int | str | None:
+    """An index that a table holds as text, which has no types; None where it is empty; other text as it is."""
+    text = text.strip()
+    return int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else text or None
 
 
 def _spelt(value: Any, where: str) -> str:

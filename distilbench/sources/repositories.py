@@ -1,18 +1,22 @@
 """A data set's repository on the hub: what its card says, and which of its files make up a split.
 
-`datasets` knows every layout of a repository, but looks for all files of all configurations. So it is first shown a
-folder with the names of the repository's files and nothing in them, to tell which ones a split needs, and then one
-with these files alone.
+`datasets` knows every layout of a repository, but looks for all files of all configurations. So it is shown a folder
+with the names of the repository's files and nothing in them, to tell which ones a split needs, and reads parquet. Text
+it would read with guesses, a sentence `NA` as missing; so csv, tsv and json are read as local files are, by `rows`.
 """
 
 from __future__ import annotations
 
+import bz2
 import glob
+import gzip
 import json
+import lzma
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -20,11 +24,15 @@ from typing import Any
 
 import yaml
 
+from distilbench import rows
 from distilbench.errors import DataError
 
 CARD = "README.md"
 DESCRIPTIONS = (CARD, ".huggingface.yaml", "dataset_infos.json")  # files that describe a repository, not data
 READABLE = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
+PACKED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}  # text only
+NAMING = ("config_name", "data_files", "data_dir", "default", "description", "version")  # not how to read the files
+COLUMNS = (*rows.TEXT_COLUMNS, rows.LABEL_COLUMN, "idx")  # those whose values are looked at
 NOT_STATED = "not stated"
 UNFILLED = re.compile(r"(?ism)```\w*|<!--.*?-->|\[[^]]*needed\]|\*\*\w+:\*\*|^#.*?$")  # what a template leaves
 
@@ -130,8 +138,9 @@ def files_of_split(card: Card, entry: dict[str, Any], listed: Iterable[str], spl
         splits = _splits(view, what)
     if not (files := splits.get(split)):
         raise DataError(f"{what}: there is no split {split!r}; it has: {', '.join(splits) or 'none'}")
-    if other := [file for file in files if file not in listed or not {*PurePosixPath(file).suffixes} & {*READABLE}]:
-        raise DataError(f"{what}: {split} is kept in {other[0]}; files that are read: {', '.join(READABLE)}")
+    if other := [file for file in files if file not in listed or _form(file) not in READABLE]:
+        told = f"files that are read: {', '.join(READABLE)}; text also with {', '.join(PACKED)} behind"
+        raise DataError(f"{what}: {split} is kept in {other[0]}; {told}")
     return files
 
 
@@ -148,8 +157,22 @@ def _splits(view: Path, what: str) -> dict[str, list[str]]:
     return {str(split): [file.removeprefix(f"{view}/") for file in files] for split, files in found if files}
 
 
-def load_split(card: Card, entry: dict[str, Any], folder: Path, files: list[str], split: str) -> Any:
-    """The rows of a split, or of a part of it, in memory (a `datasets.Dataset`).
+@dataclass(frozen=True)
+class Table:
+    """The rows of a split.
+
+    Attributes:
+        rows: each with its place, for errors, such as "train.csv, line 3", and its values by column.
+        label_names: of the labels, in order, where the repository has such a list; then labels are indices into it,
+            or these names.
+    """
+
+    rows: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    label_names: tuple[str, ...] = ()
+
+
+def load_split(card: Card, entry: dict[str, Any], folder: Path, files: list[str], split: str) -> Table:
+    """The rows of a split, or of a part of it.
 
     Args:
         folder: the snapshot that holds the files.
@@ -157,19 +180,89 @@ def load_split(card: Card, entry: dict[str, Any], folder: Path, files: list[str]
         split: its name, or part of it, such as "validation[:100]".
 
     Raises:
-        Exception: what `datasets` says of files that it cannot read.
+        DataError: there is no such part; or a text file cannot be read, or not in one way only.
+        Exception: what `datasets` says of a parquet file that it cannot read, or a packed file of its damage.
     """
+    features = getattr(card.infos.get(entry["config_name"]), "features", None) or {}
+    if ".parquet" in map(_form, files):
+        whole = _load_parquet(entry, features or None, folder, files, split.partition("[")[0])
+        return table_of(whole.select(_part(card.what, split, len(whole))), card.what)
+    found = [row for file in files for row in _text_rows(card.what, entry, folder / file, file)]
+    names = getattr(features.get(rows.LABEL_COLUMN), "names", None) or ()
+    return Table([found[i] for i in _part(card.what, split, len(found))], tuple(names))
+
+
+def table_of(found: Any, what: str) -> Table:
+    """A `datasets.Dataset` as rows; of columns that nobody looks at, such as pictures, only the names."""
+    rows.check_names(what, found.column_names)
+    empty = dict.fromkeys(found.column_names)
+    looked_at = found.select_columns([column for column in found.column_names if column in COLUMNS])
+    names = getattr(found.features.get(rows.LABEL_COLUMN), "names", None) or ()
+    return Table([(f"row {number}", empty | row) for number, row in enumerate(looked_at)], tuple(names))
+
+
+def _load_parquet(entry: dict[str, Any], features: Any, folder: Path, files: list[str], split: str) -> Any:
     import datasets
 
-    info = card.infos.get(entry["config_name"])
-    part = {"split": split.partition("[")[0], "path": [glob.escape(file) for file in files]}
+    part = {"split": split, "path": [glob.escape(file) for file in files]}
     how = {key: value for key, value in entry.items() if key not in ("data_dir", "default")}
     datasets.disable_progress_bars()
     with _view(how | {"data_files": [part]}, {file: folder / file for file in files}) as view:
         return datasets.load_dataset(
-            str(view), split=split, features=info and info.features, cache_dir=str(view.parent / "cache"),
-            keep_in_memory=True,
-        )  # fmt: skip
+            str(view), split=split, features=features, cache_dir=str(view.parent / "cache"), keep_in_memory=True
+        )
+
+
+def _form(path: str) -> str:
+    """How a file is written, by its name without the ending of a packed text."""
+    *_, before, last = ["", "", *PurePosixPath(path).suffixes]
+    return before if last in PACKED and before != ".parquet" else last
+
+
+def _text_rows(what: str, entry: dict[str, Any], file: Path, path: str) -> list[tuple[str, dict[str, Any]]]:
+    """All rows of a csv, tsv or json file, each with its place."""
+    name, form, content = f"{what}/{path}", _form(path), file.read_bytes()
+    how = _options(name, form, entry)
+    if unpack := PACKED.get(file.suffix):
+        content = unpack(content)
+    if form == ".json" and ("field" in how or content.removeprefix(BOM_UTF8).lstrip().startswith(b"[")):
+        found = rows.parse_array(name, content, how.get("field", ""))
+        return [(f"{path}, entry {number}", row) for number, row in enumerate(found, 1)]
+    lines = rows.parse(name, content, ".jsonl" if form == ".json" else form, how.get("sep", ""))
+    return [(f"{path}, line {line}", row) for line, row in lines]
+
+
+def _options(name: str, form: str, entry: dict[str, Any]) -> dict[str, str]:
+    """What the card says on how to read a text file.
+
+    Raises:
+        DataError: it asks for more than a separator or a field: another reader's option may mean other text.
+    """
+    asked = {key: value for key, value in entry.items() if key not in NAMING and value is not None}
+    if str(asked.get("encoding")).lower().replace("-", "") == "utf8":
+        del asked["encoding"]
+    honoured = {".json": ("field",), ".jsonl": ()}.get(form, ("sep", "delimiter"))
+    how = {key.replace("delimiter", "sep"): asked.pop(key) for key in honoured if key in asked}
+    fine = all(isinstance(value, str) and value for value in how.values())
+    if asked or not fine or not re.fullmatch(r'[^"\r\n]', how.get("sep", ",")):
+        told = ", ".join(f"{key}: {value!r}" for key, value in (asked or how).items())
+        raise DataError(
+            f"{name}: its card says how to read it ({told}), which is not done here: of a table only `sep`, one "
+            "character, counts, of a .json file only `field`. Save the rows with their text and label as .csv, .tsv or "
+            ".jsonl, and use data_source=local"
+        )
+    return how
+
+
+def _part(what: str, split: str, count: int) -> list[int]:
+    """The numbers of the rows that belong to a split, or to a part of it, out of so many."""
+    import datasets
+
+    try:
+        parts = datasets.ReadInstruction.from_spec(split).to_absolute({split.partition("[")[0]: count})
+    except ValueError as error:
+        raise DataError(f"{what}: there is no split {split!r}: {_one_line(str(error))}") from None
+    return [number for part in parts for number in range(part.from_, part.to)]
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from distilbench.errors import DataError
 from distilbench.sources import embedded, hub, revisions, rows
 from distilbench.sources.labels import read_labels
 from distilbench.sources.parameters import SourceParams
+from distilbench.sources.rows import TEXT_COLUMNS
 
-TEXT_COLUMNS = ("text", "sentence")
 KNOWN = {  # what is known of a data set beyond its card, by name and configuration
     ("nyu-mll/glue", "sst2"): {
         "licence": (
@@ -30,6 +30,7 @@ KNOWN = {  # what is known of a data set beyond its card, by name and configurat
     }
 }
 
+Places = list[tuple[str, dict[str, Any]]]  # rows, each with where it stands
 MANIFEST_HASHES = ("content_sha256", "tokenizer_sha256")  # what must not change within a run
 
 
@@ -109,13 +110,7 @@ def _from_hub(params: SourceParams) -> TextSet:
     """One split of a data set on the hub, by default GLUE/SST-2 validation (872 sentences)."""
     asked = (params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision)
     key, found = hub.dataset_key(*asked), hub.fetch_dataset(*asked)
-    table, places = found.rows, [f"row {i}" for i in range(len(found.rows))]
-    column = _text_column(table.column_names, params.dataset_name)
-    sentences = list(zip(places, table[column], strict=True))
-    if empty := [place for place, text in sentences if not isinstance(text, str) or not text.strip()]:
-        raise DataError(f"{key}, {empty[0]}: the {column} is empty or no text")
-    declared = getattr(table.features["label"], "names", None) or ()
-    labels, names = read_labels(table["label"], key, places, declared)
+    texts, labels, names = _read(key, found.table.rows, found.table.label_names)
     about = {
         "key": key,
         "source": "hub",
@@ -124,13 +119,28 @@ def _from_hub(params: SourceParams) -> TextSet:
         "licence": found.licence,
         "citation": found.citation,
     } | KNOWN.get(asked[:2], {})
-    return TextSet(*_columns(zip(_ids(table), table[column], labels, strict=True)), names, about)
+    return TextSet(*_columns(zip(_ids(found.table.rows), texts, labels, strict=True)), names, about)
 
 
-def _ids(table: Any) -> list[str]:
-    """The data set's own ids where each row has one of its own, else the rows' numbers."""
-    own = [str(i) for i in table["idx"]] if "idx" in table.column_names else []
-    return own if own and len(set(own)) == len(own) else [str(i) for i in range(len(table))]
+def _ids(found: Places) -> list[str]:
+    """The data set's own ids where each row has a usable one of its own, else the rows' numbers."""
+    own = [str(row["idx"]) for _, row in found if "idx" in row]
+    fine = len(set(own)) == len(found) and not any(map(rows.unusable, own))
+    return own if fine else [str(i) for i in range(len(found))]
+
+
+def _read(what: str, found: Places, declared: tuple[str, ...] = ()) -> tuple[list[str], list[int], tuple[str, ...]]:
+    """Sentences, labels and the labels' names of rows from whichever source; no row is left out.
+
+    Raises:
+        DataError: there is no row, or one is not a sentence with a label; its place is named.
+    """
+    if not found:
+        raise DataError(f"{what} is empty: it needs the columns 'text' and 'label', and a sentence per row")
+    column = _text_column(found[0][1], what)
+    texts = [_sentence(f"{what}, {place}", row, column) for place, row in found]
+    labels, names = read_labels([row.get("label") for _, row in found], what, [place for place, _ in found], declared)
+    return texts, labels, names
 
 
 def _columns(triples: Iterable[tuple[str, str, int]]) -> tuple[list[str], list[str], list[int]]:
@@ -165,11 +175,7 @@ def _from_file(params: SourceParams) -> TextSet:
     """A csv, tsv or jsonl file with `text` (or `sentence`) and `label` (a name, or 0 and 1); see `rows`."""
     file = paths.find_input(params.data_path)
     found = rows.read(file)
-    if not found:
-        raise DataError(f"{file} is empty: it needs a header with 'text' and 'label', then one sentence per line")
-    column, places = _text_column(found[0][1], file), [f"line {line}" for line, _ in found]
-    texts = [_sentence(f"{file}, {place}", row, column) for place, (_, row) in zip(places, found, strict=True)]
-    indices, names = read_labels([row.get("label") for _, row in found], str(file), places)
+    texts, indices, names = _read(str(file), [(f"line {line}", row) for line, row in found])
     about = {
         "key": f"data local {file}",
         "source": "local",
@@ -199,7 +205,7 @@ def _sentence(where: str, row: dict[str, Any], column: str) -> str:
 
 def _shown(value: Any) -> str:
     """A value as its file has it, short enough to be read."""
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value, default=repr)
     return text if len(text) <= 40 else f"{text[:40]}… ({len(text):,} characters)"
 
 

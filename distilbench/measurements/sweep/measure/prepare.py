@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from distilbench import paths
 from distilbench.errors import DataError
 from distilbench.machine.device import parse, software
@@ -10,25 +12,38 @@ from distilbench.measurements.sweep.params import MIN_BATCHES, DistilbertParams
 from distilbench.runs.folder import Run
 from distilbench.sources import texts as sources_texts
 from distilbench.sources.batches import MOST_TOKENS, make_batches, save_inputs
-from distilbench.sources.models import check_fit, load_model, load_tokenizer, match_labels, table_rows
+from distilbench.sources.models import LoadedModel, check_fit, load_model, load_tokenizer, match_labels, table_rows
 
 
-def prepare(params: DistilbertParams, run: Run) -> Prepared:
-    """Loads text, tokenizer and model once, checks that they fit, and records them in data.json and model.json.
+def load_all(params: DistilbertParams) -> tuple[sources_texts.TextSet, Any, dict[str, Any], LoadedModel]:
+    """Loads text, tokenizer and model, and checks that they belong together.
+
+    Returns:
+        (text, tokenizer, the text's manifest, the model on the CPU).
 
     Raises:
-        RunError: the run was begun with other text or another model; both hashes are named.
+        DataError, ModelError, HubError: one of them cannot be had, or their labels, ids or lengths do not fit.
     """
-    parse(params.device)
     texts, tokenizer = sources_texts.load_texts(params), load_tokenizer(params)
     manifest = sources_texts.manifest(texts, tokenizer)
-    rows = table_rows(tokenizer)
-    loaded = load_model(**params.model_arguments(rows) | {"device": "cpu"})
+    loaded = load_model(**params.model_arguments(table_rows(tokenizer)) | {"device": "cpu"})
     fixed = [int(policy[6:]) for policy in params.length_policies if policy != "longest"]
     longest = min(manifest["tokens"]["max"], MOST_TOKENS) if "longest" in params.length_policies else 0
     check_fit(loaded, tokenizer, max([*fixed, longest]))
     if params.model_source != "random":
         match_labels(loaded.info.label_names, texts.label_names)
+    return texts, tokenizer, manifest, loaded
+
+
+def prepare(params: DistilbertParams, run: Run) -> Prepared:
+    """Loads text, tokenizer and model once, checked, and records them in data.json and model.json.
+
+    Raises:
+        RunError: the run was begun with other text or another model; both hashes are named.
+    """
+    parse(params.device)
+    texts, tokenizer, manifest, loaded = load_all(params)
+    rows = table_rows(tokenizer)
     of_this_process = ("device", "attention", "load_s")  # each repetition has its own
     model = {key: value for key, value in vars(loaded.info).items() if key not in of_this_process}
     model["label_names"] = list(loaded.info.label_names)

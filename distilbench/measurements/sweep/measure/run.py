@@ -89,6 +89,14 @@ def prepare(params: DistilbertParams, run: Run) -> Prepared:
     return preparing.prepare(params, run)
 
 
+def fetch(params: DistilbertParams) -> tuple[dict[str, Any], Any]:
+    """Loads text and model, which fills the caches, and checks that they belong together: what the two are."""
+    from distilbench.measurements.sweep.measure import prepare as preparing
+
+    _, _, manifest, loaded = preparing.load_all(params)
+    return manifest, loaded.info
+
+
 def batch_table(params: DistilbertParams, prepared: Prepared) -> list[dict[str, Any]]:
     """Per length policy and batch size: batches per cycle, shapes, and the shares of padding and of cut sentences."""
     token_ids, _, _ = load_inputs(prepared.inputs)
