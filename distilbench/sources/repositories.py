@@ -24,8 +24,8 @@ from typing import Any
 
 import yaml
 
-from distilbench import rows
 from distilbench.errors import DataError
+from distilbench.sources import rows
 
 CARD = "README.md"
 DESCRIPTIONS = (CARD, ".huggingface.yaml", "dataset_infos.json")  # files that describe a repository, not data
