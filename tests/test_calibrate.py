@@ -79,7 +79,7 @@ def test_a_sweep_is_a_pool(this_machine):
 
 def test_a_deep_calibration_sweeps_a_real_model_and_its_slowed_variants(monkeypatch, this_machine):
     started = []
-    monkeypatch.setattr(measure.find, "open_or_create", lambda resolved, kind: started.append(resolved) or "run")
+    monkeypatch.setattr(measure.preflight, "start", lambda resolved, kind: started.append(resolved) or "run")
     monkeypatch.setattr(measure.steps, "measure_run", lambda run, resolved: started.append(run))
     assert measure.sweep() == "run"
     asked = started[0].params

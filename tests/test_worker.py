@@ -83,7 +83,7 @@ def real(tmp_path_factory):
         jobs[name] = job(tmp_path_factory.mktemp(name), where, variant)
         file = Path(jobs[name].run) / "work" / "job.json"
         jobs[name].save(file)
-        command = [sys.executable, "-m", "distilbench.harness", str(file)]
+        command = [*sweep.WORKER, str(file)]
         processes[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     done = {}
     for name, process in processes.items():
@@ -581,7 +581,7 @@ def test_where_not_even_the_failure_can_be_written_it_is_said(job_file, monkeypa
 
 PARENT = """
 import os, subprocess, sys
-worker = subprocess.Popen([sys.executable, "-m", "distilbench.harness", sys.argv[1]],
+worker = subprocess.Popen([sys.executable, "-m", "distilbench.harness", "distilbench.measurements.sweep.measure.worker", sys.argv[1]],
                           env=os.environ | {"DISTILBENCH_PARENT": str(os.getpid())},
                           stderr=subprocess.DEVNULL)
 print("started", flush=True)
