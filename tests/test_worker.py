@@ -581,7 +581,8 @@ def test_where_not_even_the_failure_can_be_written_it_is_said(job_file, monkeypa
 
 PARENT = """
 import os, subprocess, sys
-worker = subprocess.Popen([sys.executable, "-m", "distilbench.harness", "distilbench.measurements.sweep.measure.worker", sys.argv[1]],
+task = "distilbench.measurements.sweep.measure.worker"
+worker = subprocess.Popen([sys.executable, "-m", "distilbench.harness", task, sys.argv[1]],
                           env=os.environ | {"DISTILBENCH_PARENT": str(os.getpid())},
                           stderr=subprocess.DEVNULL)
 print("started", flush=True)
