@@ -1,4 +1,4 @@
-"""papermill alone, as a batch job calls it: `papermill notebooks/02_benchmark.ipynb -p device cpu`."""
+"""papermill alone, as a batch job calls it: `papermill notebooks/02_benchmark.ipynb OUTPUT -p device cpu`."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def hidden(one: deck_of.Told) -> deck_of.Told:
 def rendered(drawn, monkeypatch):
     """Renders the slides of these runs; what is no run's is hidden."""
     monkeypatch.setattr(deck_of.metadata, "version", HiddenText)
-    monkeypatch.setattr(findings, "SATURATED", HiddenFloat(findings.SATURATED))
+    monkeypatch.setattr(findings, "WORTH", HiddenFloat(findings.WORTH))
     unseen = charts.Shown(None, HiddenText(), HiddenText())
     instruments = {"calibration": dict.fromkeys(RULER, HiddenText())}
     return lambda told: deck_of.render(told, instruments, dict.fromkeys(drawn, unseen))

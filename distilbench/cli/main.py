@@ -379,6 +379,7 @@ def calibrate(
     Exit code 1 where it is off.
     """
     from distilbench import paths, studies
+    from distilbench.runs.folder import Run
 
     instrument = studies.INSTRUMENTS["calibration"]()
     chosen = [name for name, given in (("quick", quick), ("full", full), ("deep", deep)) if given]
@@ -389,7 +390,7 @@ def calibrate(
     if as_json:
         print_json(summary)
     else:
-        print_table(instrument.showing.cells(summary))
+        print_table(instrument.showing.cells(Run(folder), summary))
         print(f"\n{'calibration':>12}  {folder}")
     if off := [check["check"] for check in summary["checks"] if check["ok"] is False]:
         raise DistilbenchError(f"the instrument is off: {'; '.join(off)} (on a busy machine, try again on a quiet one)")
@@ -474,6 +475,10 @@ def main() -> None:
 
 
 def _call() -> None:
+    from distilbench import paths
+
+    if paths.source_date_epoch() is None:  # said here: libraries read the variable too, and end in a traceback
+        os.environ.pop("SOURCE_DATE_EPOCH", None)
     try:
         app(args=join_pairs(sys.argv[1:]), prog_name=Path(sys.argv[0]).name, standalone_mode=True)
     finally:

@@ -55,7 +55,7 @@ def print_json(content: Any) -> None:
 def print_summary(run: Run, summary: dict[str, Any]) -> None:
     """The table, the run in one sentence, and beside them what it cannot say."""
     showing = run.kind.showing
-    print_table(showing.cells(summary))
+    print_table(showing.cells(run, summary))
     print(f"\n{showing.headline(summary)}")
     for line in showing.doubts(summary):
         print(f"- {line}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 import shutil
 from datetime import datetime
@@ -341,29 +340,12 @@ def newest() -> datetime | None:
     return datetime.fromisoformat(max(begun)) if begun else None
 
 
-LAST_EPOCH = 2**32 - 1  # gzip writes no later second (RFC 1952)
-
-
-def source_date_epoch() -> int | None:
-    """$SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch); None where it is not set or empty.
-
-    Raises:
-        ParameterError: it is no number of seconds.
-    """
-    if not (given := os.environ.get("SOURCE_DATE_EPOCH")):
-        return None
-    if not (given.isascii() and given.isdigit() and int(given[:20]) <= LAST_EPOCH):
-        allowed = f"whole seconds since 1970, from 0 to {LAST_EPOCH}, such as `git log -1 --format=%ct` prints"
-        raise ParameterError(f"SOURCE_DATE_EPOCH is {given[:40]!r}: it must be {allowed}; or do not set it")
-    return int(given)
-
-
 def epoch() -> int:
     """The time that everything made of the published runs bears: the given one, else when the newest was begun.
 
     Seconds since 1970, UTC.
     """
-    if (given := source_date_epoch()) is not None:
+    if (given := paths.source_date_epoch()) is not None:
         return given
     begun = newest()
     return int(begun.timestamp()) if begun else 0

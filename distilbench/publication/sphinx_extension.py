@@ -23,6 +23,7 @@ from distilbench.machine import environment
 from distilbench.publication import generated_tables, provenance, publish
 from distilbench.report import charts
 from distilbench.runs import find, verify
+from distilbench.runs.folder import Run
 
 STATIC = Path(__file__).parent / "static"
 BUNDLE = "vega-bundle.js"
@@ -58,7 +59,7 @@ class Instrument(SphinxDirective):
         if found := verify.problems(folder):
             raise self.error(f"{kind.name} {folder.name} disagrees with its readings: {found[0]}")
         self.env.note_dependency(str(folder / "summary.json"))
-        rows = kind.showing.cells(paths.read_json(folder / "summary.json"))
+        rows = kind.showing.cells(Run(folder), paths.read_json(folder / "summary.json"))
         caption = kind.showing.caption(folder)
         table = nodes.table("", nodes.title(caption, caption), classes=["db-prose"])
         group = nodes.tgroup(cols=len(rows.columns))

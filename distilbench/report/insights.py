@@ -58,7 +58,7 @@ def run_summary(run: Run, summary: dict[str, Any]) -> str:
         gpus=sorted({record.proof["gpu"] for record in run.repetitions() if "gpu" in record.proof}),
         subject=showing.subject(run),
         headline=showing.headline(summary),
-        table=tables.markdown(showing.cells(summary)),
+        table=tables.markdown(showing.cells(run, summary)),
         doubts=showing.doubts(summary),
         findings=showing.sentences(load.table([run])),
         note=showing.NOTE,

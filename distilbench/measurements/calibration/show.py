@@ -12,7 +12,7 @@ from distilbench.report import tables
 from distilbench.runs.folder import Run
 
 
-def cells(summary: dict[str, Any]) -> pd.DataFrame:
+def cells(run: Run, summary: dict[str, Any]) -> pd.DataFrame:
     """One row per check, every value as text."""
     titles = ("check", "truth", "measured", "bound")
     rows = [{name: check[name] for name in titles} | {"verdict": _verdict(check)} for check in summary["checks"]]
@@ -54,7 +54,7 @@ def counted(run: Run) -> str:
 
 def slide(folder: Path) -> dict[str, str]:
     """What a slide says of it: its table, its caption, its name and the hash of its readings."""
-    checks = cells(paths.read_json(folder / "summary.json"))
+    checks = cells(Run(folder), paths.read_json(folder / "summary.json"))
     held = checks["verdict"].where(checks["verdict"] == checks["bound"], checks["verdict"] + ": " + checks["bound"])
     checks = checks.drop(columns=["bound", "verdict"]).assign(**{"held to": held})
     checks["measured"] = checks["measured"].str.replace("independent ", "")  # the caption says so

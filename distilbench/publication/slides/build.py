@@ -80,7 +80,7 @@ def moment(shown: list[Run]) -> datetime:
     Raises:
         ParameterError: the variable is no number of seconds.
     """
-    if (given := publish.source_date_epoch()) is not None:
+    if (given := paths.source_date_epoch()) is not None:
         return datetime.fromtimestamp(given, UTC)
     return max(datetime.fromisoformat(run.config["created"]) for run in shown).astimezone(UTC)
 

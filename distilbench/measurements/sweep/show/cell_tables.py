@@ -79,8 +79,10 @@ def efficiency(rows: pd.DataFrame) -> pd.DataFrame:
     """Efficiency against linear scaling, batch sizes across; the machine only where it varies."""
     if rows.empty:
         return pd.DataFrame({"efficiency": ["no cell at fixed length"]})
-    wide = rows.pivot(index=["machine", "variant", "length_policy"], columns="batch_size", values="efficiency")
-    shown = wide.map(lambda value: f"{value:.2f}" if pd.notna(value) else "–").reset_index()
+    texts = [f"{value:.2f}{said}" for value, said in zip(rows["efficiency"], rows["mark"], strict=True)]
+    keys = ["machine", "variant", "length_policy"]
+    wide = rows.assign(shown=texts).pivot(index=keys, columns="batch_size", values="shown")
+    shown = wide.fillna("–").reset_index()
     shown = shown.rename(columns={"length_policy": "length"}).rename_axis(columns=None)
     return shown if rows["machine"].nunique() > 1 else shown.drop(columns="machine")
 

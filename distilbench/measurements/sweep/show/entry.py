@@ -22,9 +22,15 @@ PASSES = ("timing", "memory", "energy")
 NOTE = """\
 Latency is the median over repetitions of the median synchronised forward of one batch. Samples/s is total sentences
 over total time."""
-cells, headline = cell_tables.cells, cell_tables.headline
+headline = cell_tables.headline
 measured, caption = cell_tables.measured, cell_tables.measured_caption
 sentences, figures = findings.sentences, plots.save
+
+
+def cells(run: Run, summary: dict[str, Any]) -> pd.DataFrame:
+    """One row per cell of a run's summary, as text, with what is cut as far as the run or its text tells."""
+    data = paths.read_json(run.folder / "data.json")
+    return cell_tables.cells({"cells": [cell | lengths.truncation(cell, data) for cell in summary["cells"]]})
 
 
 def rows(run: Run) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from distilbench.measurements.sweep.show import lengths
 
-SATURATED = 0.95  # scaling has stopped where a batch size reaches this share of the best throughput
+WORTH = 0.05  # scaling has stopped where no larger batch size has this much more throughput
 LOWER_IS_BETTER = {"latency_ms": True, "throughput_samples_per_s": False, "energy_per_sample_J": True}
 SHOWN_AS = {
     "latency_ms": "latency",
@@ -32,20 +32,22 @@ def best(rows: pd.DataFrame) -> dict[str, Any]:
 
     Returns:
         throughput_batch_size, throughput_samples_per_s, latency_batch_size, latency_ms, and saturated_batch_size: the
-        smallest batch size that reaches 95 % of the highest throughput (a larger one costs latency and memory for less
-        than 5 %). `throughput_mark` and `latency_mark` say where these cells are unstable.
+        smallest batch size that no other exceeds by 5 % in throughput (a larger one costs latency and memory for
+        less). `throughput_mark`, `latency_mark` and `saturated_mark` say where these cells are unstable.
     """
     fastest = rows.loc[rows["throughput_samples_per_s"].idxmax()]
     soonest = rows.loc[rows["latency_ms"].idxmin()]
-    enough = rows[rows["throughput_samples_per_s"] >= SATURATED * fastest["throughput_samples_per_s"]]
+    enough = rows[rows["throughput_samples_per_s"] >= fastest["throughput_samples_per_s"] / (1 + WORTH)]
+    first = enough.loc[enough["batch_size"].idxmin()]
     return {
         "throughput_batch_size": int(fastest["batch_size"]),
         "throughput_samples_per_s": float(fastest["throughput_samples_per_s"]),
         "latency_batch_size": int(soonest["batch_size"]),
         "latency_ms": float(soonest["latency_ms"]),
-        "saturated_batch_size": int(enough["batch_size"].min()),
+        "saturated_batch_size": int(first["batch_size"]),
         "throughput_mark": mark(fastest.get("state")),
         "latency_mark": mark(soonest.get("state")),
+        "saturated_mark": mark(first.get("state")),
     }
 
 
@@ -61,7 +63,9 @@ def efficiency(rows: pd.DataFrame) -> pd.DataFrame:
     """
     first = rows.iloc[0]
     linear = first["throughput_samples_per_s"] * rows["batch_size"] / first["batch_size"]
-    return pd.DataFrame({"batch_size": rows["batch_size"], "efficiency": rows["throughput_samples_per_s"] / linear})
+    found = pd.DataFrame({"batch_size": rows["batch_size"], "efficiency": rows["throughput_samples_per_s"] / linear})
+    states = rows["state"] if "state" in rows else pd.Series([None] * len(rows), index=rows.index)
+    return found.assign(mark=[mark(first.get("state")) or mark(state) for state in states])
 
 
 def efficiencies(table: pd.DataFrame) -> pd.DataFrame:
@@ -122,7 +126,7 @@ def _curve_sentences(where: str, length_policy: str, rows: pd.DataFrame) -> list
         f"{where}: throughput still grows at the largest batch size measured."
         if top["saturated_batch_size"] == sizes[-1]
         else f"{where}: scaling stops at {at[top['saturated_batch_size']]}; "
-        f"no larger one has {1 - SATURATED:.0%} more throughput.",
+        f"no larger one has {WORTH:.0%} more throughput.",
     ]
     if length_policy != "longest":
         last = efficiency(rows).iloc[-1]

@@ -54,10 +54,12 @@ def _of_a_policy(policy: str, rows: pd.DataFrame) -> str:
     known = rows[rows["truncated_share"].notna()]
     if known.empty:
         return f"how many sentences {policy} cuts is not known: {UNKNOWN}"
+    unknown = rows.loc[rows["truncated_share"].isna(), "machine"].unique()
+    rest = f"; of {' and '.join(sorted(unknown))} it is not known" if len(unknown) else ""
     if known["truncated_share"].max() == 0:
-        return f"{policy} cuts no sentence"
+        return f"{policy} cuts no sentence{rest}"
     shares = sorted({(f"{row.truncated_share:.1%}", row.truncated_of) for row in known.itertuples()})
-    return f"{policy} cuts {' or '.join(f'{share} of the sentences {of}' for share, of in shares)}"
+    return f"{policy} cuts {' or '.join(f'{share} of the sentences {of}' for share, of in shares)}{rest}"
 
 
 def warning(table: pd.DataFrame) -> str:

@@ -138,7 +138,7 @@ def _per_policy(table: Any) -> dict[str, Value]:
 def mark_of(name: str) -> str | None:
     """Under which name it is said whether a number comes from an unstable cell; None: no process was timed for it."""
     if matched := re.fullmatch(r"(.+-best-)(throughput|latency|saturated)_\w+", name):
-        return f"{matched[1]}{'latency' if matched[2] == 'latency' else 'throughput'}_mark"
+        return f"{matched[1]}{matched[2]}_mark"
     if matched := re.fullmatch(r"(.+)-(gain|efficiency)(?:_last)?", name):
         return f"{matched[1]}-{matched[2]}_mark"
     matched = re.fullmatch(r"(.+-b\d+)-(?:latency|throughput|request|roofline)_\w+", name)

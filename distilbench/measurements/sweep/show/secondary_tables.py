@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from distilbench import paths, simulated_traces
+from distilbench.measurements.sweep.show.findings import mark
 from distilbench.report import spread
 from distilbench.report.tables import milliseconds
 from distilbench.runs.folder import Run
@@ -63,7 +64,7 @@ def requests_caption(table: pd.DataFrame) -> str:
 
 def memory(table: pd.DataFrame) -> pd.DataFrame:
     """Memory by phase, in MiB: of the device that the model runs on."""
-    return _rows(table, "memory", _memory, "peak_memory_MiB_reason")
+    return _rows(table, "memory", _memory, "peak_memory_MiB_reason", timed=False)
 
 
 def memory_caption(table: pd.DataFrame) -> str:
@@ -175,13 +176,20 @@ def nodes(summary: dict[str, Any]) -> str | None:
     return f"{said}, which is more than chance ({tested}): intervals hold that too, and narrow on one node (--nodelist)"
 
 
-def _rows(table: pd.DataFrame, column: str, shown: Any, reason: str = "") -> pd.DataFrame:
-    """One row per cell that has the column; machine and variant where they vary; else why there is none."""
+def _rows(table: pd.DataFrame, column: str, shown: Any, reason: str = "", timed: bool = True) -> pd.DataFrame:
+    """One row per cell that has the column; machine and variant where they vary; else why there is none.
+
+    Args:
+        reason: the column that says why a cell has none.
+        timed: by the processes whose state a cell has; unstable ones are marked.
+    """
     keys = {"machine": "machine", "variant": "variant", "length_policy": "length", "batch_size": "batch size"}
     rows = []
     for row in table.to_dict("records"):
         if isinstance(found := row.get(column), dict):
-            rows.append({title: str(row[key]) for key, title in keys.items()} | shown(found))
+            named = {title: str(row[key]) for key, title in keys.items()}
+            named["batch size"] += mark(row.get("state")) if timed else ""
+            rows.append(named | shown(found))
     if not rows:
         why = table[reason].dropna().unique().tolist() if reason in table else []
         return pd.DataFrame({"note": [": ".join(["this was not measured", *why[:1]])]})

@@ -101,7 +101,7 @@ def _energy_doubts(cell: dict[str, Any]) -> list[str]:
         windows = cell["energy_windows"]
         doubts.append(f"energy: {'one window' if windows == 1 else f'{windows} windows'}, no interval")
     else:
-        doubts.append("energy: windows of one process; its interval does not hold what differs between processes")
+        doubts.append("energy: windows of one process; their range does not hold what differs between processes")
     if (cores := cell["energy_foreign_cores"] or 0) > BUSY["foreign_cores"][0]:
         doubts.append(f"energy: other processes used {cores:.1f} cores meanwhile")
     if throttled := cell["energy_throttled_periods"]:

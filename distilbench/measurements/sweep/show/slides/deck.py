@@ -80,7 +80,7 @@ def render(told: dict[str, Told], instruments: dict[str, dict[str, str]], drawn:
         note={name: one.note for name, one in drawn.items()},
         **instruments,
         newest=newest,
-        saturated=findings.SATURATED,
+        worth=findings.WORTH,
         version=metadata.version("distilbench"),
     )
 
