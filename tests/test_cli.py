@@ -583,6 +583,23 @@ def test_the_module_is_the_command():
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize("command", ["slides", "version"])
+def test_a_time_of_builds_that_is_none_is_one_line_before_scipy_reads_it(command):
+    env = os.environ | {"SOURCE_DATE_EPOCH": "tomorrow"}
+    done = subprocess.run([COMMAND, command], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: SOURCE_DATE_EPOCH is 'tomorrow': it must be whole seconds since 1970")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_empty_time_of_builds_is_none(finished_run):
+    """SciPy takes it for a number."""
+    env = os.environ | {"SOURCE_DATE_EPOCH": ""}
+    words = [COMMAND, "show", str(finished_run.folder), "--format", "csv"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
 def test_verify_data_that_compared_nothing_does_not_say_unchanged(monkeypatch, tmp_path, capsys):
     """A nightly job on a fresh clone must not be green because there was nothing to compare with."""
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))

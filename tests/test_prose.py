@@ -10,9 +10,9 @@ import pytest
 
 from distilbench import paths
 from distilbench.measurements.sweep.show.numbers import mark_of
-from distilbench.publication import publish
+from distilbench.publication import provenance, publish
 from distilbench.publication.typed_numbers import typed_results
-from distilbench.report import glue
+from distilbench.report import glue, load
 from distilbench.runs.folder import Run
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
@@ -198,3 +198,13 @@ def test_lengths_that_are_overlaid_are_told_apart_by_what_they_cut():
     assert values["fixed-32-truncated_of"] in ("of the whole text", "of a cycle")
     accuracy = [values[f"sdpa-{policy}-b1-accuracy"] for policy in ("fixed-32", "longest")]
     assert accuracy[0] < accuracy[1], "cut sentences are classified from less"
+
+
+@pytest.mark.parametrize("page", publish.pages(), ids=lambda page: page.stem)
+def test_a_page_says_what_its_run_cannot_say(page):
+    """All of it, and nothing else: the list of doubts is part of what is published."""
+    run = provenance.run_of(str(page.relative_to(provenance.book_root())))
+    texts = ["".join(o["data"]["text/markdown"]) for c in paths.read_json(page)["cells"] for o in c.get("outputs", [])
+             if "text/markdown" in o.get("data", {})]  # fmt: skip
+    wanted = "\n".join(f"- {sentence}" for sentence in load.unsaid([run]))
+    assert wanted in texts

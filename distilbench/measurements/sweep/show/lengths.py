@@ -55,7 +55,7 @@ def _of_a_policy(policy: str, rows: pd.DataFrame) -> str:
     if known.empty:
         return f"how many sentences {policy} cuts is not known: {UNKNOWN}"
     unknown = rows.loc[rows["truncated_share"].isna(), "machine"].unique()
-    rest = f"; of {' and '.join(sorted(unknown))} it is not known" if len(unknown) else ""
+    rest = f"; of {' and '.join(sorted(unknown))} it is not known: {UNKNOWN}" if len(unknown) else ""
     if known["truncated_share"].max() == 0:
         return f"{policy} cuts no sentence{rest}"
     shares = sorted({(f"{row.truncated_share:.1%}", row.truncated_of) for row in known.itertuples()})
