@@ -315,10 +315,10 @@ def test_what_has_no_range_has_a_dash():
 
 def test_efficiency_has_batch_sizes_across():
     long = pd.DataFrame({"machine": "CPU", "variant": "sdpa", "length_policy": "fixed-32", "batch_size": [1, 8]})
-    table = cell_tables.efficiency(long.assign(efficiency=[1.0, 0.256]))
+    table = cell_tables.efficiency(long.assign(efficiency=[1.0, 0.256], mark=["", " (unstable)"]))
     assert [str(column) for column in table.columns] == ["variant", "length", "1", "8"]
-    assert table.iloc[0].tolist() == ["sdpa", "fixed-32", "1.00", "0.26"]
-    both = cell_tables.efficiency(pd.concat([long, long.assign(machine="GPU")]).assign(efficiency=1.0))
+    assert table.iloc[0].tolist() == ["sdpa", "fixed-32", "1.00", "0.26 (unstable)"]
+    both = cell_tables.efficiency(pd.concat([long, long.assign(machine="GPU")]).assign(efficiency=1.0, mark=""))
     assert both["machine"].tolist() == ["CPU", "GPU"]
 
 
