@@ -114,7 +114,7 @@ pages: $(RUN)  ## execute the analysis again over every published run, after a c
 	python scripts/refresh_pages.py
 
 embedded-classifier: $(RUN)  ## train the embedded classifier again and compare it with the committed one (minutes)
-	python -m distilbench.training.classifier
+	python -m distilbench.sources.embedded_training
 
 clean:  ## remove what was built (runs in results/ and caches stay)
 	rm -rf $(VENV) book/_build dist .pytest_cache .ruff_cache .coverage* *.egg-info

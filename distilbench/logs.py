@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Literal
 
-from distilbench import environment
-
 log = logging.getLogger("distilbench")
+
+
+def _time(record: logging.LogRecord) -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class JsonLines(logging.Formatter):
@@ -18,7 +22,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
         return json.dumps(
-            {"time": environment.now(), "level": record.levelname.lower(), "message": record.getMessage(), **fields}
+            {"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage(), **fields}
         )
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from distilbench.errors import DistilbenchError, RunError, StorageError
+from distilbench.errors import DistilbenchError, ParameterError, RunError, StorageError
 
 #: How this package starts a Python: without the working directory, where a user's `random.py` may lie, on its path.
 PYTHON = (sys.executable, "-P")
@@ -331,3 +331,20 @@ def trouble_with(folder: Path, locks: bool = True) -> str | None:
     except OSError as error:
         return f"NOT WRITABLE ({error.strerror or error})"
     return None
+
+
+LAST_EPOCH = 2**32 - 1  # gzip writes no later second (RFC 1952)
+
+
+def source_date_epoch() -> int | None:
+    """$SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch); None where it is not set or empty.
+
+    Raises:
+        ParameterError: it is no number of seconds.
+    """
+    if not (given := os.environ.get("SOURCE_DATE_EPOCH")):
+        return None
+    if not (given.isascii() and given.isdigit() and int(given[:20]) <= LAST_EPOCH):
+        allowed = f"whole seconds since 1970, from 0 to {LAST_EPOCH}, such as `git log -1 --format=%ct` prints"
+        raise ParameterError(f"SOURCE_DATE_EPOCH is {given[:40]!r}: it must be {allowed}; or do not set it")
+    return int(given)

@@ -21,13 +21,17 @@ from typing import Literal
 
 import check_links
 
-from distilbench import chain, data, doctor, logs, params, paths, runs, terminal, verify
-from distilbench.bench import calibrate
+from distilbench import logs, paths, terminal
+from distilbench import studies as studies_
+from distilbench.cli import doctor
 from distilbench.errors import DistilbenchError, HubError, RunError
-from distilbench.report import audit, sheets
-from distilbench.report import book as building
+from distilbench.execution import notebooks
+from distilbench.publication import audit, generated_tables
+from distilbench.publication import build as building
 from distilbench.report import compare as comparing
-from distilbench.runs import Run
+from distilbench.runs import find, verify
+from distilbench.runs.folder import Run
+from distilbench.sources import texts as sources_texts
 
 State = Literal["ok", "not done", "FAILED"]
 
@@ -86,7 +90,7 @@ def of_study(study: str) -> Iterator[Row]:
         return
     newest = newest_of_each_profile(study)
     yield attempt("computed again", newest[0].run_id, partial(computed_again, newest[0]))
-    published = [run for run in runs.published_runs() if run.config["study"] == study]
+    published = [run for run in find.published_runs() if run.config["study"] == study]
     for own in newest:
         for run in published:
             yield attempt("compare", f"{own.run_id} with published {run.run_id}", partial(compared, run, own))
@@ -103,7 +107,7 @@ def text_unchanged(study: str, profile: str) -> str:
         NotDone: the hub cannot be reached; or the text was never seen before, and there is nothing to compare with.
     """
     try:
-        texts = data.load_texts(params.resolve(study, {"profile": profile}).params)
+        texts = sources_texts.load_texts(studies_.resolve(study, {"profile": profile}).params)
     except HubError as error:
         if doctor.model_hub().state == "ok":  # it answers, so the text is gone from it, or damaged
             raise
@@ -120,14 +124,14 @@ def smoke_run(study: str) -> str:
     Raises:
         DistilbenchError: what a notebook complains of, or what was not measured.
     """
-    run = chain.run_study(study, {"profile": "smoke"}, new=True)
+    run = notebooks.run_study(study, {"profile": "smoke"}, new=True)
     run.require_ok()
     return f"run {run.run_id}, {len(run.measured())} repetitions"
 
 
 def newest_of_each_profile(study: str) -> list[Run]:
     """The newest run of this machine that ended well, of the smoke profile first, then of the full one."""
-    own = [run for run in runs.all_runs(paths.results_root() / study) if run.status["state"] == "ok"]
+    own = [run for run in find.all_runs(paths.results_root() / study) if run.status["state"] == "ok"]
     newest = {run.config["parameters"]["profile"]: run for run in own}  # oldest first, so the last one stays
     return [newest[profile] for profile in ("smoke", "full") if profile in newest]
 
@@ -160,10 +164,11 @@ def compared(base: Run, own: Run) -> str:
 
 def of_published() -> Iterator[Row]:
     """Every published run and calibration."""
-    for run in runs.published_runs():
+    for run in find.published_runs():
         yield attempt("computed again", f"published {run.run_id}", partial(computed_again, run))
-    for folder in calibrate.all_published():
-        yield attempt("computed again", f"calibration {folder.name}", partial(calibration_again, folder))
+    for kind in (named() for named in studies_.INSTRUMENTS.values()):
+        for folder in find.published_instruments(kind):
+            yield attempt("computed again", f"{kind.name} {folder.name}", partial(instrument_again, folder))
 
 
 def computed_again(run: Run) -> str:
@@ -176,9 +181,9 @@ def computed_again(run: Run) -> str:
     return f"{len(run.measured())} repetitions, no difference"
 
 
-def calibration_again(folder: Path) -> str:
-    """The same of a calibration."""
-    _refuse(calibrate.problems(folder))
+def instrument_again(folder: Path) -> str:
+    """The same of what tells of the instrument."""
+    _refuse(verify.problems(folder))
     return "every check follows from its readings"
 
 
@@ -286,7 +291,7 @@ def main() -> int:
     """Does everything; 1 when something failed."""
     terminal.prepare()
     logs.setup("text")
-    known = list(sheets.studies())
+    known = list(generated_tables.studies())
     studies = sys.argv[1:] or known
     if unknown := [study for study in studies if study not in known]:
         print(f"error: unknown study {', '.join(unknown)}. Studies: {', '.join(known)}.", file=sys.stderr)

@@ -6,9 +6,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from distilbench import chain, paths, summary
-from distilbench.report import insights, publish
-from distilbench.runs import Run
+from distilbench import paths
+from distilbench.execution import notebooks
+from distilbench.measurements.sweep.summary import join
+from distilbench.publication import publish
+from distilbench.report import insights
+from distilbench.runs.folder import Run
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -24,10 +27,10 @@ for page in publish.pages():
     with tempfile.TemporaryDirectory() as results:
         copy = Path(results) / told["study"] / told["run_id"]
         shutil.copytree(published.folder, copy)
-        derived = summary.summarise(copy)
+        derived = join.summarise(copy)
         paths.write_json(copy / "summary.json", derived)
         insights.write(Run(copy), derived)
-        chain.analyse(told["study"], [published.run_id], results)
+        notebooks.analyse(told["study"], [published.run_id], results)
         for name in ("summary.json", "run_summary.md", "plots"):
             _copy(copy / name, published.folder / name)
         publish.write_page(page, copy / "notebooks" / publish.NOTEBOOK, published, told["slug"])  # reads them

@@ -16,7 +16,8 @@ import pytest
 import synthetic
 from left_behind import pytest_configure, pytest_sessionfinish  # noqa: F401 - hooks
 
-from distilbench import environment, runs
+from distilbench.machine import environment
+from distilbench.runs.folder import Run
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -57,7 +58,7 @@ def this_machine(captured: dict, monkeypatch: pytest.MonkeyPatch) -> dict:
 
 
 @pytest.fixture
-def make_run(this_machine: dict) -> Callable[..., runs.Run]:
+def make_run(this_machine: dict) -> Callable[..., Run]:
     """Fabricates finished runs (see `synthetic.finished_run`) in this test's results folder."""
     return synthetic.finished_run
 
@@ -70,11 +71,11 @@ def _finished_once(captured: dict, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def finished_run(_finished_once: Path, this_machine: dict, tmp_path: Path) -> runs.Run:
+def finished_run(_finished_once: Path, this_machine: dict, tmp_path: Path) -> Run:
     """A finished synthetic run of two cells in this test's results folder, to be read or spoilt."""
     place = tmp_path / "results" / _finished_once.parent.name / _finished_once.name
     shutil.copytree(_finished_once, place)
-    return runs.Run(place)
+    return Run(place)
 
 
 # ------------------------------------------------------------------ other processes

@@ -17,11 +17,16 @@ import psutil
 import yaml
 from waiting import alive
 
-from distilbench import params, paths, runs
-from distilbench.batches import save_inputs
-from distilbench.bench import design
-from distilbench.bench.repetitions import PROTOCOL, Job, Prepared, cores
-from distilbench.records import MEASURED
+from distilbench import paths
+from distilbench import studies as studies_
+from distilbench.harness.processes import cores
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.measure.run import PROTOCOL, Prepared
+from distilbench.measurements.sweep.measure.spec import WorkerSpec
+from distilbench.runs import parameters as runs_parameters
+from distilbench.runs.folder import Run
+from distilbench.runs.states import MEASURED
+from distilbench.sources.batches import save_inputs
 
 STAND_IN = (sys.executable, str(Path(__file__).parent / "standin_worker.py"))
 LABELS = ["negative", "positive"]
@@ -38,9 +43,9 @@ SMALL = {
 }
 
 
-def small_design(results: Path, **given: Any) -> params.Resolved:
+def small_design(results: Path, **given: Any) -> runs_parameters.Resolved:
     """One cell, one repetition in either pass, of the tiny random model on the committed test sentences."""
-    return params.resolve("distilbert", SMALL | {"results_root": str(results)} | given)
+    return studies_.resolve("distilbert", SMALL | {"results_root": str(results)} | given)
 
 
 def made_up_inputs(file: Path, sentences: int = 40) -> Path:
@@ -52,23 +57,23 @@ def made_up_inputs(file: Path, sentences: int = 40) -> Path:
     return file
 
 
-def prepared_by_hand(run: runs.Run) -> Prepared:
-    """What `sweep.prepare` gives, without loading anything."""
+def prepared_by_hand(run: Run) -> Prepared:
+    """What `run.prepare` gives, without loading anything."""
     inputs = made_up_inputs(run.folder / "work" / "inputs.npz")
     return Prepared(inputs, {"name": "made up", "rows": 40}, {"name": "stand-in"}, LABELS, VOCABULARY)
 
 
-def job(folder: Path, where: str = "timing", variant: str = "sdpa", **changed: Any) -> Job:
+def job(folder: Path, where: str = "timing", variant: str = "sdpa", **changed: Any) -> WorkerSpec:
     """A job of the small design, as the sweep writes it; `changed` are parameters of the design."""
     resolved = small_design(folder / "results", variants=[variant], **changed)
     (cell,) = design.cells_of(resolved.params)
     (folder / "iterations").mkdir(exist_ok=True)
-    return Job(
+    return WorkerSpec(
         run=str(folder),
         inputs=str(made_up_inputs(folder / "work" / "inputs.npz")),
         identity=cell.model_dump() | {"study": "distilbert", "pass": where, "repetition": 0, "attempt": 1},
         model=resolved.params.model_arguments(VOCABULARY),
-        protocol={name: getattr(resolved.params, name) for name in PROTOCOL} | cores(resolved.params),
+        protocol={name: getattr(resolved.params, name) for name in PROTOCOL} | cores(resolved.params.num_threads),
         label_names=LABELS,
     )
 
@@ -120,12 +125,12 @@ def descendants(process: subprocess.Popen | int, word: str = "") -> list[psutil.
     return found
 
 
-def committed(run: runs.Run) -> list[tuple[tuple[str, str, int], int, str]]:
+def committed(run: Run) -> list[tuple[tuple[str, str, int], int, str]]:
     """Key, attempt and status of every line of raw.jsonl."""
     return [(record.key, record.attempt, record.status) for record in run.repetitions()]
 
 
-def finished_once(run: runs.Run, resolved: params.Resolved) -> bool:
+def finished_once(run: Run, resolved: runs_parameters.Resolved) -> bool:
     """Whether every repetition of the design is finished in the run exactly once."""
     planned = sorted((cell.cell, where, repetition) for cell, where, repetition in design.plan(resolved))
     return sorted(key for key, _, status in committed(run) if status in MEASURED) == planned

@@ -15,8 +15,8 @@ from statistics import median
 
 import torch
 
-from distilbench.batches import load_inputs, make_batches
-from distilbench.models import load_model
+from distilbench.sources.batches import load_inputs, make_batches
+from distilbench.sources.models import load_model
 
 
 def main(job: dict) -> None:

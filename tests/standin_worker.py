@@ -18,8 +18,11 @@ from pathlib import Path
 
 import synthetic
 
-from distilbench import derive, paths, records
-from distilbench.bench.__main__ import tie_to_parent
+from distilbench import paths
+from distilbench.harness.__main__ import tie_to_parent
+from distilbench.measurements.sweep import records
+from distilbench.measurements.sweep.summary import derive
+from distilbench.runs import rawfiles
 
 job_file = Path(sys.argv[1])
 job = json.loads(job_file.read_text())
@@ -40,10 +43,10 @@ def timing() -> dict:
     rows = synthetic.iterations(who["batch_size"], who["repetition"])
     predicted = synthetic.predictions(who["cell"])
     file = f"iterations/{who['cell']}-{who['repetition']:02d}.parquet"
-    digest = records.write_parquet(run / file, rows, records.ITERATIONS)
+    digest = rawfiles.write_parquet(run / file, rows, records.ITERATIONS)
     if word == "late kill":  # the files are there, the record is not
         os.kill(os.getpid(), signal.SIGKILL)
-    records.write_parquet(run / "work" / f"{who['cell']}.predictions.parquet", predicted, records.PREDICTIONS)
+    rawfiles.write_parquet(run / "work" / f"{who['cell']}.predictions.parquet", predicted, records.PREDICTIONS)
     fields = derive.timing_fields(rows) | derive.classification_fields(predicted, True)
     files = {"iterations_file": file, "iterations_sha256": digest}
     return fields | {"warmup": synthetic.settled(rows)} | files | {"inputs_sha256": "0" * 64}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from distilbench import derive, params, paths, records, runs, summary
-from distilbench.bench import design
-from distilbench.records import MEASURED_IN, Cell, Repetition
-from distilbench.runs import Run
+from distilbench import paths, studies
+from distilbench.measurements.sweep import records
+from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.records import MEASURED_IN, Repetition, SweepCell, replace_predictions
+from distilbench.measurements.sweep.summary import derive, join
+from distilbench.runs import find, parameters, rawfiles
+from distilbench.runs.folder import Run
 
 SAMPLES = 32  # sentences per cycle
 RIGHT = 24  # of them classified right
@@ -15,11 +19,18 @@ NO_ENERGY = "this run is synthetic"
 TIMED = {name: 1.5 for name, where in MEASURED_IN.items() if where == "timing"} | {"logits_sha256": "0" * 64}
 
 
-def resolved(**given: Any) -> params.Resolved:
+def commit(run: Run, record: Repetition, predicted: list[dict] | None = None) -> None:
+    """Commits a record, with the predictions of its cell before it."""
+    if predicted is not None:
+        replace_predictions(run.folder, {record.cell}, predicted)
+    run.commit(record)
+
+
+def resolved(**given: Any) -> parameters.Resolved:
     """A small design: two cells, two repetitions each, with accuracy (the model is said to be the embedded one)."""
     small = {"profile": "ci", "source": "embedded", "batch_sizes": [1, 4], "samples_per_cycle": SAMPLES}
     small |= {"energy_cells": "all"}
-    return params.resolve("distilbert", small | given)
+    return studies.resolve("distilbert", small | given)
 
 
 def iterations(batch_size: int, repetition: int = 0) -> list[dict[str, Any]]:
@@ -51,7 +62,7 @@ def predictions(cell: str, right: int = RIGHT, n: int = SAMPLES) -> list[dict[st
     return rows
 
 
-def repetition(cell: Cell, where: str = "timing", number: int = 0, **fields: Any) -> Repetition:
+def repetition(cell: SweepCell, where: str = "timing", number: int = 0, **fields: Any) -> Repetition:
     """A record; for a finished one the fields of its pass must be given."""
     common = {
         "study": "distilbert",
@@ -71,7 +82,7 @@ def settled(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def timing(
-    run: Run, cell: Cell, number: int, rows: list[dict[str, Any]], predicted: list[dict[str, Any]]
+    run: Run, cell: SweepCell, number: int, rows: list[dict[str, Any]], predicted: list[dict[str, Any]]
 ) -> Repetition:
     """The record of a timing repetition with these iterations, whose file is written."""
     file = f"iterations/{cell.cell}-{number:02d}.parquet"
@@ -82,35 +93,35 @@ def timing(
         **fields,
         warmup=settled(rows),
         iterations_file=file,
-        iterations_sha256=records.write_parquet(run.folder / file, rows, records.ITERATIONS),
+        iterations_sha256=rawfiles.write_parquet(run.folder / file, rows, records.ITERATIONS),
         inputs_sha256=paths.sha256_bytes(cell.length_policy.encode(), bytes([cell.batch_size])),
         model_sha256=paths.sha256_bytes(b"weights"),
     )
 
 
-def memory(cell: Cell, number: int = 0, peak_rss_MiB: float = 400.0) -> Repetition:
+def memory(cell: SweepCell, number: int = 0, peak_rss_MiB: float = 400.0) -> Repetition:
     """The record of a memory repetition."""
     reasons = {f"peak_cuda_{what}_MiB_reason": "the model ran on the CPU" for what in ("allocated", "reserved")}
     return repetition(cell, "memory", number, peak_rss_MiB=peak_rss_MiB + cell.batch_size, **reasons)
 
 
-def measure(run: Run, cell: Cell, where: str, number: int) -> None:
+def measure(run: Run, cell: SweepCell, where: str, number: int) -> None:
     """Commits one repetition as the sweep does."""
     if where == "memory":
-        run.commit(memory(cell, number))
+        commit(run, memory(cell, number))
         return
     if where == "energy":
-        run.commit(repetition(cell, where, number, status="unavailable", error=NO_ENERGY))
+        commit(run, repetition(cell, where, number, status="unavailable", error=NO_ENERGY))
         return
     predicted = predictions(cell.cell)
     record = timing(run, cell, number, iterations(cell.batch_size, number), predicted)
-    run.commit(record, predicted if number == 0 else None)
+    commit(run, record, predicted if number == 0 else None)
 
 
 def started_run(run_id: str = "", **given: Any) -> Run:
     """A run folder in which nothing is measured yet."""
     design_of_run = resolved(**given)
-    run = runs.create(design_of_run, design.cells_of(design_of_run.params), run_id)
+    run = find.create(design_of_run, SWEEP, run_id)
     run.record_once(
         "data.json",
         {
@@ -138,7 +149,7 @@ def finished_run(run_id: str = "", **given: Any) -> Run:
 
 def summarised(run: Run) -> Run:
     """The run with its summary.json and the states that follow from it."""
-    derived = summary.summarise(run.folder)
+    derived = join.summarise(run.folder)
     paths.write_json(run.folder / "summary.json", derived)
     run.set_status("ok", cells={cell["cell"]: cell["state"] for cell in derived["cells"]})
     return run

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from measuring import made_up_inputs, small_design
 
-from distilbench import neighbours
-from distilbench.bench import design, repetitions
-from distilbench.bench.repetitions import KEPT_HEAP, Prepared
+from distilbench import studies
+from distilbench.collectors import cpu_use
+from distilbench.harness.processes import KEPT_HEAP
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.measure.run import Prepared, take
 from distilbench.stats import t_interval
 
 LENGTH, BATCH, VOCABULARY = 128, 8, 200
@@ -48,21 +50,21 @@ def half_width(logs: list[float]) -> float:
 def test_isolated_and_plain_agree(tmp_path):
     """ABBA pairs: the 95 % interval of the ratio lies within 0.97 and 1.03; on a busy machine it is undecided.
 
-    With one thread: two run at two speeds on a virtual machine, by luck of each process (see `bench.calibrate`), and
+    With one thread: two run at two speeds on a virtual machine, by luck of each process (see the calibration), and
     a few dozen pairs would not tell that luck from a bias. Short turns, and as many as the width of the interval asks
     for, not its place: what else its host does makes such a machine slower for seconds, and no counter here shows it.
     """
     resolved = small_design(tmp_path, **GIVEN, repetitions=2 * MOST_PAIRS)
-    run, (cell,) = design.start(resolved), design.cells_of(resolved.params)
+    run, (cell,) = studies.start(resolved), design.cells_of(resolved.params)
     inputs = made_up_inputs(run.folder / "work" / "inputs.npz", sentences=64)
     prepared = Prepared(inputs, {"name": "made up", "rows": 64}, {"name": "random"}, ["a", "b"], VOCABULARY)
     work = {"batch": BATCH, "policy": f"fixed-{LENGTH}", "samples": 64, "seed": resolved.params.seed}
     work |= {"threads": resolved.params.num_threads}
     work |= {"inputs": str(inputs), "model": resolved.params.model_arguments(VOCABULARY)}
-    job_file, attempts = tmp_path / "plain.json", []
+    job_file, attempts, measure = tmp_path / "plain.json", [], take(run, resolved, prepared)
     job_file.write_text(json.dumps(work))
     for attempt in range(3):
-        before = neighbours.look()
+        before = cpu_use.look()
         ratios, number = [], 0
         while len(ratios) < PAIRS or (len(ratios) < MOST_PAIRS and half_width(ratios) > HALF_WIDTH):
             isolated, by_hand = [], []
@@ -70,13 +72,14 @@ def test_isolated_and_plain_agree(tmp_path):
                 if kind == "B":
                     by_hand.append(plain_ms(job_file))
                     continue
-                job = repetitions._job(run, resolved, prepared, cell, "timing", number, attempt + 1)
-                isolated.append(repetitions._run_worker(run, job, 600).latency_ms)
+                record = measure(cell, "timing", number, attempt + 1)
+                run.commit(record)
+                isolated.append(record.latency_ms)
                 number += 1
             ratios.append(np.log(np.mean(isolated) / np.mean(by_hand)))
             print(f"isolated {isolated} ms, plain {by_hand} ms", flush=True)
         low, high = np.exp(t_interval(ratios))
-        busy = neighbours.between(before, neighbours.look())["foreign_cores"] or 0.0
+        busy = cpu_use.between(before, cpu_use.look())["foreign_cores"] or 0.0
         attempts.append(f"{np.exp(np.mean(ratios)):.4f} ({low:.4f} to {high:.4f}), foreign load {busy:.2f} cores")
         print(attempts[-1])
         if busy <= 0.2:

@@ -13,8 +13,8 @@ from cluster import SBIN, free_ports
 from conftest import IN_CI
 from waiting import wait_for
 
-from distilbench import artefacts
 from distilbench.errors import DistilbenchError, ParameterError, StorageError
+from distilbench.execution import push
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def rsync(monkeypatch):
     if not shutil.which("rsync"):
         assert not IN_CI, "no rsync in CI"
         pytest.skip("rsync is not installed (scripts/system_packages.sh)")
-    monkeypatch.setattr(artefacts, "WAIT_S", 0.0)
+    monkeypatch.setattr(push, "WAIT_S", 0.0)
     monkeypatch.delenv("RESULTS_DEST", raising=False)
 
 
@@ -35,7 +35,7 @@ def test_a_run_is_copied_whole_and_stays_here(finished_run, tmp_path, monkeypatc
     (finished_run.folder / "work" / "scratch").write_text("x")
     before = files(finished_run.folder)
     monkeypatch.setenv("RESULTS_DEST", str(tmp_path / "archive"))
-    count, place = artefacts.push(finished_run)
+    count, place = push.push(finished_run)
     copied = files(tmp_path / "archive" / "distilbert" / finished_run.run_id)
     assert place.endswith(f"archive/distilbert/{finished_run.run_id}")
     assert files(finished_run.folder) == before
@@ -45,12 +45,12 @@ def test_a_run_is_copied_whole_and_stays_here(finished_run, tmp_path, monkeypatc
 
 
 def test_again_only_what_is_new_goes(finished_run, tmp_path):
-    artefacts.push(finished_run, str(tmp_path / "archive"))
+    push.push(finished_run, str(tmp_path / "archive"))
     copied = tmp_path / "archive" / "distilbert" / finished_run.run_id
     extra = copied / "somebody's notes"
     extra.write_text("stay")
     (finished_run.folder / "run_summary.md").write_text("new")
-    artefacts.push(finished_run, str(tmp_path / "archive"))
+    push.push(finished_run, str(tmp_path / "archive"))
     assert (copied / "run_summary.md").read_text() == "new"
     assert extra.read_text() == "stay", "nothing is deleted there"
 
@@ -58,18 +58,18 @@ def test_again_only_what_is_new_goes(finished_run, tmp_path):
 def test_a_file_that_differs_there_is_found(finished_run, tmp_path, monkeypatch):
     """As a disk that flips a bit would have it: same size, same time, other content."""
     archive = tmp_path / "archive"
-    artefacts.push(finished_run, str(archive))
+    push.push(finished_run, str(archive))
     there = archive / "distilbert" / finished_run.run_id / "raw.jsonl"
     here = finished_run.raw
     there.write_bytes(bytes([there.read_bytes()[0] ^ 1]) + there.read_bytes()[1:])
     os.utime(there, ns=(here.stat().st_atime_ns, here.stat().st_mtime_ns))
     with pytest.raises(StorageError, match=r"1 files in .* are not those of run .*raw\.jsonl"):
-        artefacts.push(finished_run, str(archive))
+        push.push(finished_run, str(archive))
 
 
 def test_a_place_that_cannot_be_reached(finished_run):
     with pytest.raises(StorageError, match=r"could not be copied to rsync://127\.0\.0\.1:1/no.*, tried 2 times"):
-        artefacts.push(finished_run, "rsync://127.0.0.1:1/no", tries=2)
+        push.push(finished_run, "rsync://127.0.0.1:1/no", tries=2)
 
 
 @pytest.mark.parametrize(("code", "times"), [(1, 1), (12, 3)])
@@ -78,7 +78,7 @@ def test_what_no_second_try_can_help_is_tried_once(finished_run, tmp_path, monke
     (tmp_path / "rsync").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(StorageError, match=f"tried {times} times: broken"):
-        artefacts.push(finished_run, str(tmp_path / "there"))
+        push.push(finished_run, str(tmp_path / "there"))
 
 
 def test_banners_of_a_place_are_no_files_and_hide_no_reason(finished_run, tmp_path, monkeypatch):
@@ -88,26 +88,26 @@ def test_banners_of_a_place_are_no_files_and_hide_no_reason(finished_run, tmp_pa
     rsync.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(StorageError, match=r"^1 files in .*: raw\.jsonl extra$"):
-        artefacts.push(finished_run, str(tmp_path / "there"))
+        push.push(finished_run, str(tmp_path / "there"))
     rsync.write_text("#!/bin/sh\nprintf 'Welcome\\nto the\\nsite\\nrsync: no space\\n' >&2\nexit 1\n")
     with pytest.raises(StorageError, match="rsync: no space"):
-        artefacts.push(finished_run, str(tmp_path / "there"))
+        push.push(finished_run, str(tmp_path / "there"))
 
 
 def test_a_place_that_cannot_be_compared(finished_run):
     with pytest.raises(StorageError, match="could not be compared"):
-        artefacts._different([str(finished_run.folder)], "rsync://127.0.0.1:1/no")
+        push._different([str(finished_run.folder)], "rsync://127.0.0.1:1/no")
 
 
 def test_no_place_named(finished_run):
     with pytest.raises(ParameterError, match="where to"):
-        artefacts.push(finished_run)
+        push.push(finished_run)
 
 
 def test_no_rsync(finished_run, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(DistilbenchError, match="rsync is not on the PATH"):
-        artefacts.push(finished_run, "/somewhere")
+        push.push(finished_run, "/somewhere")
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def host(tmp_path, monkeypatch) -> Iterator[Path]:
 
 
 def test_a_run_goes_to_a_host_over_ssh(finished_run, host):
-    count, place = artefacts.push(finished_run, f"127.0.0.1:{host}")
+    count, place = push.push(finished_run, f"127.0.0.1:{host}")
     copied = files(host / "distilbert" / finished_run.run_id)
     assert place == f"127.0.0.1:{host}/distilbert/{finished_run.run_id}"
     assert len(copied) == count > 5
@@ -149,4 +149,4 @@ def test_a_run_goes_to_a_host_over_ssh(finished_run, host):
     spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"x")
     os.utime(spoilt, ns=(finished_run.raw.stat().st_atime_ns, finished_run.raw.stat().st_mtime_ns))
     with pytest.raises(StorageError, match=r"1 files in .* are not those of run"):
-        artefacts.push(finished_run, f"127.0.0.1:{host}")
+        push.push(finished_run, f"127.0.0.1:{host}")

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from distilbench import batches
-from distilbench.batches import (
+from distilbench.errors import StorageError
+from distilbench.sources import batches
+from distilbench.sources.batches import (
     PAD,
     Batch,
     batches_sha256,
@@ -20,7 +21,6 @@ from distilbench.batches import (
     save_inputs,
     truncated_shares,
 )
-from distilbench.errors import StorageError
 
 CLS, SEP = 101, 102
 

@@ -17,10 +17,13 @@ import synthetic
 import yaml
 from pages import Complaints, browser, patient, served
 
-from distilbench import environment, paths, runs
+from distilbench import paths
 from distilbench.errors import DistilbenchError
-from distilbench.report import book as building
-from distilbench.report import certificates, glue, publish
+from distilbench.machine import environment
+from distilbench.publication import build as building
+from distilbench.publication import provenance, publish
+from distilbench.report import glue
+from distilbench.runs.folder import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -112,8 +115,8 @@ def test_a_page_whose_run_is_gone_stops_the_build_by_name(tmp_path):
 def test_a_second_build_at_once_is_refused(tmp_path, start_process):
     copy = copy_of_checkout(tmp_path / "checkout")
     holder = start_process(
-        "import sys; from distilbench.report import book\n"
-        "with book.alone(): print('ready', flush=True); sys.stdin.readline()",
+        "import sys; from distilbench.publication import build\n"
+        "with build.alone(): print('ready', flush=True); sys.stdin.readline()",
         root=copy,
     )
     done = call(copy, str(BIN / "distilbench"), "book")
@@ -130,7 +133,7 @@ def test_what_was_shown_before_does_not_stay(tmp_path, monkeypatch):
     page = copy / "book" / "studies" / "distilbert" / "cpu-embedded.ipynb"
     monkeypatch.setenv("DISTILBENCH_ROOT", str(copy))
     told = publish.told_by(page)
-    run = runs.Run(paths.published_root() / told["study"] / told["run_id"])
+    run = Run(paths.published_root() / told["study"] / told["run_id"])
     model = paths.read_json(run.folder / "model.json") | {"name": "A model of another name"}
     paths.write_json(run.folder / "model.json", model)
     notebook = nbformat.read(page, 4)
@@ -211,7 +214,7 @@ def test_a_number_says_under_the_pointer_where_it_comes_from(html):
 def test_captions_of_published_pages_name_their_run(html):
     for page in publish.pages():
         run_id = publish.told_by(page)["run_id"]
-        text = (html / page.relative_to(certificates.book_root()).with_suffix(".html")).read_text()
+        text = (html / page.relative_to(provenance.book_root()).with_suffix(".html")).read_text()
         numbered = r'<span class="caption-number">[^<]+</span><span class="caption-text">(.*?)<a class="headerlink"'
         captions = re.findall(numbered, text, re.DOTALL)
         assert len(captions) > 5

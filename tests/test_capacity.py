@@ -6,8 +6,8 @@ import pytest
 
 from distilbench import paths
 from distilbench.errors import ParameterError, RunError
-from distilbench.report import capacity
-from distilbench.report.capacity import Demand
+from distilbench.measurements.sweep.show import capacity
+from distilbench.measurements.sweep.show.capacity import Demand
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ import pytest
 
 from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.report import audit, certificates, glue, publish
+from distilbench.publication import audit, provenance, publish
+from distilbench.report import glue
 
 PAGE = "studies/distilbert/cpu-embedded.ipynb"
 FIELD = "sdpa-fixed-32-b1-latency_ms"
-PAGES = [str(page.relative_to(certificates.book_root())) for page in publish.pages()]
+PAGES = [str(page.relative_to(provenance.book_root())) for page in publish.pages()]
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def checkout(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_number_says_where_it_comes_from():
-    told = certificates.certify(PAGE, FIELD, ".1f")
-    run = certificates.run_of(PAGE)
+    told = provenance.certify(PAGE, FIELD, ".1f")
+    run = provenance.run_of(PAGE)
     assert told.text == f"{glue.values(run)[FIELD]:.1f}"
     assert told.raw_sha256 == paths.sha256_file(run.raw)
     assert str(told) == f"{FIELD} of run {run.run_id}; raw.jsonl has SHA-256 {told.raw_sha256}"
@@ -47,13 +48,13 @@ def test_a_number_says_where_it_comes_from():
 )
 def test_what_is_not_there_is_refused(page, field, form, said):
     with pytest.raises(RunError, match=said):
-        certificates.certify(page, field, form)
+        provenance.certify(page, field, form)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_raw_files_give_what_the_summary_says(page):
-    run = certificates.run_of(page)
-    assert certificates.values_from_raw(run) == glue.values(run)
+    run = provenance.run_of(page)
+    assert provenance.values_from_raw(run) == glue.values(run)
 
 
 # ------------------------------------------------------------------ the audit
@@ -61,7 +62,7 @@ def test_raw_files_give_what_the_summary_says(page):
 
 def built(folder: Path, page: str = PAGE, field: str = FIELD, form: str = ".1f", **changed: str) -> Path:
     """A book of one page with one number, as bookext writes it."""
-    told = certificates.certify(page, field, form)
+    told = provenance.certify(page, field, form)
     told = {"page": told.page, "field": field, "form": form, "raw": told.raw_sha256, "text": told.text} | changed
     named = " ".join(f'data-{name}="{told[name]}"' for name in ("page", "field", "form", "raw"))
     html = folder / "html"
@@ -87,7 +88,7 @@ def test_a_true_book_passes(tmp_path):
 def test_a_number_that_the_raw_files_do_not_give_is_named(tmp_path, changed, said):
     folder = built(tmp_path)
     text = (folder / "index.html").read_text()
-    told = certificates.certify(PAGE, FIELD, ".1f")
+    told = provenance.certify(PAGE, FIELD, ".1f")
     old = {"text": f">{told.text}<", "field": FIELD, "raw": told.raw_sha256}
     ((name, value),) = changed.items()
     (folder / "index.html").write_text(text.replace(old[name], f">{value}<" if name == "text" else value))
@@ -98,7 +99,7 @@ def test_a_number_that_the_raw_files_do_not_give_is_named(tmp_path, changed, sai
 
 def test_the_source_in_a_caption_is_held_to_the_run(tmp_path):
     folder = built(tmp_path)
-    told = certificates.certify_picture(PAGE, "fig-latency")
+    told = provenance.certify_picture(PAGE, "fig-latency")
     assert told.source == f"run {told.run_id} (raw.jsonl {told.raw_sha256[:16]})"
     named = f'data-page="{PAGE}" data-field="fig-latency" data-raw="{told.raw_sha256}"'
     page = folder / "studies" / "page.html"
@@ -116,7 +117,7 @@ def test_the_source_in_a_caption_is_held_to_the_run(tmp_path):
 def test_a_changed_raw_value_is_found_and_the_number_named(tmp_path, checkout):
     """The median of one cell's latencies, changed in raw.jsonl."""
     folder = built(tmp_path)
-    run = certificates.run_of(PAGE)
+    run = provenance.run_of(PAGE)
     lines = [json.loads(line) for line in run.raw.read_text().splitlines()]
     for line in lines:
         if line["cell"].endswith("fixed-32-b001") and line["pass"] == "timing":
@@ -128,7 +129,7 @@ def test_a_changed_raw_value_is_found_and_the_number_named(tmp_path, checkout):
 
 def test_a_changed_iteration_is_found_and_the_number_named(tmp_path, checkout):
     folder = built(tmp_path)
-    run = certificates.run_of(PAGE)
+    run = provenance.run_of(PAGE)
     file = next((run.folder / "iterations").glob("*fixed-32-b001-00.parquet"))
     file.write_bytes(file.read_bytes() + b"x")
     problems, _ = audit.problems(folder)
@@ -157,13 +158,13 @@ def test_a_page_that_differs_from_its_run_is_found(tmp_path, checkout):
     notebook["cells"][0]["source"] = ["# Another title"]
     paths.write_json(page, notebook)
     problems, _ = audit.problems(folder)
-    assert problems == [f"{PAGE}: its header is not what run {certificates.run_of(PAGE).run_id} says"]
+    assert problems == [f"{PAGE}: its header is not what run {provenance.run_of(PAGE).run_id} says"]
 
 
 def test_the_tex_of_the_pdf_is_audited_too(tmp_path):
     folder, tex = built(tmp_path), tmp_path / "latex"
     tex.mkdir()
-    told = certificates.certify(PAGE, "sdpa-longest-b32-padding_share", ".0%")
+    told = provenance.certify(PAGE, "sdpa-longest-b32-padding_share", ".0%")
     shown = told.text.replace("%", r"\%")
     line = rf"of it \dbnumber{{{shown}}}{{{PAGE}::{told.field}::.0(percent)}} is."
     (tex / "distilbench.tex").write_text(line)
@@ -180,7 +181,7 @@ def test_a_book_without_marked_numbers_is_no_proof(tmp_path):
     problems, count = audit.problems(folder)
     assert count == 0
     assert "no marked number at all" in problems[0]
-    told = certificates.certify_picture(PAGE, "fig-latency")  # nor is one with captions only
+    told = provenance.certify_picture(PAGE, "fig-latency")  # nor is one with captions only
     named = f'data-page="{PAGE}" data-field="fig-latency" data-raw="{told.raw_sha256}"'
     (folder / "index.html").write_text(f'<p>A plot. From <span class="db-source" {named}>{told.source}</span>.</p>')
     problems, _ = audit.problems(folder)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from distilbench import cgroups
-from distilbench.cgroups import Throttling
+from distilbench.machine import cgroups
+from distilbench.machine.cgroups import Throttling
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ import pytest
 from measuring import checkout_with_notebooks, small_design
 from nbclient import NotebookClient
 
-from distilbench import chain, kernels, logs, paths, runs
-from distilbench.bench import design
+from distilbench import logs, paths, studies
 from distilbench.errors import DataError, DistilbenchError, ParameterError, RunError, StorageError
+from distilbench.execution import kernels, notebooks
+from distilbench.runs import find
 
 SAY = "import os\nprint('{0} of', run_id)\nprint('progress as', os.environ['DISTILBENCH_PROGRESS'])"
 FAIL = "from distilbench.errors import DataError\nraise DataError('line 3: the sentence is empty')"
@@ -59,7 +60,7 @@ def checkout(tmp_path, monkeypatch, this_machine):
 def test_the_notebooks_run_in_order_into_one_folder(checkout, log_lines, monkeypatch):
     monkeypatch.setenv("DISTILBENCH_PROGRESS", "bar")
     checkout(b_first=SAY.format("first"), a_second=SAY.format("second"))
-    run = chain.run_study("distilbert", {"profile": "ci"})
+    run = notebooks.run_study("distilbert", {"profile": "ci"})
     messages = [message for message, _ in log_lines]
     assert messages == [
         f"run {run.run_id} of distilbert, profile ci",
@@ -76,7 +77,7 @@ def test_the_notebooks_run_in_order_into_one_folder(checkout, log_lines, monkeyp
     assert f'run_id = "{run.run_id}"' in injected
     assert f'results_root = "{run.folder.parent.parent}"' in injected
     assert os.environ["DISTILBENCH_PROGRESS"] == "bar", "as it was before"
-    assert [run.run_id for run in runs.all_runs(run.folder.parent)] == [run.run_id]
+    assert [run.run_id for run in find.all_runs(run.folder.parent)] == [run.run_id]
 
 
 def test_a_file_of_the_users_named_like_a_module_does_not_reach_the_kernel(checkout, log_lines, tmp_path, monkeypatch):
@@ -90,15 +91,15 @@ def test_a_file_of_the_users_named_like_a_module_does_not_reach_the_kernel(check
     monkeypatch.chdir(mine)
     here = "{'', str(pathlib.Path.cwd())} & {*sys.path}"
     checkout(one=f"import sys, pathlib, random, numpy\nprint('fine', {here})")
-    chain.run_study("distilbert", {"profile": "ci"})
+    notebooks.run_study("distilbert", {"profile": "ci"})
     assert log_lines[-1][0] == "fine set()"
 
 
 def test_a_notebooks_own_error_is_raised_as_it_was_said(checkout):
     checkout(good="print('fine')", bad=FAIL, never="print('not reached')")
     with pytest.raises(DataError, match=r"^line 3: the sentence is empty$"):
-        chain.run_study("distilbert", {"profile": "ci"})
-    (run,) = runs.all_runs(paths.results_root() / "distilbert")
+        notebooks.run_study("distilbert", {"profile": "ci"})
+    (run,) = find.all_runs(paths.results_root() / "distilbert")
     assert run.status["state"] == "failed"
     assert run.status["message"] == "bad: DataError: line 3: the sentence is empty"
     assert not (run.folder / "notebooks" / "never.ipynb").exists()
@@ -108,8 +109,8 @@ def test_a_notebooks_own_error_is_raised_as_it_was_said(checkout):
 def test_any_other_error_names_the_notebook_with_the_traceback(checkout):
     checkout(bad="1 / 0")
     with pytest.raises(DistilbenchError, match="bad failed with ZeroDivisionError: division by zero") as raised:
-        chain.run_study("distilbert", {"profile": "ci"})
-    (run,) = runs.all_runs(paths.results_root() / "distilbert")
+        notebooks.run_study("distilbert", {"profile": "ci"})
+    (run,) = find.all_runs(paths.results_root() / "distilbert")
     executed = run.folder / "notebooks" / "bad.ipynb"
     assert str(raised.value).endswith(str(executed))
     assert "ZeroDivisionError" in executed.read_text()
@@ -117,19 +118,19 @@ def test_any_other_error_names_the_notebook_with_the_traceback(checkout):
 
 def test_a_failure_that_the_sweep_has_recorded_is_not_overwritten(checkout):
     checkout(
-        bad="from distilbench import params, runs\nrun = runs.find(run_id, results_root)\n"
+        bad="from distilbench.runs import find\nrun = find.find(run_id, results_root)\n"
         "run.set_status('failed', 'the disk was full')\nraise ValueError('later')"
     )
     with pytest.raises(DistilbenchError, match="ValueError: later"):
-        chain.run_study("distilbert", {"profile": "ci"})
-    assert runs.find("latest").status["message"] == "the disk was full"
+        notebooks.run_study("distilbert", {"profile": "ci"})
+    assert find.find("latest").status["message"] == "the disk was full"
 
 
 def test_a_kernel_that_is_killed_is_said_once(checkout, caplog):
     checkout(bad="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(RunError, match=r"the kernel of bad ended: .* Start again to go on"):
-        chain.run_study("distilbert", {"profile": "ci"})
-    assert runs.find("latest").status["state"] in runs.UNFINISHED, "the next start goes on with it"
+        notebooks.run_study("distilbert", {"profile": "ci"})
+    assert find.find("latest").status["state"] in find.UNFINISHED, "the next start goes on with it"
     assert {record.name for record in caplog.records} <= {"distilbench"}, "and not by the libraries as well"
 
 
@@ -137,9 +138,9 @@ def test_a_kernel_that_is_killed_is_said_once(checkout, caplog):
 def test_a_kernel_was_killed_for_memory_only_where_that_was_counted(checkout, monkeypatch, kills, likely):
     checkout(bad="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     counted = iter(kills)
-    monkeypatch.setattr(chain.cgroups, "oom_kills", lambda *root: next(counted))
+    monkeypatch.setattr(notebooks.cgroups, "oom_kills", lambda *root: next(counted))
     with pytest.raises(RunError) as raised:
-        chain.run_study("distilbert", {"profile": "ci"})
+        notebooks.run_study("distilbert", {"profile": "ci"})
     assert ("for want of memory" in str(raised.value)) is likely
 
 
@@ -154,8 +155,8 @@ def test_a_notebook_that_papermill_cannot_write_is_a_storage_error(checkout, mon
     with pytest.raises(
         StorageError, match=r"cannot write .*notebooks/one\.ipynb: No space left on device.*free some space"
     ):
-        chain.run_study("distilbert", {"profile": "ci"})
-    status = runs.find("latest").status
+        notebooks.run_study("distilbert", {"profile": "ci"})
+    status = find.find("latest").status
     assert (status["state"], "No space left" in status["message"]) == ("failed", True)
 
 
@@ -163,24 +164,24 @@ def test_a_run_that_was_removed_meanwhile_is_not_made_again(checkout, monkeypatc
     import papermill
 
     def removed(*_, **__):
-        shutil.rmtree(runs.find("latest").folder)
+        shutil.rmtree(find.find("latest").folder)
         raise FileNotFoundError("output folder doesn't exist.")
 
     checkout(one="print(1)")
     monkeypatch.setattr(papermill, "execute_notebook", removed)
     with pytest.raises(StorageError, match=r"output folder doesn't exist\. What was"):
-        chain.run_study("distilbert", {"profile": "ci"})
-    assert runs.own_runs() == []
+        notebooks.run_study("distilbert", {"profile": "ci"})
+    assert find.own_runs() == []
     assert list(paths.results_root().glob("*/*")) == []
 
 
 def test_a_run_that_another_process_works_on_is_left_alone(checkout):
     checkout(one="print('reached')")
     resolved = small_design(paths.results_root())
-    run = design.start(resolved)
+    run = studies.start(resolved)
     given = resolved.params.model_dump(mode="json") | {"run_id": run.run_id}
     with run.held(), pytest.raises(RunError, match=f"run {run.run_id} is being worked on by another process"):
-        chain.run_study("distilbert", given)
+        notebooks.run_study("distilbert", given)
     assert not list((run.folder / "notebooks").iterdir())
 
 
@@ -208,7 +209,7 @@ def foreign_jupyter(tmp_path, monkeypatch):
 def test_kernels_are_this_python_with_nothing_of_the_users(checkout, foreign_jupyter, log_lines):
     names = "seed, 'project' in globals(), hasattr(__builtins__, 'started_by')"
     checkout(one=f"import json, sys\nprint(sys.executable)\nprint({names})\nprint(get_ipython().ipython_dir)")
-    run = chain.run_study("distilbert", {"profile": "ci"})
+    run = notebooks.run_study("distilbert", {"profile": "ci"})
     python, found, folder = [message for message, fields in log_lines if fields.get("event") == "output"]
     assert python == sys.executable == paths.read_json(run.folder / "env.json")["python"]["executable"]
     assert found == "17 False False"
@@ -227,13 +228,13 @@ def test_a_kernel_reads_no_configuration_wherever_it_is(foreign_jupyter):
 
 
 def test_a_start_takes_what_was_given(tmp_path):
-    resolved = chain.resolve("distilbert", {"profile": "ci", "seed": 3}, results_root=str(tmp_path))
+    resolved = notebooks.resolve("distilbert", {"profile": "ci", "seed": 3}, results_root=str(tmp_path))
     assert (resolved.params.seed, resolved.params.results_root) == (3, str(tmp_path))
     assert resolved.origins["seed"] == "given"
 
 
 def test_resuming_takes_the_runs_own_parameters(finished_run):
-    resolved = chain.resolve("distilbert", {}, resume=finished_run.run_id[:20])
+    resolved = notebooks.resolve("distilbert", {}, resume=finished_run.run_id[:20])
     assert resolved.design_hash == finished_run.config["design_hash"]
     assert resolved.params.run_id == finished_run.run_id
     assert resolved.params.results_root == str(finished_run.folder.parent.parent)
@@ -241,21 +242,21 @@ def test_resuming_takes_the_runs_own_parameters(finished_run):
 
 def test_resuming_refuses_parameters(finished_run):
     with pytest.raises(ParameterError, match=r"--resume .* run 2.*; seed, device cannot be given as well"):
-        chain.resolve("distilbert", {"seed": 1, "device": "cpu"}, resume="latest")
+        notebooks.resolve("distilbert", {"seed": 1, "device": "cpu"}, resume="latest")
 
 
 def test_resuming_refuses_a_run_of_another_study(finished_run):
     config = finished_run.config | {"study": "palu"}
     paths.write_json(finished_run.folder / "config.json", config)
     with pytest.raises(RunError, match="is of study 'palu', not 'distilbert'"):
-        chain.resolve("distilbert", {}, resume="latest")
+        notebooks.resolve("distilbert", {}, resume="latest")
 
 
 # ------------------------------------------------------------------ progress
 
 
 def test_output_is_cut_into_lines_and_progress_is_told_apart(log_lines):
-    with chain.progress_stream() as stream:
+    with notebooks.progress_stream() as stream:
         for piece in ("[1/2] sd", "pa batch 1\n\n", "plain ", "text \n[2/2] sdpa batch 2\n", "[ not progress ]\nunfin"):
             stream.write(piece)
             stream.flush()
@@ -272,7 +273,7 @@ def test_in_a_terminal_progress_is_a_bar(log_lines, monkeypatch):
         """What `logs.setup` installs for terminals, as far as the chain looks at it."""
 
     monkeypatch.setattr(logs.log, "handlers", [*logs.log.handlers, RichHandler()])
-    with chain.progress_stream() as stream:
+    with notebooks.progress_stream() as stream:
         stream.write("[ 3/18] one\n[ 4/18] two, about 2 min left\nplain\n")
         (task,) = stream.bar.tasks
         assert (task.completed, task.total, task.description) == (4, 18, "two, about 2 min left")
@@ -282,7 +283,7 @@ def test_in_a_terminal_progress_is_a_bar(log_lines, monkeypatch):
 def test_json_lines_can_be_read_back(monkeypatch):
     written = []
     logs.setup("json", SimpleNamespace(write=written.append, flush=lambda: None, isatty=lambda: False))
-    with chain.progress_stream() as stream:
+    with notebooks.progress_stream() as stream:
         stream.write("[1/2] sdpa\n")
     line = json.loads("".join(written))
     assert (line["message"], line["done"], line["total"], line["level"]) == ("[1/2] sdpa", 1, 2, "info")

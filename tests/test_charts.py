@@ -8,6 +8,7 @@ import re
 import pandas as pd
 import pytest
 
+from distilbench.measurements.sweep.show import plots
 from distilbench.report import charts, spread
 
 
@@ -27,11 +28,11 @@ def table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-LATENCY = charts.METRICS[0]
+LATENCY = plots.METRICS[0]
 
 
 def test_axes_have_units_and_one_colour_per_machine(table):
-    spec = charts.chart(table, LATENCY).to_dict()
+    spec = plots.chart(table, LATENCY).to_dict()
     line = spec["layer"][1]["encoding"]
     assert line["y"]["title"] == "Latency of one batch (ms)"
     assert line["x"]["scale"]["type"] == "log"
@@ -40,8 +41,8 @@ def test_axes_have_units_and_one_colour_per_machine(table):
     assert line["color"]["scale"]["range"] == charts.PALETTE
 
 
-def row_of(table: pd.DataFrame, metric: charts.Metric = LATENCY) -> dict:
-    (rows,) = charts.chart(table, metric).to_dict()["datasets"].values()
+def row_of(table: pd.DataFrame, metric: plots.Metric = LATENCY) -> dict:
+    (rows,) = plots.chart(table, metric).to_dict()["datasets"].values()
     return next(row for row in rows if row["machine"] == "CPU" and row["batch_size"] == 8)
 
 
@@ -57,52 +58,50 @@ def test_the_bar_is_what_stands_beside_the_number_elsewhere(table):
 
 
 def test_the_point_of_an_unstable_cell_is_hollow_where_it_was_timed(table):
-    spec = charts.chart(table, LATENCY).to_dict()
+    spec = plots.chart(table, LATENCY).to_dict()
     opacity = spec["layer"][2]["encoding"]["fillOpacity"]
     assert opacity == {"condition": [{"test": "datum.state == 'unstable'", "value": 0}], "value": 1}
-    assert "Hollow points are unstable" in charts.caption(table, LATENCY)
-    assert "(unstable at 32)" in charts.plot(table, "latency_ms").alt_text
-    assert "Hollow" not in charts.caption(table.assign(state="ok"), LATENCY)
+    assert "Hollow points are unstable" in plots.caption(table, LATENCY)
+    assert "(unstable at 32)" in plots.plot(table, "latency_ms").alt_text
+    assert "Hollow" not in plots.caption(table.assign(state="ok"), LATENCY)
     memory = table.assign(peak_memory_MiB=1.0, peak_memory_MiB_range=table["latency_ms_range"])
-    assert "Hollow" not in charts.caption(memory, charts.METRICS[2]), "no warm-up is cut off where memory is watched"
-    assert row_of(memory.assign(state="unstable"), charts.METRICS[2])["state"] == "ok"
+    assert "Hollow" not in plots.caption(memory, plots.METRICS[2]), "no warm-up is cut off where memory is watched"
+    assert row_of(memory.assign(state="unstable"), plots.METRICS[2])["state"] == "ok"
 
 
 def test_a_caption_is_made_from_what_is_there(table):
     """Each statement of a caption goes when its ground goes."""
-    said = charts.caption(table, LATENCY)
+    said = plots.caption(table, LATENCY)
     assert "bars reach from the lowest to the highest of 2 fresh processes per cell, too few for an interval." in said
     assert "cuts" not in said
     cut = table.assign(truncated_share=[0.25, 0.25, 0.25, 0.0, 0.0, 0.0] * 2, truncated_of="of a cycle")
-    assert "fixed-32 cuts 25.0% of the sentences of a cycle; longest cuts no sentence." in charts.caption(cut, LATENCY)
-    assert "cuts" not in charts.caption(cut[cut["length_policy"] == "longest"], LATENCY), "nothing shown is cut"
-    assert charts.caption(table, charts.METRICS[3]) is None, "no energy, no figure"
+    assert "fixed-32 cuts 25.0% of the sentences of a cycle; longest cuts no sentence." in plots.caption(cut, LATENCY)
+    assert "cuts" not in plots.caption(cut[cut["length_policy"] == "longest"], LATENCY), "nothing shown is cut"
+    assert plots.caption(table, plots.METRICS[3]) is None, "no energy, no figure"
     one = table.copy()
     one.loc[one["machine"] == "GPU", "latency_ms"] = None
     one["latency_ms_reason"] = one["latency_ms"].isna().map({True: "it broke", False: None})
-    assert charts.caption(one, LATENCY).endswith("Not shown: GPU: it broke.")
+    assert plots.caption(one, LATENCY).endswith("Not shown: GPU: it broke.")
     table["energy_per_sample_J"], table["energy_windows"] = 0.5, 5
     table["energy_per_sample_J_range"] = [[0.4, 0.6]] * len(table)
-    said = charts.caption(table, charts.METRICS[3])
+    said = plots.caption(table, plots.METRICS[3])
     assert "means over the windows" in said
     assert "of 5 windows of one process per cell." in said
 
 
 def test_one_panel_per_variant(table):
     both = pd.concat([table, table.assign(variant="eager")])
-    assert charts.chart(both, LATENCY).to_dict()["facet"]["column"]["field"] == "variant"
+    assert plots.chart(both, LATENCY).to_dict()["facet"]["column"]["field"] == "variant"
 
 
 def test_equal_data_give_equal_bytes_whatever_their_order(table):
     shuffled = table.sample(frac=1, random_state=1)
-    assert charts.svg(charts.chart(table, LATENCY)) == charts.svg(charts.chart(shuffled, LATENCY))
-    assert (
-        charts.plot(table, "latency_ms")._repr_mimebundle_() == charts.plot(shuffled, "latency_ms")._repr_mimebundle_()
-    )
+    assert charts.svg(plots.chart(table, LATENCY)) == charts.svg(plots.chart(shuffled, LATENCY))
+    assert plots.plot(table, "latency_ms")._repr_mimebundle_() == plots.plot(shuffled, "latency_ms")._repr_mimebundle_()
 
 
 def test_a_page_gets_picture_data_and_alternative_text(table):
-    bundle = charts.plot(table, "latency_ms")._repr_mimebundle_()
+    bundle = plots.plot(table, "latency_ms")._repr_mimebundle_()
     assert bundle["image/svg+xml"].startswith("<svg")
     assert (
         'role="img" aria-label="Latency of one batch (ms) against batch size. CPU, sdpa, fixed-32: '
@@ -116,15 +115,15 @@ def test_a_page_gets_picture_data_and_alternative_text(table):
 
 
 def test_text_takes_the_colour_of_the_page(table):
-    assert 'fill="currentColor"' in charts.svg(charts.chart(table, LATENCY))
+    assert 'fill="currentColor"' in charts.svg(plots.chart(table, LATENCY))
 
 
 def test_what_was_not_measured_is_said_with_its_reason(table):
-    shown = charts.plot(table, "energy_per_sample_J")
+    shown = plots.plot(table, "energy_per_sample_J")
     assert "Energy per sample (J): not measured: no counter" in shown._repr_mimebundle_()["text/html"]
 
 
 def test_saved_as_svg_and_png(table, tmp_path):
-    names = sorted(file.name for file in charts.save(table, tmp_path))
+    names = sorted(file.name for file in plots.save(table, tmp_path))
     assert names == ["latency_ms.png", "latency_ms.svg"]
     assert (tmp_path / "latency_ms.png").read_bytes().startswith(b"\x89PNG")

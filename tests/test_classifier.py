@@ -13,10 +13,10 @@ import pytest
 import torch
 from transformers import DistilBertTokenizerFast
 
-from distilbench import embedded, paths
+from distilbench import paths
 from distilbench.errors import ModelError
-from distilbench.training import classifier
-from distilbench.training.classifier import Recipe
+from distilbench.sources import embedded, embedded_training
+from distilbench.sources.embedded_training import Recipe
 
 pytestmark = pytest.mark.embedded
 QUICK = Recipe(epochs=1, batch_size=16, max_length=24)
@@ -65,8 +65,8 @@ def padding(chunks) -> float:
 
 def test_an_epoch_goes_over_every_sentence_once(sentences, tokenizer):
     rows = sentences[:70]
-    plain = list(classifier.batches(rows, 16, tokenizer, 512, seed=None))
-    shuffled = list(classifier.batches(rows, 16, tokenizer, 512, seed=3))
+    plain = list(embedded_training.batches(rows, 16, tokenizer, 512, seed=None))
+    shuffled = list(embedded_training.batches(rows, 16, tokenizer, 512, seed=3))
     assert [len(labels) for _, labels in plain] == [16, 16, 16, 16, 6]
     assert torch.cat([labels for _, labels in plain]).tolist() == [row[2] for row in rows], "in order without a seed"
     assert Counter(texts_of(plain, tokenizer)) == Counter(texts_of(shuffled, tokenizer))
@@ -75,15 +75,17 @@ def test_an_epoch_goes_over_every_sentence_once(sentences, tokenizer):
 
 def test_shuffling_is_decided_by_the_seed_and_saves_padding(sentences, tokenizer):
     rows = sentences[:320]
-    one, again, other = (texts_of(classifier.batches(rows, 16, tokenizer, 512, s), tokenizer) for s in (3, 3, 4))
+    one, again, other = (texts_of(embedded_training.batches(rows, 16, tokenizer, 512, s), tokenizer) for s in (3, 3, 4))
     assert one == again
     assert one != other
-    plain, bucketed = (padding(list(classifier.batches(rows, 16, tokenizer, 512, s))) for s in (None, 3))
+    plain, bucketed = (padding(list(embedded_training.batches(rows, 16, tokenizer, 512, s))) for s in (None, 3))
     assert bucketed < 0.7 * plain
 
 
 def test_long_sentences_are_cut(sentences, tokenizer):
-    widths = [inputs["input_ids"].shape[1] for inputs, _ in classifier.batches(sentences[:64], 16, tokenizer, 12, 1)]
+    widths = [
+        inputs["input_ids"].shape[1] for inputs, _ in embedded_training.batches(sentences[:64], 16, tokenizer, 12, 1)
+    ]
     assert max(widths) == 12
 
 
@@ -95,7 +97,7 @@ def test_accuracy_is_the_share_of_right_labels(sentences, tokenizer):
         def forward(self, input_ids, attention_mask):
             return SimpleNamespace(logits=torch.tensor([[0.0, 1.0]]).expand(len(input_ids), 2))
 
-    assert classifier.accuracy(Always(), rows, tokenizer) == sum(row[2] for row in rows) / 50
+    assert embedded_training.accuracy(Always(), rows, tokenizer) == sum(row[2] for row in rows) / 50
 
 
 # ------------------------------------------------------------------ training
@@ -104,13 +106,13 @@ def test_accuracy_is_the_share_of_right_labels(sentences, tokenizer):
 def test_a_loss_that_is_not_finite_ends_the_training(few, tokenizer):
     rows = [row for row in few if row[3] == "train"]
     with pytest.raises(ModelError, match=r"the loss of step \d is (nan|inf): a lower learning_rate may help"):
-        classifier.train(replace(QUICK, epochs=8, learning_rate=1e30, warmup_share=0.0), rows, rows, tokenizer)
+        embedded_training.train(replace(QUICK, epochs=8, learning_rate=1e30, warmup_share=0.0), rows, rows, tokenizer)
 
 
 def test_training_learns_with_the_adapter_alone(few, tokenizer, caplog):
-    caplog.set_level("INFO", logger="distilbench.training")
+    caplog.set_level("INFO", logger="distilbench.embedded_training")
     rows = [row for row in few if row[3] == "train"]
-    model, history = classifier.train(replace(QUICK, epochs=8), rows, rows, tokenizer)
+    model, history = embedded_training.train(replace(QUICK, epochs=8), rows, rows, tokenizer)
     assert history[-1] >= 0.9, "it can learn 32 sentences by heart"
     assert len(history) == 8
     assert "epoch 8 of 8: loss" in caplog.text
@@ -125,10 +127,10 @@ def test_training_learns_with_the_adapter_alone(few, tokenizer, caplog):
 
 def test_building_twice_gives_the_same_bytes_and_leaves_the_test_split_closed(few, tmp_path, monkeypatch):
     opened = []
-    split_rows = classifier.split_rows
-    monkeypatch.setattr(classifier, "split_rows", lambda split: opened.append(split) or split_rows(split))
-    monkeypatch.setattr(classifier, "split_hashes", lambda: {"train": "hashed"})
-    one, again = (classifier.build(QUICK, tmp_path / name, open_test=False) for name in ("one", "again"))
+    split_rows = embedded_training.split_rows
+    monkeypatch.setattr(embedded_training, "split_rows", lambda split: opened.append(split) or split_rows(split))
+    monkeypatch.setattr(embedded_training, "split_hashes", lambda: {"train": "hashed"})
+    one, again = (embedded_training.build(QUICK, tmp_path / name, open_test=False) for name in ("one", "again"))
     assert one["adapter_sha256"] == again["adapter_sha256"]
     assert paths.sha256_file(tmp_path / "one" / "adapter_model.safetensors") == one["adapter_sha256"]
     assert "test" not in one
@@ -136,7 +138,7 @@ def test_building_twice_gives_the_same_bytes_and_leaves_the_test_split_closed(fe
     assert one["validation"]["n"] == 8
     assert one["recipe"]["epochs"] == 1
     assert json.loads((tmp_path / "one" / "card.json").read_text()) == json.loads(json.dumps(one))
-    other = classifier.build(replace(QUICK, seed=18), tmp_path / "other", open_test=True)
+    other = embedded_training.build(replace(QUICK, seed=18), tmp_path / "other", open_test=True)
     assert other["adapter_sha256"] != one["adapter_sha256"]
     assert other["test"]["n"] == 8
 
@@ -144,10 +146,10 @@ def test_building_twice_gives_the_same_bytes_and_leaves_the_test_split_closed(fe
 def test_what_is_saved_is_what_was_trained(few, tokenizer, tmp_path):
     """float16 on disk and merged into plain weights: the same logits but for rounding."""
     rows = [row for row in few if row[3] == "train"]
-    model, _ = classifier.train(QUICK, rows, rows, tokenizer)
-    merged = embedded.merged_classifier(classifier.save_adapter(model, tmp_path / "adapter")).eval()
+    model, _ = embedded_training.train(QUICK, rows, rows, tokenizer)
+    merged = embedded.merged_classifier(embedded_training.save_adapter(model, tmp_path / "adapter")).eval()
     assert not any("lora" in name for name, _ in merged.named_parameters())
-    (inputs, _) = next(iter(classifier.batches(rows, 16, tokenizer, 24, seed=None)))
+    (inputs, _) = next(iter(embedded_training.batches(rows, 16, tokenizer, 24, seed=None)))
     with torch.inference_mode():
         assert torch.allclose(model.eval()(**inputs).logits, merged(**inputs).logits, atol=5e-3)
 
@@ -173,7 +175,7 @@ def committed(tmp_path):
 )
 def test_a_rebuilt_adapter_is_identical_or_within_two_points(committed, capsys, digest, accuracy, code, said):
     card = {"adapter_sha256": digest, "validation": {"accuracy": accuracy}}
-    assert classifier.compare(card, committed) == code
+    assert embedded_training.compare(card, committed) == code
     assert said in capsys.readouterr().out
 
 
@@ -188,7 +190,7 @@ def asked(monkeypatch, tmp_path, committed):
         (folder / "adapter_model.safetensors").write_bytes(b"new")
         return {"adapter_sha256": "b", "validation": {"accuracy": 0.5}}
 
-    monkeypatch.setattr(classifier, "build", build)
+    monkeypatch.setattr(embedded_training, "build", build)
     monkeypatch.setattr(embedded, "adapter_dir", lambda: tmp_path)
     return calls
 
@@ -196,7 +198,7 @@ def asked(monkeypatch, tmp_path, committed):
 def test_a_rebuild_goes_elsewhere_and_is_compared(asked, tmp_path, monkeypatch, capsys):
     command = ["classifier", "--output", str(tmp_path / "out"), "--epochs", "2", "--learning-rate", "0.002"]
     monkeypatch.setattr(sys, "argv", command)
-    assert classifier.main() == 1
+    assert embedded_training.main() == 1
     assert asked == [(Recipe(epochs=2, learning_rate=0.002), tmp_path / "out", False)]
     assert "differs from the committed adapter" in capsys.readouterr().out
     assert not (tmp_path / "adapter_model.safetensors").exists(), "the committed one is untouched"
@@ -204,7 +206,7 @@ def test_a_rebuild_goes_elsewhere_and_is_compared(asked, tmp_path, monkeypatch, 
 
 def test_only_commit_opens_the_test_split_and_replaces_the_adapter(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["classifier", "--commit", "--output", str(tmp_path / "out")])
-    assert classifier.main() == 0
+    assert embedded_training.main() == 0
     assert asked == [(Recipe(), tmp_path / "out", True)]
     assert (tmp_path / "adapter_model.safetensors").read_bytes() == b"new"
 
@@ -213,7 +215,7 @@ def test_only_commit_opens_the_test_split_and_replaces_the_adapter(asked, tmp_pa
 @pytest.mark.timeout(3600)
 def test_the_committed_adapter_can_be_built_again(tmp_path):
     """Identical on the machine and torch that it was trained with, within two points elsewhere."""
-    command = [sys.executable, "-m", "distilbench.training.classifier", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "distilbench.sources.embedded_training", "--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rebuilt, known = (paths.read_json(folder / "card.json") for folder in (tmp_path, embedded.adapter_dir()))

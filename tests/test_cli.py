@@ -18,12 +18,17 @@ import yaml
 from measuring import SMALL, checkout_with_notebooks, committed, ctrl_c_works, descendants, finished_once
 from waiting import all_gone, ended, wait_for
 
-from distilbench import chain, cli, embedded, logs, options, params, paths, revisions, runs, verify
+from distilbench import logs, paths, studies
+from distilbench.cli import main, options
 from distilbench.errors import DistilbenchError
-from distilbench.models import load_model
-from distilbench.report import book, export
+from distilbench.execution import notebooks
+from distilbench.publication import build
+from distilbench.publication import publish as publishing
 from distilbench.report import compare as comparing
-from distilbench.report import publish as publishing
+from distilbench.report import export
+from distilbench.runs import find, verify
+from distilbench.sources import embedded, revisions
+from distilbench.sources.models import load_model
 
 COMMAND = str(Path(sys.executable).parent / "distilbench")
 COMMANDS = (
@@ -46,7 +51,7 @@ def distilbench(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["distilbench", *map(str, words)])
         capsys.readouterr()
         try:
-            cli.main()
+            main.main()
             code = 0
         except SystemExit as ended:
             code = ended.code or 0
@@ -67,7 +72,7 @@ def one_message(result: SimpleNamespace) -> str:
 
 def no_whole_run(folder: Path) -> bool:
     """Whether nothing below the folder could be taken for a measured run."""
-    return not [run for run in runs.all_runs(folder / "distilbert") if run.status["state"] == "ok"] and not list(
+    return not [run for run in find.all_runs(folder / "distilbert") if run.status["state"] == "ok"] and not list(
         folder.glob("**/summary.json")
     )
 
@@ -77,7 +82,7 @@ def no_whole_run(folder: Path) -> bool:
 
 def test_every_help_answers_without_torch_or_pandas():
     code = (
-        "import sys, distilbench.cli as c\n"
+        "import sys, distilbench.cli.main as c\n"
         f"for words in {COMMANDS!r}:\n"
         "    try:\n        c.app(args=[*words, '--help'], prog_name='distilbench')\n"
         "    except SystemExit as ended:\n        assert not ended.code, words\n"
@@ -106,7 +111,7 @@ def test_every_help_answers_without_torch_or_pandas():
 )
 def test_pairs_are_joined_as_papermill_has_them(words, joined):
     before = list(words)
-    assert cli.join_pairs(words) == joined
+    assert main.join_pairs(words) == joined
     assert words == before
 
 
@@ -235,7 +240,7 @@ def test_a_bad_data_file_stops_a_real_run_with_one_message(tmp_path):
     last = done.stderr.splitlines()[-1]
     assert last == f"error: {file}, line 3: has another number of columns (1) than the header (2)"
     assert no_whole_run(tmp_path / "results")
-    assert runs.find("latest").status["state"] == "failed"
+    assert find.find("latest").status["state"] == "failed"
     shown = subprocess.run([COMMAND, "show"], capture_output=True, text=True, check=True).stdout
     assert "is failed, 0 repetitions done. 01_ingest: DataError:" in shown
     assert "--resume" in shown
@@ -247,7 +252,7 @@ def test_a_bad_data_file_stops_a_real_run_with_one_message(tmp_path):
 @pytest.fixture
 def known_run(finished_run, monkeypatch):
     """A finished run that the next `run` command returns at once."""
-    monkeypatch.setattr(chain, "run_study", lambda *given: finished_run)
+    monkeypatch.setattr(notebooks, "run_study", lambda *given: finished_run)
     return finished_run
 
 
@@ -279,7 +284,7 @@ def test_a_run_that_ended_badly_shows_what_it_has_and_exits_with_1(distilbench, 
 
 def test_what_is_given_reaches_the_study(distilbench, finished_run, monkeypatch):
     got = []
-    monkeypatch.setattr(chain, "run_study", lambda *given: got.append(given) or finished_run)
+    monkeypatch.setattr(notebooks, "run_study", lambda *given: got.append(given) or finished_run)
     distilbench(
         "run", "distilbert", "--profile", "ci", "--batch-sizes", "16,32", "-p", "seed", "3",
         "--param", "variants", "[sdpa]", "--new", "--results-root", "/somewhere", "--json",
@@ -417,7 +422,7 @@ def whole(tmp_path_factory):
     command = [COMMAND, "run", "distilbert", "--profile", "ci", "--results-root", str(results), "--log-format", "json"]
     env = os.environ | {"DISTILBENCH_CACHE": str(results / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=results)
-    (run,) = runs.all_runs(results / "distilbert")
+    (run,) = find.all_runs(results / "distilbert")
     return SimpleNamespace(done=done, run=run, results=results)
 
 
@@ -435,9 +440,9 @@ def test_a_whole_run_ends_well_and_prints_what_it_found(whole):
 
 
 def test_a_whole_run_leaves_a_whole_folder(whole):
-    assert finished_once(whole.run, params.resolve("distilbert", {"profile": "ci"}))
+    assert finished_once(whole.run, studies.resolve("distilbert", {"profile": "ci"}))
     assert verify.problems(whole.run.folder) == []
-    assert sorted(file.stem for file in (whole.run.folder / "notebooks").iterdir()) == params.chain("distilbert")
+    assert sorted(file.stem for file in (whole.run.folder / "notebooks").iterdir()) == studies.chain("distilbert")
     names = {file.name for file in whole.run.folder.iterdir() if file.name != ".lock"}
     assert names == {
         "config.json", "env.json", "data.json", "model.json", "status.json", "raw.jsonl", "iterations",
@@ -449,7 +454,7 @@ def test_the_log_is_json_line_by_line(whole):
     lines = [json.loads(line) for line in whole.done.stderr.splitlines()]
     assert all({"time", "level", "message"} <= set(line) for line in lines)
     assert lines[0]["run_id"] == whole.run.run_id
-    assert [line["notebook"] for line in lines if line.get("event") == "notebook"] == params.chain("distilbert")
+    assert [line["notebook"] for line in lines if line.get("event") == "notebook"] == studies.chain("distilbert")
     steps = [(line["done"], line["total"]) for line in lines if line.get("event") == "progress"]
     assert steps == [(i, 7) for i in range(1, 8)], "the last says that nothing measures energy here"
 
@@ -481,7 +486,7 @@ def test_an_interrupt_is_one_line_and_takes_the_kernel_along(tmp_path, number):
     try:
         while "at work" not in (line := process.stderr.readline()):
             assert line, "it ended before it began"
-        kernels = descendants(process, "distilbench.kernels")
+        kernels = descendants(process, "distilbench.execution.kernels")
         process.send_signal(number)
         _, said = ended(process)
         assert process.returncode == 130
@@ -507,12 +512,12 @@ def test_killed_then_interrupted_then_finished(tmp_path):
 
     process = start(results, env, *words)
     at_work = wait_for(lambda: descendants(process, "job.json"))
-    at_work += descendants(process, "distilbench.kernels")
+    at_work += descendants(process, "distilbench.execution.kernels")
     assert len(at_work) == 2
     process.kill()
     process.communicate()
     assert all_gone(at_work), "kernel and worker end with it"
-    (run,) = runs.all_runs(results / "distilbert")
+    (run,) = find.all_runs(results / "distilbert")
     assert run.status["state"] == "cancelled"
     assert committed(run) == []
 
@@ -535,10 +540,10 @@ def test_killed_then_interrupted_then_finished(tmp_path):
     assert process.returncode == 0, said
     assert str(run.folder) in out
     assert "[2/2]" in said, "it goes on at the second"
-    assert [run.run_id for run in runs.all_runs(results / "distilbert")] == [run.run_id]
+    assert [run.run_id for run in find.all_runs(results / "distilbert")] == [run.run_id]
     assert run.raw.read_bytes().startswith(first)
     given = {key: SMALL[key] for key in ("profile", "batch_sizes", "length_policies", "samples_per_cycle")}
-    assert finished_once(run, params.resolve("distilbert", given | {"passes": ["timing"], "repetitions": 2}))
+    assert finished_once(run, studies.resolve("distilbert", given | {"passes": ["timing"], "repetitions": 2}))
     assert verify.problems(run.folder) == []
 
 
@@ -548,7 +553,7 @@ def test_a_finished_start_is_not_taken_for_an_interrupted_one(distilbench, monke
     def interrupted(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(chain, "run_study", interrupted)
+    monkeypatch.setattr(notebooks, "run_study", interrupted)
     result = distilbench("run", "distilbert")
     assert result.code == 130
     assert result.err.splitlines()[-1].startswith("interrupted: nothing that was measured is lost")
@@ -559,9 +564,9 @@ def test_a_finished_start_is_not_taken_for_an_interrupted_one(distilbench, monke
 def test_sigterm_is_an_interrupt(monkeypatch):
     handlers = {}
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    monkeypatch.setattr(cli, "app", lambda **_: handlers[signal.SIGTERM](signal.SIGTERM, None))
+    monkeypatch.setattr(main, "app", lambda **_: handlers[signal.SIGTERM](signal.SIGTERM, None))
     with pytest.raises(KeyboardInterrupt):
-        cli.main()
+        main.main()
 
 
 def test_a_reader_that_goes_away_is_no_error_to_speak_of():
@@ -574,8 +579,25 @@ def test_a_reader_that_goes_away_is_no_error_to_speak_of():
 
 
 def test_the_module_is_the_command():
-    done = subprocess.run([sys.executable, "-m", "distilbench.cli", "nonsense"], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "distilbench.cli.main", "nonsense"], capture_output=True, check=False)
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize("command", ["slides", "version"])
+def test_a_time_of_builds_that_is_none_is_one_line_before_scipy_reads_it(command):
+    env = os.environ | {"SOURCE_DATE_EPOCH": "tomorrow"}
+    done = subprocess.run([COMMAND, command], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: SOURCE_DATE_EPOCH is 'tomorrow': it must be whole seconds since 1970")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_empty_time_of_builds_is_none(finished_run):
+    """SciPy takes it for a number."""
+    env = os.environ | {"SOURCE_DATE_EPOCH": ""}
+    words = [COMMAND, "show", str(finished_run.folder), "--format", "csv"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
 
 
 def test_verify_data_that_compared_nothing_does_not_say_unchanged(monkeypatch, tmp_path, capsys):
@@ -586,7 +608,7 @@ def test_verify_data_that_compared_nothing_does_not_say_unchanged(monkeypatch, t
     for _ in range(2):
         monkeypatch.setattr(sys, "argv", words)
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         codes.append(ended.value.code or 0)
         said.append(capsys.readouterr())
     assert codes == [1, 0]
@@ -605,7 +627,7 @@ def test_files_of_parameters_count_and_options_count_more(tmp_path):
 
 def test_text_on_the_command_line_stays_text(distilbench, finished_run, monkeypatch):
     asked = []
-    monkeypatch.setattr(chain, "run_study", lambda study, given, *_: asked.append(given) or finished_run)
+    monkeypatch.setattr(notebooks, "run_study", lambda study, given, *_: asked.append(given) or finished_run)
     texts = {"data_path": "#3.tsv", "run_id": "20261126_1", "model_revision": "0714123", "dataset_config": "no"}
     given = texts | {"half_width": "1e-3", "control": "no"}
     distilbench("run", "distilbert", *(word for pair in given.items() for word in ("-p", *pair)))
@@ -661,14 +683,14 @@ def test_publish_says_where_page_and_run_are(distilbench, finished_run, monkeypa
 def built(monkeypatch, tmp_path) -> list:
     """What the book was asked to show, instead of building it."""
     asked = []
-    monkeypatch.setattr(book, "build", lambda run: asked.append(run) or Path("book.html"))
+    monkeypatch.setattr(build, "build", lambda run: asked.append(run) or Path("book.html"))
     monkeypatch.setenv("DISTILBENCH_ROOT", str(checkout_with_notebooks(tmp_path / "checkout", one="print()")))
     return asked
 
 
 def test_book_shows_the_newest_run_that_ended_well(distilbench, make_run, built, monkeypatch):
     analysed = []
-    monkeypatch.setattr(chain, "analyse", lambda study, runs, root: analysed.append((study, runs)))
+    monkeypatch.setattr(notebooks, "analyse", lambda study, runs, root: analysed.append((study, runs)))
     older = make_run(profile="smoke")
     make_run("of-a-test")
     failed = make_run("failed", profile="smoke")

@@ -19,10 +19,16 @@ from conftest import IN_CI
 from measuring import finished_once
 from waiting import ended, wait_for
 
-from distilbench import chain, paths, runs, slurm, verify
-from distilbench.bench import design, parts, sweep
+from distilbench import paths
 from distilbench.errors import SlurmError
-from distilbench.records import FINAL, read_parquet
+from distilbench.execution import notebooks, slurm
+from distilbench.harness import shards, steps
+from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
+from distilbench.measurements.sweep.measure import design
+from distilbench.runs import find, verify
+from distilbench.runs.folder import Run
+from distilbench.runs.rawfiles import read_parquet
+from distilbench.runs.states import FINAL
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 BIN = Path(sys.executable).parent
@@ -79,13 +85,13 @@ def distilbench(*words: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def submit(*words: str) -> runs.Run:
+def submit(*words: str) -> Run:
     """A run of the small design, submitted."""
     distilbench("submit", "distilbert", *SMALL, *TASK, "--step-flags", STEPS, "--no-book", *words)
-    return runs.find("latest")
+    return find.find("latest")
 
 
-def ids(run: runs.Run, name: str) -> str:
+def ids(run: Run, name: str) -> str:
     """The newest job of that name."""
     return [number for number, called in slurm.job_ids(run).items() if called == name][-1]
 
@@ -95,19 +101,19 @@ def logs(root: Path) -> str:
     return "\n".join(f"--- {file.name}\n{file.read_text()}" for file in sorted((root / "slurm_logs").iterdir()))
 
 
-def finish(cluster: Cluster, site: Path, run: runs.Run) -> None:
+def finish(cluster: Cluster, site: Path, run: Run) -> None:
     """Waits for the whole chain, and checks that it came to a good end."""
     cluster.wait_until_gone(*slurm.job_ids(run))
     assert run.status["state"] == "ok", f"{run.status}\n{logs(site)}"
     done = [record.key for record in run.repetitions() if record.status in FINAL - {"oom"}]
-    planned = [(cell.cell, where, number) for cell, where, number in design.plan(chain.resolve_again(run))]
+    planned = [(cell.cell, where, number) for cell, where, number in design.plan(notebooks.resolve_again(run))]
     assert sorted(done) == sorted(planned), "every repetition once"
     assert verify.problems(run.folder) == []
 
 
-def first_record(run: runs.Run) -> Callable[[], object]:
+def first_record(run: Run) -> Callable[[], object]:
     """Whether any part has committed something."""
-    return lambda: any(attempt.raw.is_file() for attempt in parts.attempts(run))
+    return lambda: any(attempt.raw.is_file() for attempt in shards.attempts(run))
 
 
 # ------------------------------------------------------------------ the chain
@@ -119,7 +125,7 @@ def test_the_whole_chain(cluster, site, tmp_path, monkeypatch):
     (site / "slurm" / "site.env").write_text(f"RESULTS_DEST={archive}\nMODULES=python\n")
     small = ["--profile", "ci", "--batch-sizes", "4"]
     distilbench("submit", "distilbert", *small, *TASK, "--step-flags", STEPS, "--no-book", "--gres", "gpu:1")
-    run = runs.find("latest")
+    run = find.find("latest")
     finish(cluster, site, run)
 
     env = paths.read_json(run.folder / "env.json")
@@ -189,9 +195,9 @@ def test_a_cancelled_run_goes_on(cluster, site):
     cluster.wait(first_record(run), "a first repetition")
     distilbench("cancel", run.run_id)
     cluster.wait_until_gone(*slurm.job_ids(run))
-    recorded = {parts.about(attempt)["state"] for attempt in parts.attempts(run)}
+    recorded = {shards.about(attempt)["state"] for attempt in shards.attempts(run)}
     distilbench("submit", "distilbert", "--resume", run.run_id, *TASK, "--step-flags", STEPS, "--no-book")
-    assert recorded | {parts.about(a)["state"] for a in parts.attempts(run)} <= {"ok", "cancelled", "running"}
+    assert recorded | {shards.about(a)["state"] for a in shards.attempts(run)} <= {"ok", "cancelled", "running"}
     finish(cluster, site, run)
 
 
@@ -204,7 +210,7 @@ def test_two_submissions_at_once_are_two_runs(cluster, site):
     for process in started:
         ended(process)
     assert [process.returncode for process in started] == [0, 0]
-    found = runs.all_runs(paths.results_root() / "distilbert")
+    found = find.all_runs(paths.results_root() / "distilbert")
     assert len(found) == 2
     for run in found:
         finish(cluster, site, run)
@@ -226,11 +232,11 @@ def test_a_failed_ingest_ends_the_chain(cluster, site):
 # ------------------------------------------------------------------ what clusters do
 
 
-def measuring_on(cluster: Cluster, run: runs.Run, node: str) -> str | None:
+def measuring_on(cluster: Cluster, run: Run, node: str) -> str | None:
     """A job on that node whose first worker is at its work, and has not committed anything."""
     here = [job for job, state, at in cluster.raw_queue() if (state, at) == ("RUNNING", node)]
-    for attempt in parts.attempts(run):
-        told, job = parts.about(attempt), attempt.folder / "work" / "job.json"
+    for attempt in shards.attempts(run):
+        told, job = shards.about(attempt), attempt.folder / "work" / "job.json"
         at_work = told["state"] == "running" and job.is_file() and not attempt.raw.is_file()
         if at_work and told["slurm"]["job_id"] in here:
             return told["slurm"]["job_id"]
@@ -276,19 +282,19 @@ def test_usr1_stops_after_the_repetition_and_the_job_goes_on(cluster, site):
     folder = paths.results_root() / "distilbert" / f"slurm-{job}-cpu"
     cluster.wait(lambda: (folder / "raw.jsonl").is_file(), "a first repetition")
     cluster.run("scancel", "--batch", "--signal=USR1", job)
-    run = runs.Run(folder)
+    run = Run(folder)
     cluster.wait(lambda: run.status["state"] == "preempted", "the run says that it was stopped")
     stopped_with = len(run.repetitions())
     cluster.wait_until_gone(job)
     assert run.status["state"] == "ok", logs(site)
-    resolved = chain.resolve_again(run)
+    resolved = notebooks.resolve_again(run)
     assert finished_once(run, resolved)
     assert stopped_with < len(run.repetitions()) == 3
     assert {record.attempt for record in run.repetitions()} == {1}, "the current repetition was waited for"
     assert "back into the queue" in logs(site)
     assert "start 2 on" in logs(site), "the log was appended to"
-    undisturbed = runs.create(resolved, design.cells_of(resolved.params), "undisturbed")
-    sweep.sweep(undisturbed, resolved)
+    undisturbed = find.create(resolved, SWEEP, "undisturbed")
+    steps.measure_run(undisturbed, resolved)
     assert undisturbed.config["design_hash"] == run.config["design_hash"]
     assert {r.key for r in undisturbed.measured()} == {r.key for r in run.measured()}
     assert {(r.cell, r.logits_sha256) for r in undisturbed.measured()} == {
@@ -301,8 +307,8 @@ STAND_IN = """#!/bin/bash
 cd "$SLURM_SUBMIT_DIR"
 @PYTHON@ -c '
 import json, os
-from distilbench import environment
 from distilbench.collectors import energy
+from distilbench.machine import environment
 job = os.environ["SLURM_JOB_ID"]
 steps = energy._said("sstat", "-a", "-n", "-P", "-j", environment.slurm_name(job), "-o", "JobID,ConsumedEnergyRaw")
 energy.consumed_energy_J(steps, job)
@@ -351,7 +357,7 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
         "max_seconds",
         "2.0", "-p", "min_seconds", "2.0", "--split", "cells",
     )  # fmt: skip
-    assert len(parts.of(run, chain.resolve_again(run))) == 12
+    assert len(shards.of(run, notebooks.resolve_again(run))) == 12
     measure = ids(run, "measure")
     job, worker = cluster.wait(
         lambda: (job := measuring_on(cluster, run, first)) and (worker := worker_of(job)) and (job, worker),
@@ -368,7 +374,7 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
     assert list(cells.values()).count("oom") == 1
     assert "NODE_FAIL" in cluster.states(measure)
     assert "OUT_OF_MEMORY" in cluster.states(measure)
-    told = [parts.about(attempt) for attempt in parts.attempts(run)]
+    told = [shards.about(attempt) for attempt in shards.attempts(run)]
     assert "failed" in {one["state"] for one in told if one["node"] == second}, f"lost: {told}\n{logs(site)}"
     assert len({record.key for record in run.measured()}) == 11
     before = run.raw.read_text()
@@ -391,7 +397,7 @@ def test_a_preempted_job_goes_on(cluster, site):
     cluster.wait(lambda: not cluster.queue(urgent), "the urgent job done")
     finish(cluster, site, run)
     assert "PREEMPTED" in cluster.states(ids(run, "measure"))
-    assert {parts.about(attempt)["state"] for attempt in parts.attempts(run)} == {"preempted", "ok"}
+    assert {shards.about(attempt)["state"] for attempt in shards.attempts(run)} == {"preempted", "ok"}
 
 
 @pytest.mark.slow
@@ -414,7 +420,7 @@ def test_two_hundred_tasks(cluster, site):
         "-p", "batch_sizes", str(sizes), "-p", "length_policies", f"[{', '.join(lengths)}]", "-p", "samples_per_cycle",
         "400", "-p", "repetitions", "1", "-p", "warmup_cycles", "1", "-p", "min_cycles", "1", "--split", "cells",
     )  # fmt: skip
-    assert len(parts.of(run, chain.resolve_again(run))) == 200
+    assert len(shards.of(run, notebooks.resolve_again(run))) == 200
     cluster.wait_until_gone(*slurm.job_ids(run))
     finish(cluster, site, run)
 
@@ -455,7 +461,7 @@ def test_a_refused_job_leaves_nothing_in_the_queue(cluster, site):
     said = distilbench("submit", "distilbert", *SMALL, "--flags=--partition=nowhere", "--step-flags", STEPS, code=1)
     assert "sbatch refused job measure, nothing is left in the queue" in said
     cluster.wait(lambda: not cluster.queue(), "an empty queue")
-    run = runs.find("latest")
+    run = find.find("latest")
     assert run.status["state"] == "cancelled"
     assert "not submitted" in run.status["message"]
 

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import synthetic
 
-from distilbench import derive, paths, runs, summary
+from distilbench import paths
 from distilbench.errors import RunError
+from distilbench.measurements.sweep import records
+from distilbench.measurements.sweep.summary import derive
 from distilbench.report import compare
+from distilbench.runs import rawfiles
+from distilbench.runs.folder import Run
 
 
 @pytest.mark.parametrize(
@@ -33,16 +37,16 @@ def test_the_threshold_is_the_users():
     assert compare.verdict_of((1.001, 1.002), threshold=0) == "SLOWER"
 
 
-def slowed(run: runs.Run, factor: float) -> runs.Run:
+def slowed(run: Run, factor: float) -> Run:
     """The same measurements, each iteration longer by the factor."""
     lines = []
     for record in run.repetitions():
         if record.pass_ == "timing":
             file = run.folder / record.iterations_file
-            rows = [row | {"latency_ms": row["latency_ms"] * factor} for row in summary.read_parquet(file)]
+            rows = [row | {"latency_ms": row["latency_ms"] * factor} for row in rawfiles.read_parquet(file)]
             record = record.model_copy(
                 update=derive.timing_fields(rows)
-                | {"iterations_sha256": synthetic.records.write_parquet(file, rows, synthetic.records.ITERATIONS)}
+                | {"iterations_sha256": rawfiles.write_parquet(file, rows, records.ITERATIONS)}
             )
         lines.append(record.to_line())
     run.raw.write_text("\n".join(lines) + "\n")
@@ -50,7 +54,7 @@ def slowed(run: runs.Run, factor: float) -> runs.Run:
 
 
 @pytest.fixture
-def three(make_run) -> dict[str, runs.Run]:
+def three(make_run) -> dict[str, Run]:
     """A run, one like it, one ten per cent slower; ten repetitions that differ by up to 9 %."""
     made = {name: make_run(name, repetitions=10) for name in ("base", "like", "slow")}
     slowed(made["slow"], 1.5)
@@ -91,7 +95,7 @@ def test_too_few_repetitions_are_never_judged(make_run):
     assert "no interval" in compare.table(found)["verdict"][0]
 
 
-def alter(run: runs.Run, name: str, change) -> None:
+def alter(run: Run, name: str, change) -> None:
     content = paths.read_json(run.folder / name)
     change(content)
     paths.write_json(run.folder / name, content)

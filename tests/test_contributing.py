@@ -15,7 +15,8 @@ import yaml
 from test_prose import typed_results
 from test_studies import lacking
 
-from distilbench import paths, runs, verify
+from distilbench import paths
+from distilbench.runs import find, verify
 
 ROOT = paths.repo_root()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -55,11 +56,14 @@ def call(checkout: Path, command: str, **variables: str) -> subprocess.Completed
 
 def add_the_model(checkout: Path) -> None:
     (code,) = blocks("python")
-    file = checkout / "distilbench" / "params.py"
+    file = checkout / "distilbench" / "measurements" / "sweep" / "params.py"
     name, study = re.search(r"^class (\w+)", code)[1], re.search(r'study: .* = "(\w+)"', code)[1]
-    before, entries, after = file.read_text().partition("STUDIES: dict[str, type[StudyParams]] = {")
+    file.write_text(f"{file.read_text()}\n\n{code}\n")
+    registry = checkout / "distilbench" / "studies.py"
+    before, entries, after = registry.read_text().partition("STUDIES: dict[str, type[StudyParams]] = {")
     assert entries, "that is where it must go"
-    file.write_text(f'{before}{code}\n\n{entries}"{study}": {name}, {after}')
+    named = "from distilbench.measurements.sweep.params import DistilbertParams"
+    registry.write_text(f'{before}{entries}"{study}": {name}, {after}'.replace(named, f"{named}, {name}"))
 
 
 def add_the_profiles(checkout: Path) -> None:
@@ -106,7 +110,7 @@ def test_the_last_step_finds_nothing_missing_and_the_chain_runs(checkout, tmp_pa
     done = call(checkout, blocks("bash")[1], DISTILBENCH_RESULTS=str(tmp_path / "results"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\b\d+ passed", done.stdout)
-    (run,) = runs.all_runs(tmp_path / "results" / "half")
+    (run,) = find.all_runs(tmp_path / "results" / "half")
     assert run.status["state"] == "ok"
     assert run.config["study"] == "half"
     assert run.config["origins"]["dtype"] == "default", "the default of its own model"
@@ -186,15 +190,17 @@ def test_it_takes_a_few_steps(heading):
 
 def test_names_of_the_package_in_the_steps_are_there():
     """What `Add a variant` and `Add a collector` tell to extend."""
-    from distilbench import data, params, records, summary  # noqa: F401
-    from distilbench.bench import variants
     from distilbench.collectors import energy, telemetry
+    from distilbench.measurements.sweep import params, records
+    from distilbench.measurements.sweep.summary import join
+    from distilbench.variants import torch_variants
 
     steps = CONTRIBUTING.partition("## Add a variant\n")[2].partition("\n## Notebooks")[0]
     homes = {
-        "VARIANTS": variants, "watch": variants, "_check": variants, "load_model": variants, "sources": energy,
-        "Source": energy, "Telemetry": telemetry, "block": telemetry.Telemetry, "ITERATIONS": records,
-        "Repetition": records, "TELEMETRY": summary, "SUMMARY_VERSION": summary, "DistilbertParams": params,
+        "VARIANTS": torch_variants, "watch": torch_variants, "_check": torch_variants, "load_model": torch_variants,
+        "sources": energy, "Source": energy, "Telemetry": telemetry, "block": telemetry.Telemetry,
+        "ITERATIONS": records, "Repetition": records, "TELEMETRY": join, "SUMMARY_VERSION": join,
+        "DistilbertParams": params,
     }  # fmt: skip
     for name, home in homes.items():
         assert re.search(rf"`(?:\w+\.)*{name}(?:\.\w+)?`", steps), f"{name} is not told"

@@ -10,8 +10,10 @@ import datasets
 import pytest
 from transformers import DistilBertTokenizerFast
 
-from distilbench import data, embedded, hub, params, paths, repositories, revisions
+from distilbench import paths, studies
 from distilbench.errors import DataError, DistilbenchError, ParameterError
+from distilbench.sources import embedded, hub, repositories, revisions
+from distilbench.sources import texts as sources_texts
 
 TOKENIZER = paths.repo_root() / "tests" / "data" / "tiny_tokenizer"
 
@@ -27,12 +29,12 @@ def tokenizer():
     return DistilBertTokenizerFast.from_pretrained(TOKENIZER)
 
 
-def load(file, content: str | bytes | None = None) -> data.TextSet:
+def load(file, content: str | bytes | None = None) -> sources_texts.TextSet:
     """Writes a file, unless there is nothing to write, and loads it as the study would."""
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     given = {"profile": "ci", "data_source": "local", "data_path": str(file)}
-    return data.load_texts(params.resolve("distilbert", given).params)
+    return sources_texts.load_texts(studies.resolve("distilbert", given).params)
 
 
 def refused(file, content: str | bytes | None = None) -> str:
@@ -93,7 +95,7 @@ def test_a_json_sentence_may_hold_a_line_separator(tmp_path):
 def test_a_path_relative_to_the_checkout_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {"profile": "ci", "data_path": "tests/data/tiny_reviews.tsv"}
-    texts = data.load_texts(params.resolve("distilbert", given).params)
+    texts = sources_texts.load_texts(studies.resolve("distilbert", given).params)
     assert len(texts.texts) == 80
     assert sum(texts.labels) == 40
 
@@ -178,7 +180,7 @@ def test_a_folder_is_not_a_file(tmp_path):
 
 def test_a_file_that_is_not_there_says_where_it_was_looked_for(tmp_path):
     with pytest.raises(DistilbenchError, match=r"there is no 'absent.tsv': looked in the working directory"):
-        data.load_texts(params.resolve("distilbert", {"profile": "ci", "data_path": "absent.tsv"}).params)
+        sources_texts.load_texts(studies.resolve("distilbert", {"profile": "ci", "data_path": "absent.tsv"}).params)
 
 
 @pytest.mark.parametrize(
@@ -220,13 +222,13 @@ def test_two_sentences_of_one_id_are_refused(monkeypatch):
     twice = [("movie-7", "Warm.", 1, "validation"), ("movie-7", "Dull.", 0, "validation")]
     monkeypatch.setattr(embedded, "movie_sentences", lambda: twice)
     with pytest.raises(DataError, match="two sentences have the id 'movie-7'; ids must be unique"):
-        data.load_texts(params.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params)
+        sources_texts.load_texts(studies.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params)
 
 
 def test_blanks_around_a_sentence_are_removed_and_counted(tmp_path, tokenizer):
     texts = load(tmp_path / "some.csv", "text,label\nWarm.,1\n Dull. ,0\nLong.\N{NO-BREAK SPACE},0\n")
     assert texts.texts == ["Warm.", "Dull.", "Long."]
-    assert data.manifest(texts, tokenizer)["sentences_trimmed"] == 2
+    assert sources_texts.manifest(texts, tokenizer)["sentences_trimmed"] == 2
 
 
 def test_a_single_label_is_refused(tmp_path):
@@ -244,21 +246,23 @@ def test_changed_content_is_refused_and_both_hashes_are_named(tmp_path):
     assert before.content_sha256() == again.content_sha256()
     message = refused(file, CSV.replace("Dull.", "Dull!"))
     assert before.content_sha256() in message
-    changed = data.TextSet(before.samples, [before.texts[0], "Dull!"], before.labels, before.label_names, before.about)
+    changed = sources_texts.TextSet(
+        before.samples, [before.texts[0], "Dull!"], before.labels, before.label_names, before.about
+    )
     assert changed.content_sha256() in message
     assert str(revisions.local_lock()) in message, "and where the first one is recorded"
     assert load(file, CSV).texts == before.texts, "the first text is still accepted"
 
 
 def test_the_content_hash_is_of_ids_labels_and_texts_in_order():
-    texts = data.TextSet(["a", "b"], ["Warm.", "Dull."], [1, 0], ("negative", "positive"), {})
+    texts = sources_texts.TextSet(["a", "b"], ["Warm.", "Dull."], [1, 0], ("negative", "positive"), {})
     by_hand = "negative\tpositive\na\t1\tWarm.\nb\t0\tDull.\n"
     assert texts.content_sha256() == hashlib.sha256(by_hand.encode()).hexdigest()
     for other in (
-        data.TextSet(["a", "c"], ["Warm.", "Dull."], [1, 0], ("negative", "positive"), {}),
-        data.TextSet(["a", "b"], ["Warm.", "Dull."], [1, 1], ("negative", "positive"), {}),
-        data.TextSet(["a", "b"], ["Warm.", "Dull."], [1, 0], ("bad", "good"), {}),
-        data.TextSet(["b", "a"], ["Dull.", "Warm."], [0, 1], ("negative", "positive"), {}),
+        sources_texts.TextSet(["a", "c"], ["Warm.", "Dull."], [1, 0], ("negative", "positive"), {}),
+        sources_texts.TextSet(["a", "b"], ["Warm.", "Dull."], [1, 1], ("negative", "positive"), {}),
+        sources_texts.TextSet(["a", "b"], ["Warm.", "Dull."], [1, 0], ("bad", "good"), {}),
+        sources_texts.TextSet(["b", "a"], ["Dull.", "Warm."], [0, 1], ("negative", "positive"), {}),
     ):
         assert other.content_sha256() != texts.content_sha256()
 
@@ -266,14 +270,14 @@ def test_the_content_hash_is_of_ids_labels_and_texts_in_order():
 def test_a_source_without_sentences_is_refused(monkeypatch):
     monkeypatch.setattr(embedded, "movie_sentences", list)
     with pytest.raises(DataError, match="holds no sentences"):
-        data.load_texts(params.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params)
+        sources_texts.load_texts(studies.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params)
 
 
 @pytest.mark.embedded
 def test_the_embedded_text_is_the_validation_split_and_is_locked(monkeypatch):
     monkeypatch.delenv("DISTILBENCH_CACHE")
-    given = params.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params
-    texts = data.load_texts(given)
+    given = studies.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params
+    texts = sources_texts.load_texts(given)
     assert len(texts.texts) == 1027
     assert all(embedded.split_of(text) == "validation" for text in texts.texts)
     assert texts.about["package_sha256"] == embedded.VADER.sha256
@@ -287,7 +291,7 @@ def test_the_embedded_text_is_the_validation_split_and_is_locked(monkeypatch):
 # ------------------------------------------------------------------ the hub's shape of data (the hub itself: test_hub)
 
 
-def from_hub(rows: dict, monkeypatch, names: tuple[str, ...] = (), **given) -> data.TextSet:
+def from_hub(rows: dict, monkeypatch, names: tuple[str, ...] = (), **given) -> sources_texts.TextSet:
     """What the study reads of a data set with these columns."""
     found = datasets.Dataset.from_dict(rows)
     if names:
@@ -297,7 +301,9 @@ def from_hub(rows: dict, monkeypatch, names: tuple[str, ...] = (), **given) -> d
         "fetch_dataset",
         lambda *_: hub.Split(repositories.table_of(found, "this"), "c" * 40, "CC0", "Someone (2026)"),
     )
-    return data.load_texts(params.resolve("distilbert", {"profile": "ci", "data_source": "hub"} | given).params)
+    return sources_texts.load_texts(
+        studies.resolve("distilbert", {"profile": "ci", "data_source": "hub"} | given).params
+    )
 
 
 def test_a_hub_data_set_is_recorded_with_its_commit(monkeypatch):
@@ -370,7 +376,7 @@ def test_licence_and_citation_are_those_of_the_data_set(monkeypatch):
 
 def test_tokens_are_neither_cut_nor_padded(tokenizer):
     """What is cut is counted, and that needs the whole length; batches cut."""
-    short, long = data.tokenise(tokenizer, ["film", "film " * 600])
+    short, long = sources_texts.tokenise(tokenizer, ["film", "film " * 600])
     assert len(short) == 3
     assert len(long) == 602
     assert (long[0], long[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
@@ -381,7 +387,7 @@ def test_the_manifest_says_what_the_text_is(tmp_path, tokenizer):
     sentences.append("Two hours of warm scenes that nobody in the audience will forget before the lights go on again.")
     rows = [{"text": text, "label": int(i > 1)} for i, text in enumerate(sentences)]  # the last one has 21
     texts = load(tmp_path / "some.jsonl", "\n".join(map(json.dumps, rows)))
-    manifest = data.manifest(texts, tokenizer)
+    manifest = sources_texts.manifest(texts, tokenizer)
     assert manifest["tokens"] == {
         "mean": 15.2,
         "p50": 6,
@@ -399,22 +405,22 @@ def test_the_manifest_says_what_the_text_is(tmp_path, tokenizer):
     assert manifest["revision"] is None
     assert manifest["content_sha256"] == texts.content_sha256()
     assert manifest["tokenizer"] == type(tokenizer).__name__
-    assert {"schema_version", "licence", "citation", "key", *data.MANIFEST_HASHES} <= set(manifest)
+    assert {"schema_version", "licence", "citation", "key", *sources_texts.MANIFEST_HASHES} <= set(manifest)
     json.dumps(manifest)
 
 
 def test_a_label_that_does_not_occur_counts_0(tmp_path, tokenizer):
     texts = load(tmp_path / "some.csv", "text,label\nWarm.,1\n")
-    assert data.manifest(texts, tokenizer)["labels"] == {"negative": 0, "positive": 1}
+    assert sources_texts.manifest(texts, tokenizer)["labels"] == {"negative": 0, "positive": 1}
 
 
 def test_the_tokenizer_hash_ignores_padding_and_truncation_but_not_the_vocabulary(tmp_path, tokenizer):
-    before = data.tokenizer_sha256(tokenizer)
+    before = sources_texts.tokenizer_sha256(tokenizer)
     tokenizer(["a", "a warm film"], padding=True, truncation=True, max_length=4)
     tokenizer.backend_tokenizer.enable_padding(length=128)
     tokenizer.backend_tokenizer.enable_truncation(64)
-    assert data.tokenizer_sha256(tokenizer) == before
+    assert sources_texts.tokenizer_sha256(tokenizer) == before
     for file in TOKENIZER.iterdir():
         content = file.read_text()
         (tmp_path / file.name).write_text(content.replace('"tedious"', '"enticing"'))
-    assert data.tokenizer_sha256(DistilBertTokenizerFast.from_pretrained(tmp_path)) != before
+    assert sources_texts.tokenizer_sha256(DistilBertTokenizerFast.from_pretrained(tmp_path)) != before

@@ -10,10 +10,11 @@ from collections import Counter
 import pytest
 import synthetic
 
-import distilbench
-from distilbench import runs
-from distilbench.bench import design
+import distilbench.machine
+from distilbench import studies
 from distilbench.errors import DeviceError
+from distilbench.measurements.sweep.measure import design
+from distilbench.runs import find
 
 
 def plan_of(**given):
@@ -108,18 +109,18 @@ def test_a_resumed_run_goes_on_in_the_same_order(tmp_path):
 
 def test_a_start_makes_a_run_with_these_cells(this_machine):
     resolved = synthetic.resolved(**SWEEP)
-    run = design.start(resolved)
+    run = studies.start(resolved)
     assert run.config["cells"] == [cell.model_dump() for cell in design.cells_of(resolved.params)]
-    assert design.start(resolved).run_id == run.run_id, "it is unfinished"
-    assert design.start(resolved, new=True).run_id != run.run_id
+    assert studies.start(resolved).run_id == run.run_id, "it is unfinished"
+    assert studies.start(resolved, new=True).run_id != run.run_id
 
 
 @pytest.mark.parametrize(("profile", "count"), [("full", 1), ("ci", 0)])
 def test_a_full_run_of_code_in_no_commit_says_so_before_it_begins(this_machine, monkeypatch, caplog, profile, count):
     """Whoever begins it: `run`, a bare papermill, a deep calibration."""
-    monkeypatch.setattr(runs.log, "propagate", True)
-    monkeypatch.setattr(runs.environment, "git", lambda: {"sha": None, "dirty": None, "reason": "git refuses"})
-    design.start(synthetic.resolved(profile=profile))
+    monkeypatch.setattr(find.log, "propagate", True)
+    monkeypatch.setattr(find.environment, "git", lambda: {"sha": None, "dirty": None, "reason": "git refuses"})
+    studies.start(synthetic.resolved(profile=profile))
     said = "warning: this code is in no commit (git refuses), so the run cannot be published"
     assert caplog.messages == [said] * count
 
@@ -131,11 +132,11 @@ def test_no_folder_is_made_for_a_device_that_is_not_there(this_machine, tmp_path
         asked.append(name)
         raise DeviceError("there is no device 'cuda:7' here")
 
-    device = types.ModuleType("distilbench.device")
+    device = types.ModuleType("distilbench.machine.device")
     device.parse = parse
-    monkeypatch.setitem(sys.modules, "distilbench.device", device)
-    monkeypatch.setattr(distilbench, "device", device, raising=False)
+    monkeypatch.setitem(sys.modules, "distilbench.machine.device", device)
+    monkeypatch.setattr(distilbench.machine, "device", device, raising=False)
     with pytest.raises(DeviceError):
-        design.start(synthetic.resolved(device="cuda:7"))
+        studies.start(synthetic.resolved(device="cuda:7"))
     assert asked == ["cuda:7"]
     assert not (tmp_path / "results").exists()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distilbench import device
 from distilbench.errors import DeviceError
+from distilbench.machine import device
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-import distilbench
-from distilbench import cgroups, doctor, embedded, environment
-from distilbench.cgroups import Throttling
+import distilbench.machine
+from distilbench.cli import doctor
+from distilbench.cli.doctor import Finding
 from distilbench.collectors import rapl
 from distilbench.collectors.rapl import Counter
-from distilbench.doctor import Finding
+from distilbench.machine import cgroups, environment
+from distilbench.machine.cgroups import Throttling
+from distilbench.sources import embedded
 
 GIB = 2**30
 
@@ -29,7 +31,7 @@ def only(findings: Finding | list[Finding]) -> tuple[str, str]:
 def device(monkeypatch):
     """torch as a stand-in: nothing of it is loaded here."""
     fake = types.SimpleNamespace(available=lambda: ["cpu"], cuda_version=lambda: None)
-    monkeypatch.setattr(distilbench, "device", fake, raising=False)
+    monkeypatch.setattr(distilbench.machine, "device", fake, raising=False)
     return fake
 
 

@@ -15,9 +15,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import BertModel, DistilBertForSequenceClassification, DistilBertModel, DistilBertTokenizerFast
 
-from distilbench import embedded, paths
+from distilbench import paths
 from distilbench.errors import DataError, HubError, ModelError
-from distilbench.training import classifier
+from distilbench.sources import embedded, embedded_training
 
 ADAPTER = embedded.adapter_dir() / "adapter_model.safetensors"
 CARD = paths.read_json(embedded.adapter_dir() / "card.json")
@@ -267,13 +267,13 @@ def test_the_adapter_is_the_one_of_the_card_and_small():
     assert CARD["packages"] == {p.requirement: p.sha256 for p in (embedded.MINILM, embedded.VADER)}
     assert CARD["recipe"] == {
         key: list(value) if isinstance(value, tuple) else value
-        for key, value in dataclasses.asdict(classifier.Recipe()).items()
+        for key, value in dataclasses.asdict(embedded_training.Recipe()).items()
     }
 
 
 @pytest.mark.embedded
 def test_the_splits_are_those_of_the_card():
-    assert classifier.split_hashes() == CARD["splits_sha256"]
+    assert embedded_training.split_hashes() == CARD["splits_sha256"]
 
 
 @pytest.mark.embedded
@@ -281,8 +281,10 @@ def test_the_validation_accuracy_of_the_card_is_found_again(fresh_cache):
     folder = embedded.classifier_dir()
     model = DistilBertForSequenceClassification.from_pretrained(folder)
     tokenizer = DistilBertTokenizerFast.from_pretrained(folder)
-    rows = sorted(classifier.split_rows("validation"), key=lambda row: len(row[1]))  # less padding, the same share
-    score = classifier._score(model, rows, tokenizer)
+    rows = sorted(
+        embedded_training.split_rows("validation"), key=lambda row: len(row[1])
+    )  # less padding, the same share
+    score = embedded_training._score(model, rows, tokenizer)
     told = CARD["validation"]
     assert score["n"] == told["n"]
     assert score["accuracy"] == pytest.approx(told["accuracy"], abs=0.005)

@@ -15,7 +15,6 @@ import pytest
 from fake_powercap import FakeRapl
 from pyRAPL import device_api
 
-from distilbench import environment
 from distilbench.collectors import energy, rapl
 from distilbench.collectors.energy import (
     Modelled,
@@ -34,6 +33,7 @@ from distilbench.collectors.energy import (
     unavailable_reason,
 )
 from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, RunError
+from distilbench.machine import environment
 
 RANGE_uJ = 5_000_000
 

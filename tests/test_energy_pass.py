@@ -11,13 +11,13 @@ import pytest
 import torch
 from fake_powercap import FakeRapl
 
-from distilbench.bench import energy_pass
-from distilbench.bench.energy_pass import HOST_TOO, idle_W, measure
 from distilbench.collectors import energy
 from distilbench.collectors.energy import TICKS, Rapl, Source, Windows
-from distilbench.derive import energy_fields
 from distilbench.errors import DistilbenchError, ImplausibleError, RunError
-from distilbench.records import Energy
+from distilbench.harness import energy_windows
+from distilbench.harness.energy_windows import HOST_TOO, idle_W, measure
+from distilbench.measurements.sweep.records import Energy
+from distilbench.measurements.sweep.summary.derive import energy_fields
 
 CPU = torch.device("cpu")
 BATCHES = (3, 2)  # a cycle: five samples in two forwards
@@ -102,7 +102,7 @@ class FakeSource(Source):
 @pytest.fixture
 def machine(monkeypatch) -> Machine:
     machine = Machine()
-    for module in (energy, energy_pass):
+    for module in (energy, energy_windows):
         monkeypatch.setattr(module, "time", machine)
     return machine
 
@@ -169,7 +169,7 @@ def test_each_cycle_is_fenced_and_counters_are_polled(machine, monkeypatch):
         assert device == CPU
         machine.log.append("fence")
 
-    monkeypatch.setattr(energy_pass, "synchronize", fence)
+    monkeypatch.setattr(energy_windows, "synchronize", fence)
     measured(machine, windows=1, window_s=0.04)
     cycle = ["forward 3", "forward 2", "fence", "poll"]
     last = len(machine.log) - machine.log[::-1].index("forward 2") - 2
@@ -306,8 +306,8 @@ def test_a_counter_that_is_set_back_is_no_262_kJ(tmp_path, monkeypatch, to_J):
     """40 W, far below the range, in real time: the second window is spoilt, the others say 40 W."""
     root: Path = tmp_path / "powercap"
     monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(root))
-    monkeypatch.setattr(energy_pass, "WARM_UP_S", 0.1)
-    monkeypatch.setattr(energy_pass, "TICKS", 1)
+    monkeypatch.setattr(energy_windows, "WARM_UP_S", 0.1)
+    monkeypatch.setattr(energy_windows, "TICKS", 1)
     start_J, spoilt = 100_000.0, []
     with FakeRapl(root, {"0": 40.0}, {"0": "package-0"}, range_uJ=262_143_328_850, start_J=start_J) as fake:
 
@@ -338,7 +338,7 @@ def test_known_power_is_found_again_by_the_real_reader(tmp_path, monkeypatch):
     """40 W and 3 W; the package's counter starts again once a second."""
     root: Path = tmp_path / "powercap"
     monkeypatch.setenv("DISTILBENCH_POWERCAP_ROOT", str(root))
-    monkeypatch.setattr(energy_pass, "WARM_UP_S", 0.2)
+    monkeypatch.setattr(energy_windows, "WARM_UP_S", 0.2)
     names = {"0": "package-0", "0:0": "dram"}
     loaded = SimpleNamespace(forward=lambda ids, mask: time.sleep(0.001))
     with FakeRapl(root, {"0": 40.0, "0:0": 3.0}, names, range_uJ=40_000_000) as fake:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from distilbench import environment, paths
+from distilbench import paths
+from distilbench.machine import environment
 
 CPUINFO = """\
 processor\t: 0
@@ -75,7 +76,7 @@ def test_no_secret_of_the_environment_is_captured(monkeypatch):
 def test_time_is_utc_to_the_second(monkeypatch):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", environment.now())
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    code = "from distilbench.environment import now; print(now())"
+    code = "from distilbench.machine.environment import now; print(now())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     said = datetime.strptime(done.stdout.strip(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     assert abs((said - datetime.now(UTC)).total_seconds()) < 60
@@ -151,8 +152,8 @@ def test_variables_that_limit_threads_are_named(monkeypatch):
 def package(monkeypatch, tmp_path) -> Path:
     """A copy of the package's sources, which is hashed instead."""
     copied = tmp_path / "package"
-    shutil.copytree(Path(environment.__file__).parent, copied, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(environment, "__file__", str(copied / "environment.py"))
+    shutil.copytree(environment.PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(environment, "PACKAGE", copied)
     return copied
 
 
@@ -160,7 +161,9 @@ def append(file: Path) -> None:
     file.write_text(file.read_text(encoding="utf-8") + "# another version\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["bench/worker", "bench/repetitions", "collectors/rapl", "stats", "data"])
+@pytest.mark.parametrize(
+    "module", ["measurements/sweep/measure/worker", "harness/processes", "collectors/rapl", "stats", "sources/texts"]
+)
 def test_another_version_of_what_measures_is_another_environment(package, module):
     before = environment.capture()
     assert environment.key_of(environment.capture()) == environment.key_of(before)
@@ -168,7 +171,10 @@ def test_another_version_of_what_measures_is_another_environment(package, module
     assert environment.key_of(environment.capture())["code"] != environment.key_of(before)["code"]
 
 
-@pytest.mark.parametrize("module", ["report/slides", "report/charts", "summary", "doubts", "cli", "slurm"])
+@pytest.mark.parametrize(
+    "module",
+    ["publication/slides/build", "report/charts", "measurements/sweep/summary/doubts", "cli/main", "execution/slurm"],
+)
 def test_another_version_of_what_shows_is_the_same_environment_and_other_code(package, module):
     """A run may be gone on with when a slide got another colour; that the code differs is on record all the same."""
     before = environment.capture()
@@ -196,13 +202,17 @@ def imported(module: str) -> set[str]:
 
 
 #: What the parent imports besides: folders and locks, derived numbers, progress bars. None of it measures.
-BESIDE = {"runs", "summary", "doubts", "progress"}
+BESIDE = {
+    "runs/folder", "runs/measurement", "measurements/sweep/summary/join",
+    "measurements/sweep/summary/doubts", "progress",
+}  # fmt: skip
+SWEEP = "measurements.sweep.measure"
 
 
 def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
-    worker = imported("bench.worker") | imported("bench.roofline") | imported("bench.__main__")
+    worker = imported(f"{SWEEP}.worker") | imported("harness.ceilings") | imported("harness.__main__")
     assert worker <= set(environment.MEASURING)
-    parent = imported("bench.sweep") | imported("bench.preparation")
+    parent = imported(f"{SWEEP}.run") | imported(f"{SWEEP}.prepare") | imported("harness.steps")
     assert parent - set(environment.MEASURING) == BESIDE
     assert set(environment.MEASURING) <= worker | parent, "nothing else is in the list"
 

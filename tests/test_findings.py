@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from distilbench.report import findings
+from distilbench.measurements.sweep.show import findings, lengths
 
 
 def curve(machine: str = "CPU", policy: str = "fixed-32", variant: str = "sdpa", **columns) -> pd.DataFrame:
@@ -25,7 +25,26 @@ def test_best_and_where_scaling_stops():
         "saturated_batch_size": 4,
         "throughput_mark": "",
         "latency_mark": "",
+        "saturated_mark": "",
     }
+
+
+def test_no_larger_batch_beats_the_one_where_scaling_stops_by_more_than_is_said():
+    """95.1 % of the best is 5.15 % less: more than the 5 % that the sentence names."""
+    rows = curve(throughput_samples_per_s=[50.0, 95.1, 100.0, 99.0])
+    assert findings.best(rows)["saturated_batch_size"] == 4
+    assert findings.best(curve(throughput_samples_per_s=[50.0, 95.3, 100.0, 99.0]))["saturated_batch_size"] == 2
+
+
+def test_what_one_run_does_not_know_to_be_cut_is_not_called_uncut():
+    known = curve(policy="longest", truncated_share=0.0).assign(truncated_of="of a cycle")
+    other = curve("GPU", policy="longest", truncated_share=None).assign(truncated_of=None)
+    assert lengths.in_words(pd.concat([known, other])) == [
+        f"longest cuts no sentence; of GPU it is not known: {lengths.UNKNOWN}"
+    ]
+    cut = known.assign(truncated_share=0.25)
+    (said,) = lengths.in_words(pd.concat([cut, other]))
+    assert said == f"longest cuts 25.0% of the sentences of a cycle; of GPU it is not known: {lengths.UNKNOWN}"
 
 
 def test_efficiency_is_one_for_linear_scaling():

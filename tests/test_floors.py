@@ -14,9 +14,11 @@ from distilbench import paths
 
 #: Floors 0 and 3: the analysis, the book and most tests need no machine-learning stack.
 WITHOUT_TORCH = (
-    "errors", "paths", "params", "records", "stats", "environment", "revisions", "progress", "runs", "summary", "logs",
-    "report.tables", "report.insights", "report.slides", "chain", "cli", "submission", "batches", "bench.design",
-    "bench.repetitions", "bench.sweep", "collectors.energy",
+    "errors", "paths", "stats", "progress", "logs", "machine.environment", "collectors.energy", "runs.parameters",
+    "runs.find", "runs.verify", "sources.revisions", "sources.batches", "harness.processes", "harness.shards",
+    "report.tables", "report.insights", "measurements.sweep.params", "measurements.sweep.records",
+    "measurements.sweep.summary.join", "measurements.sweep.measure.design", "measurements.sweep.measure.run", "studies",
+    "publication.slides.build", "execution.notebooks", "execution.submission", "cli.main",
 )  # fmt: skip
 
 
@@ -30,7 +32,7 @@ def test_floor_needs_no_torch(module):
 
 def test_help_loads_neither_torch_nor_pandas():
     code = (
-        "import sys, distilbench.cli as c\n"
+        "import sys, distilbench.cli.main as c\n"
         "try:\n    c.app(args=['--help'])\nexcept SystemExit:\n    pass\n"
         "assert not {'torch', 'pandas'} & set(sys.modules), 'slow help'"
     )

@@ -10,7 +10,7 @@ import nbformat
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from distilbench import paths, traces
+from distilbench import paths, simulated_traces
 from distilbench.report import glue, load
 
 
@@ -36,7 +36,7 @@ def test_every_number_has_a_name(finished_run):
 
 
 def test_what_intervals_are_worth_has_a_name_where_there_are_intervals(make_run):
-    for repetitions, worth in ((5, traces.coverages(5)["two-mode"]), (4, None)):
+    for repetitions, worth in ((5, simulated_traces.coverages(5)["two-mode"]), (4, None)):
         values = glue.values(make_run(repetitions=repetitions, batch_sizes=[2]))
         assert values.get("coverage_two_mode") == worth
         assert ("coverage_smooth" in values) == (worth is not None)

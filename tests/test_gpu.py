@@ -9,10 +9,11 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
-from distilbench import params, verify  # noqa: E402
-from distilbench.bench import design, sweep  # noqa: E402
+from distilbench import studies  # noqa: E402
 from distilbench.collectors import latency, memory  # noqa: E402
-from distilbench.models import load_model  # noqa: E402
+from distilbench.harness import steps  # noqa: E402
+from distilbench.runs import verify  # noqa: E402
+from distilbench.sources.models import load_model  # noqa: E402
 
 DEVICE = torch.device("cuda:0")
 
@@ -46,9 +47,9 @@ def test_cuda_and_cpu_give_the_same_logits():
 
 def test_a_sweep_on_cuda_has_device_time_and_gpu_memory(tmp_path):
     given = {"profile": "ci", "device": "cuda:0", "variants": ["sdpa", "autocast"], "results_root": str(tmp_path)}
-    resolved = params.resolve("distilbert", given)
-    run = design.start(resolved)
-    derived = sweep.sweep(run, resolved)
+    resolved = studies.resolve("distilbert", given)
+    run = studies.start(resolved)
+    derived = steps.measure_run(run, resolved)
     assert verify.problems(run.folder) == []
     for cell in derived["cells"]:
         assert cell["state"] == "ok"

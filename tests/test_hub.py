@@ -22,7 +22,8 @@ import waiting
 import yaml
 from loopback_hub import LoopbackHub
 
-from distilbench import paths, repositories
+from distilbench import paths
+from distilbench.sources import repositories
 
 MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 SHORT_REVISION = "714eb0f"
@@ -130,20 +131,20 @@ def commit_of(hub: LoopbackHub, kind: str, name: str) -> str:
 # ------------------------------------------------------------------ a user's process
 
 FETCH = f"""
-from distilbench import hub
+from distilbench.sources import hub
 folder, commit = hub.fetch_model({MODEL!r}, {SHORT_REVISION!r})
 answer = {{"commit": commit, "folder": str(folder)}}
 """
 TEXTS = """
-from distilbench import data
-from distilbench.params import DistilbertParams
-texts = data.load_texts(DistilbertParams(source="hub"))
+from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.sources import texts as sources_texts
+texts = sources_texts.load_texts(DistilbertParams(source="hub"))
 answer = {"commit": texts.about["revision"], "texts": texts.texts, "labels": texts.labels, "names": texts.label_names}
 answer |= {"samples": texts.samples} | {name: texts.about[name] for name in ("licence", "citation", "name")}
 """
 FORWARD = f"""
-from distilbench import models
-from distilbench.params import DistilbertParams
+from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.sources import models
 tokens = models.load_tokenizer(DistilbertParams(source="hub"))({list(SENTENCES)!r}, return_tensors="pt", padding=True)
 loaded = models.load_model(name={MODEL!r}, revision={SHORT_REVISION!r})
 answer = {{
@@ -163,8 +164,8 @@ answers[{name!r}] = answer
 """
 START = """
 import json
-from distilbench import hub
 from distilbench.errors import DistilbenchError
+from distilbench.sources import hub
 hub.RETRY_DELAYS_S = (0.1, 0.1)
 answers = {}
 """

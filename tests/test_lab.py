@@ -19,7 +19,8 @@ import synthetic
 from pages import Complaints, browser, patient
 from waiting import Patience, ended, wait_for
 
-from distilbench import environment, paths
+from distilbench import paths
+from distilbench.machine import environment
 
 NOTEBOOKS = sorted(file.stem for file in (paths.repo_root() / "notebooks").glob("*.ipynb"))
 TOKEN = "of-this-test"

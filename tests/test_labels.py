@@ -7,9 +7,11 @@ import json
 import datasets
 import pytest
 
-from distilbench import data, hub, params, repositories
+from distilbench import studies
 from distilbench.errors import DataError
-from distilbench.labels import SST2, read_labels
+from distilbench.sources import hub, repositories
+from distilbench.sources import texts as sources_texts
+from distilbench.sources.labels import SST2, read_labels
 
 
 def read(values: list, declared: tuple[str, ...] = ()) -> tuple[list[int], tuple[str, ...]]:
@@ -109,21 +111,21 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
 
 
-def from_csv(labels: list, folder, _) -> data.TextSet:
+def from_csv(labels: list, folder, _) -> sources_texts.TextSet:
     file = folder / "some.csv"
     rows = [f"sentence {i},{'' if label is None else label}" for i, label in enumerate(labels)]
     file.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
     return load({"data_source": "local", "data_path": str(file)})
 
 
-def from_jsonl(labels: list, folder, _) -> data.TextSet:
+def from_jsonl(labels: list, folder, _) -> sources_texts.TextSet:
     file = folder / "some.jsonl"
     rows = [json.dumps({"text": f"sentence {i}", "label": label}) for i, label in enumerate(labels)]
     file.write_text("\n".join(rows), encoding="utf-8")
     return load({"data_source": "local", "data_path": str(file)})
 
 
-def from_hub(labels: list, _, monkeypatch) -> data.TextSet:
+def from_hub(labels: list, _, monkeypatch) -> sources_texts.TextSet:
     rows = datasets.Dataset.from_dict({"text": [f"sentence {i}" for i in range(len(labels))], "label": labels})
     monkeypatch.setattr(
         hub,
@@ -133,8 +135,8 @@ def from_hub(labels: list, _, monkeypatch) -> data.TextSet:
     return load({"data_source": "hub"})
 
 
-def load(given: dict) -> data.TextSet:
-    return data.load_texts(params.resolve("distilbert", {"profile": "ci"} | given).params)
+def load(given: dict) -> sources_texts.TextSet:
+    return sources_texts.load_texts(studies.resolve("distilbert", {"profile": "ci"} | given).params)
 
 
 SOURCES = pytest.mark.parametrize("source", [from_csv, from_jsonl, from_hub])

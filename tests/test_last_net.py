@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import typer.main
 
-from distilbench import cli, doctor, environment, logs, paths
+from distilbench import logs, paths
+from distilbench.cli import doctor, main
 from distilbench.errors import DistilbenchError
+from distilbench.machine import environment
 
 #: Every command with what it must be given.
 COMMANDS = {
@@ -37,7 +39,7 @@ def names(command: Any, before: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def test_the_list_has_every_command():
-    assert set(names(typer.main.get_command(cli.app))) == set(COMMANDS)
+    assert set(names(typer.main.get_command(main.app))) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("can't start new thread")])
@@ -55,7 +57,7 @@ def test_no_command_shows_a_traceback(command, error, monkeypatch, capsys, tmp_p
     monkeypatch.delenv("DISTILBENCH_TRACEBACK", raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     said = capsys.readouterr().err
     assert (ended.value.code, said.count("\n")) == (1, 1), said
     assert said.startswith("error: ")

@@ -8,13 +8,15 @@ import shutil
 import pandas as pd
 import pytest
 
-from distilbench import params, paths, runs
+from distilbench import paths, studies
 from distilbench.errors import RunError
-from distilbench.report import glue, lengths, load
+from distilbench.measurements.sweep.show import lengths
+from distilbench.report import glue, load
+from distilbench.runs.folder import Run
 
 
 def chosen(**given) -> list[str]:
-    return [run.run_id for run in load.choose(params.resolve("distilbert", {"profile": "ci"} | given).params)]
+    return [run.run_id for run in load.choose(studies.resolve("distilbert", {"profile": "ci"} | given).params)]
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def two(make_run):
     one = make_run()
     other = one.folder.parent / "another-run"
     shutil.copytree(one.folder, other)
-    return one, runs.Run(other)
+    return one, Run(other)
 
 
 def test_the_runs_named_come_in_their_order(two):

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from distilbench import paths, runs
+from distilbench import paths
+from distilbench.runs import find
 
 LOCALE = "en_US.ISO-8859-1"
 BARE = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "HF_HUB_OFFLINE": "1"}
@@ -52,7 +53,7 @@ def checkout(tmp_path_factory) -> dict[str, str]:
 
 def distilbench(*words: object, env: dict[str, str], code: int = 0) -> str:
     """What the command prints, as UTF-8 with what is not UTF-8 escaped; it must end with this code."""
-    command = [sys.executable, "-m", "distilbench.cli", *map(str, words)]
+    command = [sys.executable, "-m", "distilbench.cli.main", *map(str, words)]
     place = env.get("DISTILBENCH_ROOT", paths.repo_root())
     done = subprocess.run(
         command, capture_output=True, check=False, env=os.environ | env, cwd=place,
@@ -72,18 +73,18 @@ def test_the_locale_is_the_one_that_is_meant(latin_1):
 
 
 def test_a_published_run_is_shown_in_letters_that_the_terminal_has(env):
-    run = runs.published_runs()[-1]
+    run = find.published_runs()[-1]
     assert run.run_id in distilbench("show", run.run_id, env=env)
     assert " | " in distilbench("show", run.run_id, "--format", "md", env=env)
 
 
 def test_no_letter_is_lost_where_there_is_a_plain_one():
-    run = runs.published_runs()[-1]
+    run = find.published_runs()[-1]
     assert "  -  " in distilbench("show", run.run_id, env=ENVIRONMENTS["ascii"]), "a number that is not there"
 
 
 def test_a_published_run_is_computed_again(env):
-    assert "no difference" in distilbench("verify", "run", runs.published_runs()[0].run_id, env=env)
+    assert "no difference" in distilbench("verify", "run", find.published_runs()[0].run_id, env=env)
 
 
 @pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("doctor",)])

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from distilbench import derive
-from distilbench.bench import loop
-from distilbench.bench.busywork import PROTOCOL
 from distilbench.collectors.latency import HostClock
 from distilbench.collectors.telemetry import Telemetry
+from distilbench.harness import loop
+from distilbench.measurements.calibration.workload import PROTOCOL
+from distilbench.measurements.sweep.summary import derive
 
 
 @pytest.mark.parametrize("percent", [2, 5, 10])

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import DistilBertForSequenceClassification, DistilBertTokenizerFast
 
-from distilbench import embedded, hub, models, params, paths
+from distilbench import paths, studies
 from distilbench.errors import DeviceError, DistilbenchError, ModelError
-from distilbench.models import HUB_MODEL, load_model, load_tokenizer, match_labels
+from distilbench.sources import embedded, hub, models
+from distilbench.sources.models import HUB_MODEL, load_model, load_tokenizer, match_labels
 
 TINY = {"source": "random", "size": "tiny", "vocab_size": 200}
 TOKENIZER = paths.repo_root() / "tests" / "data" / "tiny_tokenizer"
@@ -69,7 +70,7 @@ def test_the_base_shape_is_distilberts(monkeypatch):
         seen.append(config)
         raise Stop
 
-    monkeypatch.setattr("distilbench.models.DistilBertForSequenceClassification", no_weights)
+    monkeypatch.setattr("distilbench.sources.models.DistilBertForSequenceClassification", no_weights)
     with pytest.raises(Stop):
         load_model(source="random")
     with torch.device("meta"):
@@ -130,7 +131,7 @@ def test_a_device_that_is_not_there_is_refused_and_those_that_are_there_are_list
 
 def test_the_arguments_come_from_the_parameters():
     given = {"profile": "ci", "device": "cuda:1", "dtype": "bfloat16", "seed": 3}
-    got = params.resolve("distilbert", given).params.model_arguments(vocab_size=191)
+    got = studies.resolve("distilbert", given).params.model_arguments(vocab_size=191)
     assert got == {
         "device": "cuda:1", "source": "random", "path": "", "name": HUB_MODEL, "revision": "714eb0f",
         "dtype": "bfloat16", "size": "tiny", "vocab_size": 191, "seed": 3,
@@ -309,18 +310,18 @@ def known_folders(monkeypatch, tmp_path):
 )
 def test_the_tokenizer_belongs_to_the_model(known_folders, monkeypatch, given, folder):
     monkeypatch.chdir(known_folders)
-    assert load_tokenizer(params.resolve("distilbert", {"profile": "smoke"} | given).params) == known_folders / folder
+    assert load_tokenizer(studies.resolve("distilbert", {"profile": "smoke"} | given).params) == known_folders / folder
 
 
 def test_the_real_tokenizer_of_a_folder():
-    loaded = load_tokenizer(params.resolve("distilbert", {"profile": "ci"}).params)
+    loaded = load_tokenizer(studies.resolve("distilbert", {"profile": "ci"}).params)
     assert len(loaded) == 191
     assert loaded("A warm film.")["input_ids"][0] == loaded.cls_token_id
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     given = {"profile": "ci", "tokenizer_path": str(tmp_path)}
-    resolved = params.resolve("distilbert", given).params
+    resolved = studies.resolve("distilbert", given).params
     with pytest.raises(ModelError, match=r"holds no tokenizer \(tokenizer.json or vocab.txt\)"):
         load_tokenizer(resolved)
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model": ')
@@ -357,8 +358,8 @@ def test_a_tokenizer_that_is_not_the_models_is_refused():
 def test_the_checksum_of_random_weights_makes_no_second_copy_of_them():
     """A copy would be in the peak memory of every repetition with random weights."""
     code = (
-        "from distilbench import models\n"
         "from distilbench.collectors import memory\n"
+        "from distilbench.sources import models\n"
         "module = models.load_model('cpu', source='random').module\n"
         "loaded = memory.rss_MiB()\n"
         "print(memory.peak_rss_MiB() - loaded)"

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from waiting import cpu_time_s, wait_for
 
-from distilbench import neighbours
-from distilbench.neighbours import Look, between
+from distilbench.collectors import cpu_use
+from distilbench.collectors.cpu_use import Look, between
 
 STAT = """\
 cpu  999 999 999 999 999 999 999 999 999 999
@@ -27,9 +27,9 @@ ctxt 999
 def test_the_counters_by_hand():
     """Used: user, nice, system, interrupts; not idle, waiting or the guests that user time holds already."""
     tick = os.sysconf("SC_CLK_TCK")
-    assert neighbours._cores(STAT, {0}) == ((100 + 20 + 30 + 7 + 8) / tick, 9 / tick)
-    assert neighbours._cores(STAT, {0, 1}) == ((165 + 200) / tick, 10 / tick)
-    assert neighbours._cores(STAT, {1}) == (200 / tick, 1 / tick), "cpu12 is not cpu1"
+    assert cpu_use._cores(STAT, {0}) == ((100 + 20 + 30 + 7 + 8) / tick, 9 / tick)
+    assert cpu_use._cores(STAT, {0, 1}) == ((165 + 200) / tick, 10 / tick)
+    assert cpu_use._cores(STAT, {1}) == (200 / tick, 1 / tick), "cpu12 is not cpu1"
 
 
 @pytest.mark.parametrize(
@@ -56,18 +56,18 @@ def test_the_counters_by_hand():
     ],
 )
 def test_unless_every_usable_core_has_its_line_nothing_is_counted(stat, usable):
-    assert neighbours._cores(stat, usable) is None
+    assert cpu_use._cores(stat, usable) is None
 
 
 @pytest.mark.parametrize("lines", ["cpu{other} 100 0 0 100 0 0 0 0 0 0\n", "cpu{own} 0 0 0 0 0 0 0 0 0 0\n"])
 def test_beside_a_busy_loop_what_is_not_counted_is_absent_and_not_0(monkeypatch, tmp_path, lines):
     own = max(os.sched_getaffinity(0))
     (tmp_path / "stat").write_text("cpu  100 0 0 100 0 0 0 0 0 0\n" + lines.format(own=own, other=own + 1))
-    monkeypatch.setattr(neighbours, "STAT", tmp_path / "stat")
-    before = neighbours.look()
+    monkeypatch.setattr(cpu_use, "STAT", tmp_path / "stat")
+    before = cpu_use.look()
     while time.process_time() < before.own_s + 0.05:
         pass
-    meanwhile = between(before, neighbours.look())
+    meanwhile = between(before, cpu_use.look())
     assert (meanwhile["foreign_cores"], meanwhile["stolen_cores"]) == (None, None)
     assert meanwhile["parent_cores"] > 0
 
@@ -101,14 +101,14 @@ def test_what_was_not_counted_of_the_same_cores_is_absent(after):
 
 
 def test_a_look_says_of_which_cores_it_is(monkeypatch):
-    monkeypatch.setattr(neighbours.os, "sched_getaffinity", lambda pid: {0})
-    assert neighbours.look().cores == {0}
+    monkeypatch.setattr(cpu_use.os, "sched_getaffinity", lambda pid: {0})
+    assert cpu_use.look().cores == {0}
 
 
 def test_what_the_system_does_not_show_is_absent(monkeypatch, tmp_path):
-    monkeypatch.setattr(neighbours, "STAT", tmp_path / "stat")
-    before = neighbours.look()
-    meanwhile = between(before, neighbours.look())
+    monkeypatch.setattr(cpu_use, "STAT", tmp_path / "stat")
+    before = cpu_use.look()
+    meanwhile = between(before, cpu_use.look())
     assert (meanwhile["foreign_cores"], meanwhile["stolen_cores"]) == (None, None)
     assert meanwhile["parent_cores"] is not None
 
@@ -120,9 +120,9 @@ def test_the_work_of_a_stranger_is_foreign():
     """Others that are at work meanwhile can only add to it."""
     stranger = subprocess.Popen([sys.executable, "-c", BURN])
     wait_for(lambda: cpu_time_s([psutil.Process(stranger.pid)]) > 0.1, "it is at work")
-    before = neighbours.look()
+    before = cpu_use.look()
     time.sleep(0.8)
-    meanwhile = between(before, neighbours.look())
+    meanwhile = between(before, cpu_use.look())
     stranger.wait()
     assert meanwhile["foreign_cores"] > 0.3
     assert meanwhile["parent_cores"] < 0.1
@@ -130,16 +130,16 @@ def test_the_work_of_a_stranger_is_foreign():
 
 def test_the_work_of_an_ended_child_is_not():
     """As long as the measured process lives its use is counted with all use; once it has ended, it is taken out."""
-    before = neighbours.look()
+    before = cpu_use.look()
     subprocess.run([sys.executable, "-c", BURN], check=True)
-    after = neighbours.look()
+    after = cpu_use.look()
     assert after.children_s - before.children_s >= 1.0
     with_child = after.used_s - before.used_s
     assert between(before, after)["foreign_cores"] * (after.clock_s - before.clock_s) <= with_child - 1.0
 
 
 def test_a_parent_that_spins_is_seen():
-    before = neighbours.look()
+    before = cpu_use.look()
     while time.process_time() < before.own_s + 0.3:
         pass
-    assert between(before, neighbours.look())["parent_cores"] > 0.1
+    assert between(before, cpu_use.look())["parent_cores"] > 0.1

@@ -13,10 +13,13 @@ from measuring import checkout_with_notebooks
 from nightly import NotDone
 from test_compare import slowed
 
-from distilbench import chain, data, doctor, paths
-from distilbench.doctor import Finding
+from distilbench import paths
+from distilbench.cli import doctor
+from distilbench.cli.doctor import Finding
 from distilbench.errors import DataError, DistilbenchError, HubError, RunError
-from distilbench.runs import Run
+from distilbench.execution import notebooks
+from distilbench.runs.folder import Run
+from distilbench.sources import texts as sources_texts
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_the_first_sight_of_a_text_is_said_and_recorded_and_no_success(fresh_mac
 def test_a_text_that_changed_fails(fresh_machine, monkeypatch):
     with pytest.raises(NotDone):
         nightly.text_unchanged("distilbert", "ci")
-    monkeypatch.setattr(data.TextSet, "content_sha256", lambda texts: "0" * 64)
+    monkeypatch.setattr(sources_texts.TextSet, "content_sha256", lambda texts: "0" * 64)
     with pytest.raises(DataError, match="is not what it was"):
         nightly.text_unchanged("distilbert", "ci")
 
@@ -103,7 +106,7 @@ def test_only_where_the_hub_is_silent_a_text_on_it_may_be_left_out(monkeypatch, 
     def no_text(params):
         raise HubError("cannot get data set glue")
 
-    monkeypatch.setattr(data, "load_texts", no_text)
+    monkeypatch.setattr(sources_texts, "load_texts", no_text)
     monkeypatch.setattr(doctor, "model_hub", lambda: Finding("model hub", hub, "as the test says"))
     with pytest.raises(raised, match="cannot get data set glue"):
         nightly.text_unchanged("distilbert", "full")
@@ -160,7 +163,7 @@ def smoke_runs_are(monkeypatch, make) -> list[tuple]:
         calls.append((study, given, options))
         return make()
 
-    monkeypatch.setattr(chain, "run_study", run_study)
+    monkeypatch.setattr(notebooks, "run_study", run_study)
     monkeypatch.setattr(nightly, "text_unchanged", lambda study, profile: "the same")
     return calls
 

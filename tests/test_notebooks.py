@@ -12,7 +12,7 @@ import nbformat
 import papermill
 import pytest
 
-from distilbench import params, paths
+from distilbench import paths, studies
 
 NOTEBOOKS = sorted((paths.repo_root() / "notebooks").glob("*.ipynb"))
 SANITIZE = paths.repo_root() / "tests" / "nbval_sanitize.cfg"
@@ -31,7 +31,7 @@ def nbval(folder: Path, *notebooks: Path) -> subprocess.CompletedProcess:
 
 
 def test_every_notebook_of_every_study_is_there():
-    names = {name for study in params.STUDIES for name in params.chain(study)}
+    names = {name for study in studies.STUDIES for name in studies.chain(study)}
     assert names == {notebook.stem for notebook in NOTEBOOKS}
 
 
@@ -55,7 +55,7 @@ def test_structure(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_parameters_are_annotated_and_known(notebook):
     inspected = papermill.inspect_notebook(str(notebook))
-    model = params.study_model(inspected["study"]["default"].strip('"'))
+    model = studies.study_model(inspected["study"]["default"].strip('"'))
     for name, parameter in inspected.items():
         assert name in model.model_fields
         assert parameter["inferred_type_name"] != "None", f"{name} needs a type"

@@ -1,4 +1,4 @@
-"""papermill alone, as a batch job calls it: `papermill notebooks/02_benchmark.ipynb -p device cpu`."""
+"""papermill alone, as a batch job calls it: `papermill notebooks/02_benchmark.ipynb OUTPUT -p device cpu`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from distilbench import params, paths, runs, verify
-from distilbench.models import load_model
+from distilbench import paths, studies
+from distilbench.runs import find, verify
+from distilbench.runs.folder import Run
+from distilbench.sources.models import load_model
 
 PAPERMILL = str(Path(sys.executable).parent / "papermill")
 NOTEBOOK = paths.repo_root() / "notebooks" / "02_benchmark.ipynb"
@@ -39,8 +41,8 @@ def papermill(tmp_path):
     return execute
 
 
-def only_run(tmp_path: Path) -> runs.Run:
-    (run,) = runs.all_runs(tmp_path / "results" / "distilbert")
+def only_run(tmp_path: Path) -> Run:
+    (run,) = find.all_runs(tmp_path / "results" / "distilbert")
     return run
 
 
@@ -80,7 +82,7 @@ def test_with_an_output_path_the_run_holds_the_same_notebook(papermill, tmp_path
     assert kept.name == output.name
     assert kept.samefile(output)
     assert kept.read_bytes() == output.read_bytes()
-    assert "summary = sweep.sweep" in kept.read_text(), "the whole of it"
+    assert "summary = steps.measure_run" in kept.read_text(), "the whole of it"
     assert run.status["state"] == "ok"
     assert run.config["parameters"]["batch_sizes"] == [4]
     assert len(run.measured()) == 2
@@ -111,7 +113,7 @@ def test_a_misspelt_parameter_stops_it_with_a_suggestion(papermill, tmp_path):
     done = papermill("out.ipynb", "-p", "devcie", "cpu")
     assert done.returncode != 0
     assert "unknown parameter 'devcie'; did you mean 'device'?" in done.stderr
-    assert runs.all_runs(tmp_path / "results" / "distilbert") == [], "nothing was begun"
+    assert find.all_runs(tmp_path / "results" / "distilbert") == [], "nothing was begun"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_a_misspelt_parameter_stops_it_with_a_suggestion(papermill, tmp_path):
 def test_papermill_reads_a_name_as_a_number_unless_told_not_to(papermill, tmp_path, flag, code, said):
     done = papermill("out.ipynb", flag, "run_id", "20261126_1", "-p", "batch_sizes", "[4]", "-p", "repetitions", "1")
     assert done.returncode == code, done.stderr
-    found = [run.run_id for run in runs.all_runs(tmp_path / "results" / "distilbert")]
+    found = [run.run_id for run in find.all_runs(tmp_path / "results" / "distilbert")]
     assert found == ([] if code else [said])
     assert code == 0 or (said in done.stderr and "with papermill, -r in place of -p" in done.stderr)
 
@@ -136,4 +138,4 @@ def test_papermill_lines_to_copy_have_an_output_path():
 
 
 def test_the_notebook_is_part_of_the_chain():
-    assert NOTEBOOK.stem in params.chain("distilbert")
+    assert NOTEBOOK.stem in studies.chain("distilbert")

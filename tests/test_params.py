@@ -10,12 +10,14 @@ import sys
 import pytest
 import yaml
 
-from distilbench import params, paths
+from distilbench import paths, studies
 from distilbench.errors import ParameterError
-from distilbench.params import DistilbertParams, resolve
+from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.runs import parameters
+from distilbench.studies import resolve
 
 ROOT = paths.repo_root() / "params"
-STUDY_FILES = sorted(file for file in ROOT.glob("*/*.yml") if file.parent.name in params.STUDIES)
+STUDY_FILES = sorted(file for file in ROOT.glob("*/*.yml") if file.parent.name in studies.STUDIES)
 HARDWARE_FILES = sorted((ROOT / "hardware").glob("*.yml"))
 
 
@@ -50,7 +52,7 @@ def test_a_value_that_is_not_utf8_is_refused_before_a_run_is_made():
 def test_no_parameter_file_is_left_out_here():
     assert STUDY_FILES
     assert set(ROOT.glob("*/*.yml")) == {*STUDY_FILES, *HARDWARE_FILES}
-    assert {file.stem for file in STUDY_FILES} == set(params.PROFILES)
+    assert {file.stem for file in STUDY_FILES} == set(parameters.PROFILES)
 
 
 @pytest.mark.parametrize("file", STUDY_FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
@@ -61,7 +63,7 @@ def test_each_profile_resolves_and_names_itself(file):
 
 
 @pytest.mark.parametrize("file", HARDWARE_FILES, ids=lambda file: file.stem)
-@pytest.mark.parametrize("study", params.STUDIES)
+@pytest.mark.parametrize("study", studies.STUDIES)
 def test_each_hardware_file_goes_with_each_study(file, study):
     hardware = yaml.safe_load(file.read_text())
     resolved = resolve(study, hardware)
@@ -73,7 +75,7 @@ def test_each_hardware_file_goes_with_each_study(file, study):
 @pytest.mark.parametrize("file", STUDY_FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_profiles_are_diffs(file):
     """A value that repeats the default would hide what the profile changes."""
-    fields = params.study_model(file.parent.name).model_fields
+    fields = studies.study_model(file.parent.name).model_fields
     content = yaml.safe_load(file.read_text())
     for name in content.keys() - {"profile", "source"}:  # these two are said always
         assert content[name] != fields[name].default, f"{name} is the default anyway"
@@ -92,14 +94,14 @@ def test_every_parameter_has_a_meaning_and_a_default():
 
 def test_the_notebooks_of_a_study_come_from_studies_yml(tmp_path, monkeypatch):
     checkout(tmp_path, monkeypatch)
-    assert params.chain("distilbert") == ["a", "b"]
+    assert studies.chain("distilbert") == ["a", "b"]
 
 
 @pytest.mark.parametrize("told", ["other: {notebooks: [a]}", "distilbert: {question: why}", "distilbert: []"])
 def test_a_study_whose_notebooks_are_not_told_is_refused(tmp_path, monkeypatch, told):
     checkout(tmp_path, monkeypatch, studies=told)
     with pytest.raises(ParameterError, match=r"studies\.yml does not tell the notebooks of study 'distilbert'"):
-        params.chain("distilbert")
+        studies.chain("distilbert")
 
 
 # ------------------------------------------------------------------ what counts
@@ -195,7 +197,7 @@ TEXTS = [name for name, field in DistilbertParams.model_fields.items() if field.
 @pytest.mark.parametrize("text", [*LOOKS_LIKE_MORE, ""])
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_text_is_taken_as_it_stands(name, text):
-    assert params.from_text("distilbert", name, text) == text
+    assert studies.from_text("distilbert", name, text) == text
 
 
 @pytest.mark.parametrize(
@@ -221,14 +223,14 @@ def test_a_text_is_taken_as_it_stands(name, text):
     ],
 )
 def test_the_type_of_a_parameter_decides_what_its_text_means(name, text, value):
-    found = params.from_text("distilbert", name, text)
+    found = studies.from_text("distilbert", name, text)
     assert (found, type(found)) == (value, type(value))
 
 
 @pytest.mark.parametrize("text", ["1:30", "1,5", "five", "0x10", "1" * 5000, "1e999", "nan"])
 @pytest.mark.parametrize("name", ["seed", "max_seconds"])
 def test_a_text_that_is_no_number_is_refused(name, text):
-    assert f"{name}: " in refused({name: params.from_text("distilbert", name, text)})
+    assert f"{name}: " in refused({name: studies.from_text("distilbert", name, text)})
 
 
 @pytest.mark.parametrize("text", ["20261126_1", "0714123", "714e105", "1:30", "2026-11-26", "no", "0x1F", "1_0.5"])
@@ -433,9 +435,9 @@ def test_a_profile_without_a_file_is_refused(tmp_path, monkeypatch):
 def test_a_notebook_gives_its_plain_values_and_nothing_else():
     namespace = {
         "study": "distilbert", "profile": "ci", "seed": 3, "device": None, "_": 1, "__name__": "__main__",
-        "Out": {}, "params": params, "print_it": print, "PAPERMILL_OUTPUT_PATH": "x.ipynb",
+        "Out": {}, "params": parameters, "print_it": print, "PAPERMILL_OUTPUT_PATH": "x.ipynb",
     }  # fmt: skip
-    resolved = params.from_notebook(namespace)
+    resolved = studies.from_notebook(namespace)
     assert resolved.params == resolve("distilbert", {"profile": "ci", "seed": 3}).params
     assert resolved.origins["seed"] == "given"
     assert resolved.origins["device"] == "default"
@@ -445,7 +447,7 @@ def test_a_notebook_gives_its_plain_values_and_nothing_else():
 @pytest.mark.parametrize("value", ["x", 1, 1.5, True, [1], {"a": 1}, (1, 2)])
 def test_a_misspelt_name_in_a_notebook_is_refused(value):
     with pytest.raises(ParameterError, match=r"unknown parameter 'repetitons'; did you mean 'repetitions'\?"):
-        params.from_notebook({"study": "distilbert", "repetitons": value})
+        studies.from_notebook({"study": "distilbert", "repetitons": value})
 
 
 @pytest.mark.parametrize(
@@ -464,7 +466,7 @@ def test_a_misspelt_name_in_a_notebook_is_refused(value):
 def test_what_no_cell_assigned_is_no_parameter(cells, seed):
     """Start-up files of IPython put names into a notebook too: here `seed` and `project`."""
     startup = {"seed": 42, "project": "x", "batch_sizes": [64]}
-    resolved = params.from_notebook(startup | {"study": "distilbert", "In": ["", *cells]})
+    resolved = studies.from_notebook(startup | {"study": "distilbert", "In": ["", *cells]})
     assert resolved.origins["seed"] == seed
     assert resolved.params.seed == (42 if seed == "given" else 17)
     assert resolved.origins["batch_sizes"] != "given"
@@ -473,12 +475,12 @@ def test_what_no_cell_assigned_is_no_parameter(cells, seed):
 @pytest.mark.parametrize("history", [{}, {"In": [""]}])
 def test_a_script_made_of_a_notebook_gives_its_values(history):
     """By python, and by ipython, which has no cells then."""
-    assert params.from_notebook(history | {"study": "distilbert", "seed": 42}).params.seed == 42
+    assert studies.from_notebook(history | {"study": "distilbert", "seed": 42}).params.seed == 42
 
 
 def test_a_notebook_without_a_study_is_refused():
     with pytest.raises(ParameterError, match="unknown study None"):
-        params.from_notebook({"profile": "ci"})
+        studies.from_notebook({"profile": "ci"})
 
 
 # ------------------------------------------------------------------ designs
@@ -502,7 +504,7 @@ def design(**given) -> str:
 
 
 def test_another_value_is_known_for_every_parameter_that_counts():
-    assert set(OTHER_VALUES) == set(DistilbertParams.model_fields) - {"study"} - params.NOT_DESIGN
+    assert set(OTHER_VALUES) == set(DistilbertParams.model_fields) - {"study"} - parameters.NOT_DESIGN
 
 
 @pytest.mark.parametrize("name", OTHER_VALUES)
@@ -526,13 +528,13 @@ def test_ways_of_saying_the_same_are_the_same_design():
 
 def test_other_code_that_measures_is_another_design(monkeypatch):
     before = design()
-    monkeypatch.setattr(params, "DESIGN_VERSION", params.DESIGN_VERSION + 1)
+    monkeypatch.setattr(parameters, "DESIGN_VERSION", parameters.DESIGN_VERSION + 1)
     assert design() != before
 
 
 def test_the_hash_is_the_same_in_another_process():
     """Hashes of text differ between processes unless somebody took care."""
-    code = "from distilbench.params import resolve; print(resolve('distilbert', {'profile': 'smoke'}).design_hash)"
+    code = "from distilbench import studies; print(studies.resolve('distilbert', {'profile': 'smoke'}).design_hash)"
     env = os.environ | {"PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.strip() == design()

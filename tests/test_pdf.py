@@ -18,11 +18,15 @@ from conftest import IN_CI
 from docutils import nodes
 from test_book import copy_of_checkout
 
-from distilbench import paths, runs
-from distilbench.bench import calibrate
+from distilbench import paths
 from distilbench.errors import DistilbenchError
-from distilbench.report import book, glue, printext, publish
-from distilbench.report import pdf as printing
+from distilbench.measurements.calibration import show
+from distilbench.measurements.calibration.kind import MEASUREMENT as CALIBRATION
+from distilbench.publication import build, latex_extension, publish
+from distilbench.publication import pdf as printing
+from distilbench.report import glue
+from distilbench.runs import find
+from distilbench.runs.folder import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -124,7 +128,7 @@ def figure_captions() -> list[str]:
 def table_captions() -> list[str]:
     sources = [output.get("text/markdown", "") for output in outputs()] + list(chapters().values())
     written = [caption for text in sources for caption in re.findall(r"\{(?:list-)?table\} (.+)", text)]
-    return [*written, calibrate.caption(calibrate.published("full"))]
+    return [*written, show.caption(find.published_instrument(CALIBRATION, "full"))]
 
 
 def charts_drawn() -> int:
@@ -136,7 +140,7 @@ def numbers_taken() -> list[str]:
     values, taken = {}, []
     for page in publish.pages():
         told = publish.told_by(page)
-        values[page.name] = glue.values(runs.Run(paths.published_root() / told["study"] / told["run_id"]))
+        values[page.name] = glue.values(Run(paths.published_root() / told["study"] / told["run_id"]))
     for text in chapters().values():
         for page, name, form in re.findall(r"\{glue:text\}`([\w./-]+)::([\w.-]+):([^`]+)`", text):
             taken.append(format(values[Path(page).name][name], form))
@@ -286,7 +290,7 @@ def test_what_a_reader_would_miss_ends_the_build(line, monkeypatch, tmp_path):
         (checkout / "book" / "_build" / "latex").mkdir(parents=True)
         (checkout / "book" / "_build" / "latex" / "report.log").write_text(LOG + line)
 
-    monkeypatch.setattr(book, "call_builder", builder)
+    monkeypatch.setattr(build, "call_builder", builder)
     with pytest.raises(DistilbenchError, match=re.escape(line)):
         printing.build()
     assert not (checkout / "book" / "_build" / "pdf").exists()
@@ -295,7 +299,7 @@ def test_what_a_reader_would_miss_ends_the_build(line, monkeypatch, tmp_path):
 def test_what_tex_complains_of_is_said():
     script = "print('many lines'); print('! Package fontspec Error: The font cannot be found.'); exit(12)"
     with pytest.raises(DistilbenchError, match="! Package fontspec Error: The font cannot be found") as failed:
-        book._call([sys.executable, "-c", script])
+        build._call([sys.executable, "-c", script])
     assert "many lines" not in str(failed.value)
 
 
@@ -304,7 +308,7 @@ def test_a_missing_part_of_tex_can_be_installed(complaint, hint, monkeypatch):
     def fail(*_: str, env: dict[str, str]) -> None:
         raise DistilbenchError(f"jupyter-book could not build the book:\n{complaint}")
 
-    monkeypatch.setattr(book, "call_builder", fail)
+    monkeypatch.setattr(build, "call_builder", fail)
     monkeypatch.setattr(printing.shutil, "rmtree", lambda *_, **__: None)
     with pytest.raises(DistilbenchError, match=re.escape(complaint)) as failed:
         printing._typeset()
@@ -321,7 +325,7 @@ def test_a_tex_that_ends_well_without_its_files_is_not_believed(left, missing, m
         for name in left:
             (folder / name).touch()
 
-    monkeypatch.setattr(book, "call_builder", end)
+    monkeypatch.setattr(build, "call_builder", end)
     with pytest.raises(DistilbenchError, match=rf"TeX ended without an error and without .*{missing}"):
         printing._typeset()
 
@@ -360,7 +364,7 @@ def test_a_browser_that_cannot_print_is_named(monkeypatch, tmp_path, script, sai
     monkeypatch.setattr(printing, "TEX", ("no-such-tex",))
     if "sleep" in script:
         monkeypatch.setattr(printing, "PRINTING_S", 0.5)
-    monkeypatch.setattr(book, "call_builder", lambda *_: None)
+    monkeypatch.setattr(build, "call_builder", lambda *_: None)
     with pytest.raises(DistilbenchError, match=f"chromium {said}"):
         printing.build()
 
@@ -368,10 +372,10 @@ def test_a_browser_that_cannot_print_is_named(monkeypatch, tmp_path, script, sai
 # ------------------------------------------------------------------ columns
 
 
-def column_of(head: str, *cells: str) -> printext.Column:
+def column_of(head: str, *cells: str) -> latex_extension.Column:
     rows = [nodes.row("", nodes.entry("", nodes.paragraph(text=text))) for text in (head, *cells)]
     nodes.tgroup("", nodes.thead("", rows[0]), nodes.tbody("", *rows[1:]))
-    return printext.Column([row[0] for row in rows])
+    return latex_extension.Column([row[0] for row in rows])
 
 
 NUMBERS = column_of("variance between processes", "99.5", "–", "(100.25)")
@@ -379,23 +383,23 @@ NAMES = column_of("length", "fixed-128", "longest")
 
 
 def test_columns_that_fit_are_as_wide_as_their_cells():
-    assert printext.specification([NAMES, NUMBERS]) == r">{\small}l>{\small}r"
+    assert latex_extension.specification([NAMES, NUMBERS]) == r">{\small}l>{\small}r"
 
 
 def test_columns_of_a_wide_table_share_the_line_and_break_heads_only():
-    written = printext.specification([NAMES, *[NUMBERS] * 4])
+    written = latex_extension.specification([NAMES, *[NUMBERS] * 4])
     widths = [int(width) for width in re.findall(r"\\X\{(\d+)\}\{96\}", written)]
     assert len(widths) == 5
     assert sum(widths) <= 96
-    assert widths[0] == len("fixed-128") + printext.GAP, "a short cell is not broken"
-    assert min(widths) >= len("processes") + printext.GAP, "nor a word of a head"
+    assert widths[0] == len("fixed-128") + latex_extension.GAP, "a short cell is not broken"
+    assert min(widths) >= len("processes") + latex_extension.GAP, "nor a word of a head"
     assert written.count("raggedleft") == 4
     assert written.count("raggedright") == 1
 
 
 @pytest.mark.parametrize(("count", "size"), [(8, "small"), (9, "footnotesize"), (10, "scriptsize"), (20, "scriptsize")])
 def test_more_columns_have_smaller_letters(count, size):
-    written = printext.specification([NUMBERS] * count)
+    written = latex_extension.specification([NUMBERS] * count)
     assert written.count(f">{{\\{size}\\raggedleft") == count
     shares = re.findall(r"\\X\{(\d+)\}\{(\d+)\}", written)
     assert sum(int(width) for width, _ in shares) <= int(shares[0][1])
@@ -404,4 +408,4 @@ def test_more_columns_have_smaller_letters(count, size):
 def test_what_is_html_only_takes_no_room():
     cell = nodes.entry("", nodes.paragraph("", "", nodes.raw("", "<span>" * 50, format="html"), nodes.Text("(13.11)")))
     nodes.tbody("", nodes.row("", cell))
-    assert printext.Column([cell]).natural == len("(13.11)")
+    assert latex_extension.Column([cell]).natural == len("(13.11)")

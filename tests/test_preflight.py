@@ -14,11 +14,14 @@ import pytest
 from conftest import IN_CI
 from measuring import checkout_with_notebooks, small_design
 
-from distilbench import environment, paths, runs
-from distilbench.bench import preflight, repetitions
+from distilbench import paths
 from distilbench.errors import DeviceError, StorageError
+from distilbench.harness import preflight, processes
+from distilbench.machine import environment
+from distilbench.measurements.sweep.measure import run as sweep
+from distilbench.runs.folder import Run
 
-CLI = [*paths.PYTHON, "-m", "distilbench.cli"]
+CLI = [*paths.PYTHON, "-m", "distilbench.cli.main"]
 RUN = [*CLI, "run", "distilbert", "--profile", "ci"]
 TWO_CORES = pytest.mark.skipif(environment.usable_cores() < 2, reason="one thread cannot be limited further")
 
@@ -50,7 +53,7 @@ def test_too_few_open_files_are_said_before_a_folder_is_made(refused, limit):
 
 def test_the_soft_limit_is_raised_where_the_hard_one_allows_it():
     code = (
-        "import resource; from distilbench.bench import preflight; preflight.open_files(); "
+        "import resource; from distilbench.harness import preflight; preflight.open_files(); "
         "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     shell = f'ulimit -Sn 24; ulimit -Hn 400; exec "{sys.executable}" -P -c "{code}"'
@@ -105,7 +108,7 @@ def test_a_variable_that_takes_threads_away_is_said_before_a_folder_is_made(refu
 
 
 def test_without_such_a_variable_no_process_is_started(tmp_path, monkeypatch):
-    monkeypatch.setattr(repetitions, "_spawn", lambda *_: pytest.fail("it was"))
+    monkeypatch.setattr(processes, "_spawn", lambda *_: pytest.fail("it was"))
     monkeypatch.setattr(environment, "variables_of_threads", list)
     preflight.threads(small_design(tmp_path).params)
     monkeypatch.setattr(environment, "variables_of_threads", lambda: ["OMP_DYNAMIC=true"])
@@ -116,7 +119,7 @@ def test_without_such_a_variable_no_process_is_started(tmp_path, monkeypatch):
 @TWO_CORES
 def test_ceilings_of_fewer_threads_are_none(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
-    repetitions.measure_ceilings(runs.Run(tmp_path), small_design(tmp_path, ceiling_s=0.01).params)
+    sweep.once(Run(tmp_path), small_design(tmp_path, ceiling_s=0.01).params)
     found = paths.read_json(tmp_path / "ceilings.json")
     assert list(found) == ["reason"]
     assert "1 computed" in found["reason"]

@@ -7,16 +7,20 @@ from pathlib import Path
 import pytest
 from measuring import committed, small_design
 
-from distilbench import params, paths, runs
-from distilbench.batches import load_inputs, sample_order
-from distilbench.bench import design, preparation, repetitions, sweep
+from distilbench import paths, studies
 from distilbench.errors import DataError, ModelError, RunError
-from distilbench.models import load_model
+from distilbench.harness import steps
+from distilbench.measurements.sweep.measure import prepare
+from distilbench.measurements.sweep.measure import run as sweep
+from distilbench.runs import parameters
+from distilbench.runs.folder import Run
+from distilbench.sources.batches import load_inputs, sample_order
+from distilbench.sources.models import load_model
 
 
-def start(results: Path, **given) -> tuple[runs.Run, params.Resolved]:
+def start(results: Path, **given) -> tuple[Run, parameters.Resolved]:
     resolved = small_design(results, **given)
-    return design.start(resolved), resolved
+    return studies.start(resolved), resolved
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def own_cache(tmp_path, monkeypatch):
 
 def test_preparing_records_text_and_model_and_writes_the_inputs(own_cache, tmp_path):
     run, resolved = start(tmp_path)
-    prepared = preparation.prepare(resolved.params, run)
+    prepared = prepare.prepare(resolved.params, run)
     assert prepared.label_names == ["negative", "positive"]
     assert prepared.vocab_size == 191
     assert prepared.manifest == paths.read_json(run.folder / "data.json")
@@ -44,11 +48,11 @@ def test_preparing_records_text_and_model_and_writes_the_inputs(own_cache, tmp_p
 )
 def test_a_run_of_other_text_or_another_model_is_not_gone_on_with(own_cache, tmp_path, file, key):
     run, resolved = start(tmp_path)
-    preparation.prepare(resolved.params, run)
+    prepare.prepare(resolved.params, run)
     known = paths.read_json(run.folder / file)
     paths.write_json(run.folder / file, known | {key: "0" * 64})
     with pytest.raises(RunError, match=f"{key} is {'0' * 64} in {file}, {known[key]} now"):
-        sweep.sweep(run, resolved)
+        steps.measure_run(run, resolved)
     assert run.status["state"] == "failed"
 
 
@@ -56,12 +60,12 @@ def test_a_model_whose_labels_are_not_the_texts_is_refused_before_anything_is_me
     load_model(source="random", size="tiny", vocab_size=191).module.save_pretrained(tmp_path / "model")
     run, resolved = start(tmp_path, model_source="local", model_path=str(tmp_path / "model"))
     with pytest.raises(ModelError, match=r"labels \['LABEL_0', 'LABEL_1'\] do not match"):
-        preparation.prepare(resolved.params, run)
+        prepare.prepare(resolved.params, run)
     assert committed(run) == []
 
 
 def test_text_so_short_that_a_cycle_repeats_itself_is_refused(own_cache, tmp_path):
     run, resolved = start(tmp_path, batch_sizes=[40], samples_per_cycle=320)
     with pytest.raises(DataError, match=r"batch size 40: a cycle has 2 distinct batches, 8 are needed .* 80 sentences"):
-        preparation.prepare(resolved.params, run)
-    assert not repetitions.Prepared.is_there(run), "no part can begin"
+        prepare.prepare(resolved.params, run)
+    assert not sweep.Prepared.is_there(run), "no part can begin"

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from distilbench import progress
-from distilbench.chain import PROGRESS_LINE
+from distilbench.execution.notebooks import PROGRESS_LINE
 from distilbench.progress import Progress, duration
 
 

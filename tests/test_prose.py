@@ -8,9 +8,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from distilbench import paths, runs
-from distilbench.report import glue, publish
-from distilbench.report.prose import typed_results
+from distilbench import paths
+from distilbench.measurements.sweep.show.numbers import mark_of
+from distilbench.publication import provenance, publish
+from distilbench.publication.typed_numbers import typed_results
+from distilbench.report import glue, load
+from distilbench.runs.folder import Run
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 CHAPTERS = sorted(file for file in BOOK.rglob("*.md") if "_build" not in file.parts)
@@ -74,7 +77,7 @@ def test_names_versions_dates_and_taken_numbers_may_stand(text):
 
 def measured(page: str) -> dict:
     told = publish.told_by(publish.pages_root() / "distilbert" / f"{page}.ipynb")
-    return glue.values(runs.Run(paths.published_root() / told["study"] / told["run_id"]))
+    return glue.values(Run(paths.published_root() / told["study"] / told["run_id"]))
 
 
 def each(values: dict, policy: str, name: str) -> list[float]:
@@ -147,7 +150,7 @@ def test_a_number_of_an_unstable_cell_is_marked_where_it_stands(chapter):
         (page, name)
         for block in blocks(chapter)
         for page, name in taken(block)
-        if (mark := glue.mark_of(name)) and measured(page)[mark] and (page, mark) not in taken(block)
+        if (mark := mark_of(name)) and measured(page)[mark] and (page, mark) not in taken(block)
     ]
     assert unmarked == []
 
@@ -172,7 +175,7 @@ def test_what_a_length_cuts_is_said_wherever_its_times_are(chapter):
     text = chapter.read_text(encoding="utf-8")
     for page, name in taken(text):
         policy = (re.search(r"-(fixed-\d+|longest)-", name) or [None, ""])[1]
-        if glue.mark_of(name) and page != "cpu-embedded-keep" and measured(page)[f"{policy}-truncated_share"] > 0:
+        if mark_of(name) and page != "cpu-embedded-keep" and measured(page)[f"{policy}-truncated_share"] > 0:
             shares = {("cpu-embedded", f"{policy}-truncated_share"), ("cpu-embedded", f"{policy}-truncated_of")}
             assert shares <= taken(text), name
 
@@ -195,3 +198,13 @@ def test_lengths_that_are_overlaid_are_told_apart_by_what_they_cut():
     assert values["fixed-32-truncated_of"] in ("of the whole text", "of a cycle")
     accuracy = [values[f"sdpa-{policy}-b1-accuracy"] for policy in ("fixed-32", "longest")]
     assert accuracy[0] < accuracy[1], "cut sentences are classified from less"
+
+
+@pytest.mark.parametrize("page", publish.pages(), ids=lambda page: page.stem)
+def test_a_page_says_what_its_run_cannot_say(page):
+    """All of it, and nothing else: the list of doubts is part of what is published."""
+    run = provenance.run_of(str(page.relative_to(provenance.book_root())))
+    texts = ["".join(o["data"]["text/markdown"]) for c in paths.read_json(page)["cells"] for o in c.get("outputs", [])
+             if "text/markdown" in o.get("data", {})]  # fmt: skip
+    wanted = "\n".join(f"- {sentence}" for sentence in load.unsaid([run]))
+    assert wanted in texts

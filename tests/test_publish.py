@@ -13,9 +13,17 @@ import nbformat
 import pytest
 import synthetic
 
-from distilbench import chain, environment, paths, records, runs
+from distilbench import paths
 from distilbench.errors import ParameterError, RunError, StorageError
-from distilbench.report import charts, glue, load, publish, tables
+from distilbench.execution import notebooks
+from distilbench.machine import environment
+from distilbench.measurements.sweep import records
+from distilbench.measurements.sweep.show import cell_tables
+from distilbench.measurements.sweep.show import plots as show_plots
+from distilbench.publication import publish
+from distilbench.report import glue, load, tables
+from distilbench.runs import find, rawfiles
+from distilbench.runs.folder import Run
 
 DESIGN = {
     "profile": "full",
@@ -32,12 +40,12 @@ def analysed(captured: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(environment, "capture", lambda: env)
         run = synthetic.finished_run(results_root=str(tmp_path_factory.mktemp("analysed")), **DESIGN)
-    chain.analyse("distilbert", [run.run_id], str(run.folder.parent.parent))
+    notebooks.analyse("distilbert", [run.run_id], str(run.folder.parent.parent))
     return run.folder
 
 
 @pytest.fixture
-def run(analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
+def run(analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """That run in a checkout of its own, in which nothing is published yet."""
     checkout = tmp_path / "checkout"
     for name in ("params", "notebooks"):
@@ -45,7 +53,7 @@ def run(analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs
     monkeypatch.setenv("DISTILBENCH_ROOT", str(checkout))
     place = tmp_path / "results" / "distilbert" / analysed.name
     shutil.copytree(analysed, place)
-    return runs.Run(place)
+    return Run(place)
 
 
 def change(file: Path, alter: Callable[[dict], None]) -> None:
@@ -68,9 +76,9 @@ def test_a_good_run_is_published(run):
         "config.json", "env.json", "data.json", "model.json", "raw.jsonl", "iterations", "predictions.parquet",
         "summary.json", "status.json", "plots",
     }  # fmt: skip
-    assert runs.find(run.run_id).folder == run.folder, "one's own comes first"
+    assert find.find(run.run_id).folder == run.folder, "one's own comes first"
     shutil.rmtree(run.folder)
-    assert runs.find(run.run_id).folder == folder
+    assert find.find(run.run_id).folder == folder
 
 
 def dirty(run):
@@ -165,11 +173,11 @@ def test_refused_with_the_reason_and_nothing_written(run, spoil, said):
 
 def test_a_page_is_replaced_only_when_told_so(run):
     page, folder = publish.publish(run)
-    other = runs.Run(run.folder.with_name("another"))
+    other = Run(run.folder.with_name("another"))
     shutil.copytree(run.folder, other.folder)
     for name in ("config.json", "summary.json"):
         change(other.folder / name, lambda content: content.update(run_id="another"))
-    chain.analyse("distilbert", ["another"], str(run.folder.parent.parent))
+    notebooks.analyse("distilbert", ["another"], str(run.folder.parent.parent))
     with pytest.raises(RunError, match=rf"shows run {run.run_id} already: choose another --name, or give --replace"):
         publish.publish(other)
     second, _ = publish.publish(other, "second")
@@ -183,11 +191,11 @@ def test_a_page_is_replaced_only_when_told_so(run):
 def test_a_run_that_two_pages_show_stays_when_one_of_them_is_replaced(run):
     first, folder = publish.publish(run)
     publish.publish(run, "second")
-    other = runs.Run(run.folder.with_name("another"))
+    other = Run(run.folder.with_name("another"))
     shutil.copytree(run.folder, other.folder)
     for name in ("config.json", "summary.json"):
         change(other.folder / name, lambda content: content.update(run_id="another"))
-    chain.analyse("distilbert", ["another"], str(run.folder.parent.parent))
+    notebooks.analyse("distilbert", ["another"], str(run.folder.parent.parent))
     publish.publish(other, "second", replace=True)
     assert folder.is_dir()
     assert publish.problems(first) == []
@@ -196,8 +204,8 @@ def test_a_run_that_two_pages_show_stays_when_one_of_them_is_replaced(run):
 def test_what_is_published_already_is_not_published_again(run):
     _, folder = publish.publish(run)
     with pytest.raises(RunError, match="it is published already; `make pages`"):
-        publish.publish(runs.Run(folder), "again")
-    assert runs.find(str(folder)).repetitions()
+        publish.publish(Run(folder), "again")
+    assert find.find(str(folder)).repetitions()
 
 
 @pytest.mark.parametrize("name", ["../../x", "index", "two words", "Big", "-"])
@@ -225,7 +233,7 @@ def test_what_a_killed_publishing_left_is_no_run_and_is_cleared_away(run):
     part = paths.published_root() / "distilbert" / f".{run.run_id}.part"
     part.mkdir(parents=True)
     (part / "status.json").write_text('{"state": "ok"}')
-    assert runs.published_runs() == []
+    assert find.published_runs() == []
     publish.publish(run)
     assert not part.exists()
 
@@ -236,14 +244,14 @@ def test_what_a_killed_publishing_left_is_no_run_and_is_cleared_away(run):
 def test_overlaying_a_published_run_leaves_it_as_it_is(run):
     """What is made of both goes to one's own run."""
     _, folder = publish.publish(run)
-    own = runs.Run(run.folder.with_name("mine"))
+    own = Run(run.folder.with_name("mine"))
     run.folder.rename(own.folder)
     change(own.folder / "config.json", lambda config: config.update(run_id="mine"))
     before = sorted(folder.rglob("*"))
-    chosen = chain.analyse("distilbert", [folder.name, "mine"])
+    chosen = notebooks.analyse("distilbert", [folder.name, "mine"])
     assert [each.run_id for each in chosen] == [folder.name, "mine"]
-    assert chain.analysis_of(chosen) == own.folder / "notebooks" / f"03_analyse-with-{folder.name[-8:]}.ipynb"
-    assert chain.analysis_of(chosen).is_file()
+    assert notebooks.analysis_of(chosen) == own.folder / "notebooks" / f"03_analyse-with-{folder.name[-8:]}.ipynb"
+    assert notebooks.analysis_of(chosen).is_file()
     assert len(list((own.folder / "plots" / f"with-{folder.name[-8:]}").glob("*.svg"))) == 3
     assert sorted(folder.rglob("*")) == before
     assert publish.is_analysed(own) is False, "the overlay is not its analysis, and its numbers are another run's"
@@ -253,12 +261,12 @@ def test_analysing_a_published_run_leaves_it_as_it_is(run, tmp_path):
     _, folder = publish.publish(run)
     shutil.rmtree(run.folder)
     before = sorted(folder.rglob("*"))
-    chosen = chain.analyse("distilbert", [folder.name])
+    chosen = notebooks.analyse("distilbert", [folder.name])
     place = tmp_path / "results" / "distilbert" / f"analysis-of-{folder.name}"
-    assert chain.analysis_of(chosen) == place / "notebooks" / "03_analyse.ipynb"
+    assert notebooks.analysis_of(chosen) == place / "notebooks" / "03_analyse.ipynb"
     assert len(list((place / "plots").glob("*.svg"))) == 3
     assert sorted(folder.rglob("*")) == before
-    assert runs.own_runs() == [], "it is no run"
+    assert find.own_runs() == [], "it is no run"
 
 
 # ------------------------------------------------------------------ the page
@@ -329,9 +337,9 @@ def alter_raw(folder):
 
 def alter_iterations(folder):
     file = sorted((folder / "iterations").glob("*.parquet"))[0]
-    rows = records.read_parquet(file)
+    rows = rawfiles.read_parquet(file)
     rows[-1]["latency_ms"] *= 2
-    records.write_parquet(file, rows, records.ITERATIONS)
+    rawfiles.write_parquet(file, rows, records.ITERATIONS)
 
 
 def alter_what_the_header_says(folder):
@@ -363,7 +371,7 @@ def test_a_changed_caption_is_found(run):
     assert any("the caption of fig-distilbert-cpu-embedded-latency is not what run" in problem for problem in found)
 
 
-def passes_of(run: runs.Run) -> dict[str, dict[str, int]]:
+def passes_of(run: Run) -> dict[str, dict[str, int]]:
     """Finished repetitions by pass and cell, from the raw lines alone."""
     counts: dict[str, dict[str, int]] = {}
     for line in run.raw.read_text().splitlines():
@@ -382,7 +390,7 @@ FIGURES = {"latency": "timing", "throughput": "timing", "memory": "memory", "ene
 def test_a_caption_says_what_the_raw_file_of_its_run_says(page, figure):
     """A figure is there where its pass was made, claims as many processes as made it, and marks what is unstable."""
     told = publish.told_by(page)
-    run = runs.Run(paths.published_root() / told["study"] / told["run_id"])
+    run = Run(paths.published_root() / told["study"] / told["run_id"])
     counts, states = passes_of(run).get(FIGURES[figure], {}), run.status["cells"].values()
     caption = publish.caption(run, f"fig-{told['slug']}-{figure}")
     assert (caption is not None) == bool(counts)
@@ -409,7 +417,7 @@ def test_a_removed_run_is_named(run):
 def test_a_second_execution_gives_the_same_bytes(run):
     before = paths.read_json(run.folder / "notebooks" / publish.NOTEBOOK)
     plots = {file.name: file.read_bytes() for file in (run.folder / "plots").iterdir()}
-    chain.analyse("distilbert", [run.run_id], str(run.folder.parent.parent))
+    notebooks.analyse("distilbert", [run.run_id], str(run.folder.parent.parent))
     after = paths.read_json(run.folder / "notebooks" / publish.NOTEBOOK)
     outputs = [[c["outputs"] for c in nb["cells"] if c["cell_type"] == "code"] for nb in (before, after)]
     assert outputs[0] == outputs[1]
@@ -440,7 +448,7 @@ PAGES = publish.pages()
 def test_there_are_published_pages():
     assert PAGES
     shown = sorted(publish.told_by(page)["run_id"] for page in PAGES)
-    assert shown == sorted(run.run_id for run in runs.published_runs()), "each published run has one page"
+    assert shown == sorted(run.run_id for run in find.published_runs()), "each published run has one page"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -454,8 +462,8 @@ def test_a_page_executed_again_is_the_same(page, tmp_path):
     told = paths.read_json(page)["metadata"]["distilbench"]
     folder = tmp_path / "results" / told["study"] / told["run_id"]
     shutil.copytree(paths.published_root() / told["study"] / told["run_id"], folder)
-    chain.analyse(told["study"], [told["run_id"]], str(tmp_path / "results"))
-    again = publish.as_page(paths.read_json(folder / "notebooks" / publish.NOTEBOOK), runs.Run(folder), told["slug"])
+    notebooks.analyse(told["study"], [told["run_id"]], str(tmp_path / "results"))
+    again = publish.as_page(paths.read_json(folder / "notebooks" / publish.NOTEBOOK), Run(folder), told["slug"])
 
     def shown(notebook):
         cells = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", [])]
@@ -468,7 +476,7 @@ def test_a_page_executed_again_is_the_same(page, tmp_path):
 
 
 def test_published_runs_are_small():
-    sizes = [sum(f.stat().st_size for f in run.folder.rglob("*") if f.is_file()) for run in runs.published_runs()]
+    sizes = [sum(f.stat().st_size for f in run.folder.rglob("*") if f.is_file()) for run in find.published_runs()]
     assert all(size <= publish.LARGEST_MiB * 2**20 for size in sizes)
     assert sum(sizes) <= 20 * 2**20
 
@@ -477,7 +485,7 @@ def test_published_runs_are_small():
 
 
 def test_a_table_has_a_caption_in_every_form(finished_run):
-    table = tables.Table(tables.measured(load.table([finished_run])), "Every cell | all", "tab-cells")
+    table = tables.Table(cell_tables.measured(load.table([finished_run])), "Every cell | all", "tab-cells")
     bundle = table._repr_mimebundle_()
     assert bundle["text/markdown"].startswith(
         ":::{table} Every cell | all\n:name: tab-cells\n:class: db-numbers\n\n| length |"
@@ -494,7 +502,7 @@ def test_a_bar_in_a_cell_does_not_break_the_table(finished_run):
 
 
 def test_the_picture_is_told_in_words(finished_run):
-    shown = charts.plot(load.table([finished_run]), "throughput_samples_per_s")
+    shown = show_plots.plot(load.table([finished_run]), "throughput_samples_per_s")
     machine = load.label(finished_run)
     assert shown.alt_text == (
         f"Throughput (samples/s) against batch size. {machine}, sdpa, longest: "

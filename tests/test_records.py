@@ -11,12 +11,16 @@ import pytest
 import synthetic
 from pydantic import ValidationError
 
-from distilbench import paths, records
+from distilbench import paths
 from distilbench.errors import RunError, StorageError
-from distilbench.records import MEASURED_IN, Cell, Repetition, mend_raw, read_raw
+from distilbench.measurements.sweep import records
+from distilbench.measurements.sweep.records import MEASURED_IN, Repetition, SweepCell
+from distilbench.runs import rawfiles
+from distilbench.runs import records as base
+from distilbench.runs.rawfiles import mend_raw, read_raw
 
-SCHEMA = paths.repo_root() / "book" / "schemas" / f"repetition.v{records.SCHEMA_VERSION}.schema.json"
-CELL = Cell(
+SCHEMA = paths.repo_root() / "book" / "schemas" / f"repetition.v{base.SCHEMA_VERSION}.schema.json"
+CELL = SweepCell(
     cell="sdpa-float32-longest-b004",
     device="cpu",
     variant="sdpa",
@@ -134,15 +138,15 @@ def test_the_schema_has_every_field_by_its_name_in_the_file():
 
 
 def test_no_file_has_no_repetitions(tmp_path):
-    assert read_raw(tmp_path / "absent.jsonl") == ([], "")
-    assert mend_raw(tmp_path / "absent.jsonl") is None
+    assert read_raw(tmp_path / "absent.jsonl", Repetition) == ([], "")
+    assert mend_raw(tmp_path / "absent.jsonl", Repetition) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_whole_lines_and_the_rest_are_told_apart(tmp_path):
     file = tmp_path / "raw.jsonl"
     file.write_bytes(line_of(timed(0)) + line_of(failed(1)) + b'{"cell"')
-    assert read_raw(file) == ([timed(0), failed(1)], '{"cell"')
+    assert read_raw(file, Repetition) == ([timed(0), failed(1)], '{"cell"')
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -152,7 +156,7 @@ def test_a_damaged_line_is_named_by_its_number(tmp_path, number):
     (tmp_path / "raw.jsonl").write_bytes(b"".join(lines))
     for use in (read_raw, mend_raw):
         with pytest.raises(RunError, match=rf"raw\.jsonl, line {number} is damaged: status Input should be"):
-            use(tmp_path / "raw.jsonl")
+            use(tmp_path / "raw.jsonl", Repetition)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"null", b"\0" * 50, b"\xff\xfe", b'{"cell": "x'])
@@ -161,7 +165,7 @@ def test_any_damage_of_a_middle_line_is_refused_and_nothing_is_mended(tmp_path, 
     content = line_of(timed(0)) + damage + b"\n" + line_of(timed(1)) + b'{"half'
     file.write_bytes(content)
     with pytest.raises(RunError, match="line 2 is damaged"):
-        mend_raw(file)
+        mend_raw(file, Repetition)
     assert file.read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["raw.jsonl"]
 
@@ -174,7 +178,7 @@ def test_a_cut_at_every_byte_of_the_last_line_loses_nothing_that_was_complete(tm
     undisturbed = earlier + line_of(last)
     for size in range(len(earlier), len(undisturbed) + 1):
         file.write_bytes(undisturbed[:size])
-        message = mend_raw(file)
+        message = mend_raw(file, Repetition)
         complete = size >= len(undisturbed) - 1  # all but the newline
         assert file.read_bytes() == (undisturbed if complete else earlier), size
         torn = list(tmp_path.glob("raw.jsonl.torn-*"))
@@ -190,8 +194,8 @@ def test_a_cut_at_every_byte_of_the_last_line_loses_nothing_that_was_complete(tm
         if not complete:
             paths.append_line(file, last.to_line())
         assert file.read_bytes() == undisturbed, size
-        assert len(read_raw(file)[0]) == 3
-        assert mend_raw(file) is None, "once is enough"
+        assert len(read_raw(file, Repetition)[0]) == 3
+        assert mend_raw(file, Repetition) is None, "once is enough"
         for piece in torn:
             piece.unlink()
 
@@ -199,8 +203,8 @@ def test_a_cut_at_every_byte_of_the_last_line_loses_nothing_that_was_complete(tm
 def test_the_first_line_of_all_may_be_half(tmp_path):
     file = tmp_path / "raw.jsonl"
     file.write_bytes(line_of(timed())[:100])
-    assert "half written" in mend_raw(file)
-    assert read_raw(file) == ([], "")
+    assert "half written" in mend_raw(file, Repetition)
+    assert read_raw(file, Repetition) == ([], "")
 
 
 @pytest.mark.parametrize("rest", [b"\0" * 700, b"\xc3", b" ", b"\r", b"{}", b"null"])
@@ -208,7 +212,7 @@ def test_what_a_power_loss_leaves_is_set_aside(tmp_path, rest):
     """A file system may have grown the file before its content: zeros; or cut a character of several bytes."""
     file = tmp_path / "raw.jsonl"
     file.write_bytes(line_of(timed()) + rest)
-    assert "set aside" in mend_raw(file)
+    assert "set aside" in mend_raw(file, Repetition)
     assert file.read_bytes() == line_of(timed())
     assert [piece.read_bytes() for piece in tmp_path.glob("*.torn-*")] == [rest]
 
@@ -218,9 +222,9 @@ def test_a_full_disk_while_mending_loses_nothing(small_disk):
     content = line_of(timed()) + line_of(timed(1))[:-50]
     file.write_bytes(content)
     with small_disk.full(room=100), pytest.raises(StorageError, match="cannot write"):
-        mend_raw(file)
+        mend_raw(file, Repetition)
     assert file.read_bytes() == content
-    assert "set aside" in mend_raw(file)
+    assert "set aside" in mend_raw(file, Repetition)
 
 
 # ------------------------------------------------------------------ parquet
@@ -228,43 +232,43 @@ def test_a_full_disk_while_mending_loses_nothing(small_disk):
 
 def test_parquet_is_read_as_it_was_written_and_its_hash_is_returned(tmp_path):
     rows = synthetic.iterations(4)
-    sha256 = records.write_parquet(tmp_path / "sub" / "x.parquet", rows, records.ITERATIONS)
+    sha256 = rawfiles.write_parquet(tmp_path / "sub" / "x.parquet", rows, records.ITERATIONS)
     assert sha256 == paths.sha256_file(tmp_path / "sub" / "x.parquet")
-    read = records.read_parquet(tmp_path / "sub" / "x.parquet", sha256)
+    read = rawfiles.read_parquet(tmp_path / "sub" / "x.parquet", sha256)
     assert [{name: row[name] for name in rows[0]} for row in read] == rows
     assert all(row[name] is None for row in read for name in row.keys() - rows[0].keys()), "what was not read is null"
-    assert records.read_parquet(tmp_path / "sub" / "x.parquet") == read
+    assert rawfiles.read_parquet(tmp_path / "sub" / "x.parquet") == read
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):
-    hashes = {records.write_parquet(tmp_path / n, synthetic.predictions("c"), records.PREDICTIONS) for n in "ab"}
+    hashes = {rawfiles.write_parquet(tmp_path / n, synthetic.predictions("c"), records.PREDICTIONS) for n in "ab"}
     assert len(hashes) == 1
 
 
 def test_another_file_than_the_committed_one_is_refused(tmp_path):
     file = tmp_path / "x.parquet"
-    old = records.write_parquet(file, synthetic.iterations(4), records.ITERATIONS)
-    new = records.write_parquet(file, synthetic.iterations(4, 1), records.ITERATIONS)
+    old = rawfiles.write_parquet(file, synthetic.iterations(4), records.ITERATIONS)
+    new = rawfiles.write_parquet(file, synthetic.iterations(4, 1), records.ITERATIONS)
     with pytest.raises(RunError, match=f"x.parquet is not the committed file: its SHA-256 is {new}.*says {old}"):
-        records.read_parquet(file, old)
+        rawfiles.read_parquet(file, old)
 
 
 def test_a_missing_parquet_file_is_named(tmp_path):
     with pytest.raises(RunError, match=r"x\.parquet is missing"):
-        records.read_parquet(tmp_path / "x.parquet")
+        rawfiles.read_parquet(tmp_path / "x.parquet")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, -1])
 def test_a_damaged_parquet_file_is_named(tmp_path, keep):
     file = tmp_path / "x.parquet"
-    records.write_parquet(file, synthetic.predictions("c"), records.PREDICTIONS)
+    rawfiles.write_parquet(file, synthetic.predictions("c"), records.PREDICTIONS)
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(RunError, match=r"x\.parquet is damaged: "):
-        records.read_parquet(file)
+        rawfiles.read_parquet(file)
 
 
 def test_rows_that_do_not_fit_the_schema_are_refused_before_anything_is_written(tmp_path):
     rows = [synthetic.iterations(4)[0] | {"cycle": "one"}]
     with pytest.raises((pa.ArrowInvalid, pa.ArrowTypeError)):
-        records.write_parquet(tmp_path / "x.parquet", rows, records.ITERATIONS)
+        rawfiles.write_parquet(tmp_path / "x.parquet", rows, records.ITERATIONS)
     assert list(tmp_path.iterdir()) == []

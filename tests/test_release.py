@@ -11,11 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from distilbench import environment, paths, runs
+from distilbench import paths
 from distilbench.errors import ParameterError, RunError
-from distilbench.report import pdf as printing
-from distilbench.report import publish, slides
-from distilbench.report import release as releasing
+from distilbench.machine import environment
+from distilbench.publication import pdf as printing
+from distilbench.publication import publish
+from distilbench.publication import release as releasing
+from distilbench.publication.slides import build as slides
+from distilbench.runs import find
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def test_archives_hold_what_they_say(dist):
     assert {(entry.uid, entry.uname, entry.mode) for entry in html.values()} == {(0, "", 0o644)}
     runs_in_order = list(members(dist / "runs.tar.gz"))
     assert runs_in_order == sorted(runs_in_order), "a folder lists its files in another order on another disk"
-    published = runs.published_runs()
+    published = find.published_runs()
     records = members(dist / "records.tar.gz")
     assert set(records) == {f"records/{run.run_id}.jsonl" for run in published} | {"records/repetition.v1.schema.json"}
     notebooks = members(dist / "notebooks.tar.gz")
@@ -118,7 +121,7 @@ def test_a_release_with_a_time_that_is_none_leaves_nothing(tmp_path, parts, monk
 
 def test_notes_name_the_runs_and_the_changes(dist):
     said = (dist / "RELEASE_NOTES.md").read_text()
-    for run in runs.published_runs():
+    for run in find.published_runs():
         assert f"run {run.run_id}." in said
     assert "a" * 40 in said
     assert "SLURM: `distilbench submit`" in said, "the section of the changelog"

@@ -6,12 +6,14 @@ import copy
 import json
 import re
 
-import jinja2
 import pandas as pd
 import pytest
 import synthetic
 
-from distilbench import derive, params, paths, summary
+from distilbench import paths, studies
+from distilbench.measurements.sweep import params
+from distilbench.measurements.sweep.show import cell_tables
+from distilbench.measurements.sweep.summary import derive, join
 from distilbench.report import insights, tables
 
 
@@ -25,7 +27,7 @@ def derived(finished_run) -> dict:
 
 
 def test_every_parameter_is_shown_with_origin_and_meaning():
-    table = tables.parameters(params.resolve("distilbert", {"profile": "ci", "seed": 3, "batch_sizes": "1,2"}))
+    table = tables.parameters(studies.resolve("distilbert", {"profile": "ci", "seed": 3, "batch_sizes": "1,2"}))
     assert list(table.index) == list(params.DistilbertParams.model_fields)
     assert table.loc["seed"].tolist() == ["3", "given", "seeds sample order and random weights"]
     assert table.loc["batch_sizes", "value"] == "1, 2"
@@ -36,7 +38,7 @@ def test_every_parameter_is_shown_with_origin_and_meaning():
 
 
 def test_some_parameters_only():
-    resolved = params.resolve("distilbert")
+    resolved = studies.resolve("distilbert")
     assert list(tables.parameters(resolved, ["dtype", "seed"]).index) == ["dtype", "seed"]
 
 
@@ -72,7 +74,7 @@ def test_rows_are_named_by_their_first_column():
 
 
 def test_a_row_per_cell_with_numbers_as_text(derived):
-    table = tables.cells(derived)
+    table = cell_tables.cells(derived)
     assert list(table.columns) == [
         "variant", "length", "batch size", "latency (ms)", "samples/s", "peak memory (MiB)", "accuracy", "state",
     ]  # fmt: skip
@@ -84,25 +86,25 @@ def test_a_row_per_cell_with_numbers_as_text(derived):
 
 def test_what_was_not_measured_is_a_dash(derived):
     derived["cells"][0] |= {"latency_ms": None, "accuracy": None}
-    table = tables.cells(derived)
+    table = cell_tables.cells(derived)
     assert table.loc[0, ["latency (ms)", "accuracy"]].tolist() == ["–", "–"]
     assert table.loc[1, "latency (ms)"] == "18.09"
 
 
 def test_gpu_memory_has_a_column_where_there_is_any(derived):
     derived["cells"][1]["peak_cuda_allocated_MiB"] = 1234.5
-    assert tables.cells(derived)["peak GPU memory (MiB)"].tolist() == ["–", "1234"]
+    assert cell_tables.cells(derived)["peak GPU memory (MiB)"].tolist() == ["–", "1234"]
 
 
 def test_nothing_measured_is_never_zero(this_machine):
-    table = tables.cells(summary.summarise(synthetic.started_run().folder))
+    table = cell_tables.cells(join.summarise(synthetic.started_run().folder))
     assert table["state"].tolist() == ["pending", "pending"]
     assert set(table[["latency (ms)", "samples/s", "peak memory (MiB)", "accuracy"]].values.flat) == {"–"}
 
 
 def test_markdown_is_a_pipe_table_with_numbers_to_the_right(derived):
     derived["cells"][0]["latency_ms"] = None
-    lines = tables.markdown(tables.cells(derived)).splitlines()
+    lines = tables.markdown(cell_tables.cells(derived)).splitlines()
     assert (
         lines[0]
         == "| variant | length | batch size | latency (ms) | samples/s | peak memory (MiB) | accuracy | state |"
@@ -116,7 +118,7 @@ def test_markdown_is_a_pipe_table_with_numbers_to_the_right(derived):
 
 
 def test_the_headline_names_the_best_cell_and_the_profile(derived):
-    assert tables.headline(derived) == (
+    assert cell_tables.headline(derived) == (
         "Highest throughput with padding to the longest of each batch: batch size 4 with 221.1 samples/s (sdpa); "
         "tiny random models and a handful of sentences, for tests; never published."
     )
@@ -125,18 +127,18 @@ def test_the_headline_names_the_best_cell_and_the_profile(derived):
 def test_the_headline_of_a_full_run_needs_no_warning(derived):
     derived["note"] = None
     derived["best_throughput"]["length_policy"] = "fixed-128"
-    assert tables.headline(derived) == (
+    assert cell_tables.headline(derived) == (
         "Highest throughput at 128 tokens per sentence: batch size 4 with 221.1 samples/s (sdpa)."
     )
 
 
 def test_the_headline_of_a_run_without_numbers(derived):
     derived["best_throughput"] = None
-    assert tables.headline(derived) == "Nothing was measured."
+    assert cell_tables.headline(derived) == "Nothing was measured."
 
 
 def test_what_no_cell_has_is_said_once_with_its_reason(derived):
-    assert tables.not_measured(derived) == [
+    assert cell_tables.not_measured(derived) == [
         f"latency_device_ms: {derive.NO_DEVICE_CLOCK}",
         "peak_cuda_allocated_MiB: the model ran on the CPU",
         f"energy_J: {synthetic.NO_ENERGY}",
@@ -146,18 +148,18 @@ def test_what_no_cell_has_is_said_once_with_its_reason(derived):
 def test_the_same_reason_is_said_once_for_several_numbers(derived):
     for cell in derived["cells"]:
         cell |= {"accuracy": None, "accuracy_reason": synthetic.NO_ENERGY}
-    assert tables.not_measured(derived)[0] == f"accuracy, energy_J: {synthetic.NO_ENERGY}"
+    assert cell_tables.not_measured(derived)[0] == f"accuracy, energy_J: {synthetic.NO_ENERGY}"
 
 
 def test_what_one_cell_has_is_not_missing(derived):
     derived["cells"][1]["energy_J"] = 3.0
-    assert not any("energy_J" in line for line in tables.not_measured(derived))
+    assert not any("energy_J" in line for line in cell_tables.not_measured(derived))
 
 
 def test_doubts_that_all_cells_share_are_said_once(derived):
     derived["cells"][1]["doubts"].append("repetitions differ by 25%")
     name = derived["cells"][1]["cell"]
-    assert tables.doubts(derived) == [
+    assert cell_tables.doubts(derived) == [
         "every cell: 2 repetitions: no interval",
         f"{name}: repetitions differ by 25%",
     ]
@@ -173,16 +175,16 @@ def test_a_doubt_of_every_cell_of_a_length_policy_is_said_once(derived):
     ]
     for cell in cells[2:]:
         cell["doubts"] = [*cell["doubts"], "cut"]
-    assert tables.doubts({"cells": cells}) == ["every cell: 2 repetitions: no interval", "fixed-32: cut"]
+    assert cell_tables.doubts({"cells": cells}) == ["every cell: 2 repetitions: no interval", "fixed-32: cut"]
     cells[3]["doubts"] = cells[0]["doubts"]
-    assert tables.doubts({"cells": cells})[1:] == ["c: cut"], "not of every cell any more"
+    assert cell_tables.doubts({"cells": cells})[1:] == ["c: cut"], "not of every cell any more"
 
 
 def test_without_doubts_none_are_said(derived):
     for cell in derived["cells"]:
         cell["doubts"] = []
-    assert tables.doubts(derived) == []
-    assert tables.doubts({"cells": []}) == []
+    assert cell_tables.doubts(derived) == []
+    assert cell_tables.doubts({"cells": []}) == []
 
 
 # ------------------------------------------------------------------ run_summary.md
@@ -196,11 +198,11 @@ def test_the_summary_for_people_says_it_all(finished_run, derived):
     assert text.endswith("\n")
     for part in (
         "**Profile ci: tiny random models and a handful of sentences, for tests; never published.**",
-        tables.headline(derived),
+        cell_tables.headline(derived),
         f"- run `{finished_run.run_id}`, design `{config['design_hash']}`",
         "- model: imagined (1,234,567 parameters, source embedded)",
         "- text: invented (32 sentences, source local)",
-        tables.markdown(tables.cells(derived)),
+        tables.markdown(cell_tables.cells(derived)),
         "## What the run cannot say",
         f"- energy_J: {synthetic.NO_ENERGY}",
         "- every cell: 2 repetitions: no interval",
@@ -255,7 +257,7 @@ def test_a_value_that_the_files_lack_is_an_error_not_a_gap(finished_run, derived
     model = paths.read_json(finished_run.folder / "model.json")
     del model["source"]
     paths.write_json(finished_run.folder / "model.json", model)
-    with pytest.raises(jinja2.UndefinedError, match="source"):
+    with pytest.raises(KeyError, match="source"):
         insights.run_summary(finished_run, derived)
 
 
@@ -273,23 +275,23 @@ def rows(*machines: str, **changed) -> pd.DataFrame:
 
 
 def test_the_range_of_the_repetitions_stands_beside_the_median():
-    table = tables.measured(rows("CPU"))
+    table = cell_tables.measured(rows("CPU"))
     assert list(table.columns)[:5] == ["length", "batch size", "latency (ms)", "from–to (ms)", "samples/s"]
     assert table.iloc[0].tolist()[:4] == ["fixed-32", "1", "12.35", "9.00–1234"]
 
 
 def test_what_does_not_vary_is_left_out_and_what_is_not_ok_is_not():
-    assert not {"machine", "variant", "state"} & set(tables.measured(rows("CPU")).columns)
-    assert list(tables.measured(rows("CPU", "GPU"))["machine"]) == ["CPU", "GPU"]
-    assert "state" in tables.measured(rows("CPU", state="oom"))
+    assert not {"machine", "variant", "state"} & set(cell_tables.measured(rows("CPU")).columns)
+    assert list(cell_tables.measured(rows("CPU", "GPU"))["machine"]) == ["CPU", "GPU"]
+    assert "state" in cell_tables.measured(rows("CPU", state="oom"))
 
 
 def test_the_interval_that_is_shown_belongs_to_the_median_that_is_shown():
     """From the second lowest to the second highest of ten, not Student's t of the mean."""
     both = {"latency_ms_interval_95": [11.0, 13.0], "latency_ms_interval_of_median": [12.0, 14.0]}
     table = rows("CPU", latency_ms_repetitions=10, **both)
-    assert tables.measured(table)["from–to (ms)"].tolist() == ["12.00–14.00"]
-    assert tables.measured_caption(table) == (
+    assert cell_tables.measured(table)["from–to (ms)"].tolist() == ["12.00–14.00"]
+    assert cell_tables.measured_caption(table) == (
         "Medians; beside the latency from the second lowest to the second highest of 10 fresh processes per cell, "
         "which holds the median of all such processes in 97.9% of cases"
     )
@@ -297,26 +299,26 @@ def test_the_interval_that_is_shown_belongs_to_the_median_that_is_shown():
 
 def test_the_caption_of_the_table_says_whose_sentences_are_cut():
     table = rows("CPU", latency_ms_repetitions=2, truncated_share=0.279, truncated_of="of the whole text")
-    assert tables.measured(table)["cut"].tolist() == ["27.9%"]
-    assert tables.measured_caption(table).endswith("; cut: share of the sentences of the whole text")
-    assert tables.measured_caption(table.assign(truncated_of="of a cycle")).endswith("sentences of a cycle")
+    assert cell_tables.measured(table)["cut"].tolist() == ["27.9%"]
+    assert cell_tables.measured_caption(table).endswith("; cut: share of the sentences of the whole text")
+    assert cell_tables.measured_caption(table.assign(truncated_of="of a cycle")).endswith("sentences of a cycle")
     unknown = table.assign(truncated_share=float("nan"), truncated_of=None)
-    assert "cut" not in tables.measured(unknown), "no run of these knows it"
-    assert "cut" not in tables.measured_caption(unknown)
+    assert "cut" not in cell_tables.measured(unknown), "no run of these knows it"
+    assert "cut" not in cell_tables.measured_caption(unknown)
 
 
 def test_what_has_no_range_has_a_dash():
-    assert tables.measured(rows("CPU", latency_ms=None, latency_ms_range=None))["from–to (ms)"].tolist() == ["–"]
-    assert tables.measured(rows("CPU").drop(columns="latency_ms_range"))["from–to (ms)"].tolist() == ["–"]
-    assert tables.measured_caption(rows("CPU", latency_ms_range=None)) == "Nothing was timed"
+    assert cell_tables.measured(rows("CPU", latency_ms=None, latency_ms_range=None))["from–to (ms)"].tolist() == ["–"]
+    assert cell_tables.measured(rows("CPU").drop(columns="latency_ms_range"))["from–to (ms)"].tolist() == ["–"]
+    assert cell_tables.measured_caption(rows("CPU", latency_ms_range=None)) == "Nothing was timed"
 
 
 def test_efficiency_has_batch_sizes_across():
     long = pd.DataFrame({"machine": "CPU", "variant": "sdpa", "length_policy": "fixed-32", "batch_size": [1, 8]})
-    table = tables.efficiency(long.assign(efficiency=[1.0, 0.256]))
+    table = cell_tables.efficiency(long.assign(efficiency=[1.0, 0.256], mark=["", " (unstable)"]))
     assert [str(column) for column in table.columns] == ["variant", "length", "1", "8"]
-    assert table.iloc[0].tolist() == ["sdpa", "fixed-32", "1.00", "0.26"]
-    both = tables.efficiency(pd.concat([long, long.assign(machine="GPU")]).assign(efficiency=1.0))
+    assert table.iloc[0].tolist() == ["sdpa", "fixed-32", "1.00", "0.26 (unstable)"]
+    both = cell_tables.efficiency(pd.concat([long, long.assign(machine="GPU")]).assign(efficiency=1.0, mark=""))
     assert both["machine"].tolist() == ["CPU", "GPU"]
 
 

@@ -14,7 +14,9 @@ import pytest
 import yaml
 from test_contributing import copy_of_checkout
 
-from distilbench import embedded, paths, runs, verify
+from distilbench import paths
+from distilbench.runs import find, verify
+from distilbench.sources import embedded
 
 ROOT = paths.repo_root()
 PLACE = "<this repository>"
@@ -70,7 +72,7 @@ def lend_packages(place: Path) -> Path:
     ours = next(Path(folder) for folder in sys.path if folder.endswith("site-packages"))
     (packages / "lent.pth").write_text(f"import sys; sys.path.insert(1, sys.prefix + '/..')\n{ours}\n")
     script = place / "bin" / "distilbench"
-    script.write_text(f"#!{place}/bin/python -P\nfrom distilbench.cli import main\nmain()\n")
+    script.write_text(f"#!{place}/bin/python -P\nfrom distilbench.cli.main import main\nmain()\n")
     script.chmod(0o755)
     lent = place.parent.with_name("lent")
     place.rename(lent)
@@ -99,7 +101,7 @@ def follow(folder: Path, script: str) -> subprocess.CompletedProcess:
 
 def check(done: subprocess.CompletedProcess, folder: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    smoke, full = runs.all_runs(folder / "distilbench" / "results" / "distilbert")
+    smoke, full = find.all_runs(folder / "distilbench" / "results" / "distilbert")
     assert [run.config["parameters"]["profile"] for run in (smoke, full)] == ["smoke", "full"]
     assert {run.status["state"] for run in (smoke, full)} <= {"ok"}, "and was told so by an exit code"
     assert full.config["parameters"]["model_source"] == full.config["parameters"]["data_source"] == "embedded"

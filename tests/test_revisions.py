@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distilbench import paths, revisions
+from distilbench import paths
 from distilbench.errors import DataError, DistilbenchError, StorageError
-from distilbench.revisions import HEADER, enforce, read
+from distilbench.sources import revisions
+from distilbench.sources.revisions import HEADER, enforce, read
 
 A, B = {"sha256": "a" * 64}, {"sha256": "b" * 64, "commit": "1234567"}
 
@@ -119,7 +120,7 @@ def test_a_full_disk_leaves_the_lock_whole(small_disk):
 
 def test_processes_that_write_at_once_lose_nothing(lock):
     code = (
-        "import sys; from pathlib import Path; from distilbench.revisions import enforce\n"
+        "import sys; from pathlib import Path; from distilbench.sources.revisions import enforce\n"
         "for i in range(5): enforce(f'data {sys.argv[2]}-{i}', {'sha256': sys.argv[2]}, Path(sys.argv[1]))"
     )
     started = [subprocess.Popen([sys.executable, "-c", code, str(lock), str(i)]) for i in range(4)]

@@ -13,8 +13,10 @@ import waiting
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from distilbench.bench import roofline
 from distilbench.errors import DeviceError
+from distilbench.harness import ceilings
+from distilbench.measurements.sweep.measure import worker
+from distilbench.sources.families import distilbert
 
 CPU = torch.device("cpu")
 D, HIDDEN, LAYERS, VOCABULARY = 64, 128, 2, 100
@@ -37,8 +39,8 @@ def tiny():
 @pytest.fixture
 def small(monkeypatch):
     """Products and copies that take microseconds."""
-    monkeypatch.setattr(roofline, "SHAPES", {"cpu": ((16, 32, 8), (64, 64, 64))})
-    monkeypatch.setattr(roofline, "LARGE_BYTES", 2**16)
+    monkeypatch.setattr(ceilings, "SHAPES", {"cpu": ((16, 32, 8), (64, 64, 64))})
+    monkeypatch.setattr(ceilings, "LARGE_BYTES", 2**16)
 
 
 # ------------------------------------------------------------------ counted
@@ -50,18 +52,18 @@ def test_flops_are_those_that_torch_counts(tiny, batch_size, length):
     ids = torch.ones(batch_size, length, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         tiny.module(input_ids=ids, attention_mask=torch.ones_like(ids))
-    assert roofline.forward_flops(tiny.module.config, batch_size, length) == counter.get_total_flops()
+    assert distilbert.forward_flops(tiny.module.config, batch_size, length) == counter.get_total_flops()
 
 
 def test_the_base_shape_needs_11_gigaflops_per_sample_of_128_tokens():
-    assert roofline.forward_flops(DistilBertConfig(), 1, 128) == pytest.approx(11.17e9, rel=0.01)
+    assert distilbert.forward_flops(DistilBertConfig(), 1, 128) == pytest.approx(11.17e9, rel=0.01)
 
 
 def test_flops_grow_with_the_batch_and_faster_than_the_length():
     config = DistilBertConfig()
-    one = roofline.forward_flops(config, 1, 128)
-    assert roofline.forward_flops(config, 8, 128) == 8 * one
-    assert 2 * one < roofline.forward_flops(config, 1, 256) < 4 * one
+    one = distilbert.forward_flops(config, 1, 128)
+    assert distilbert.forward_flops(config, 8, 128) == 8 * one
+    assert 2 * one < distilbert.forward_flops(config, 1, 256) < 4 * one
 
 
 def bytes_by_hand(rows: int) -> int:
@@ -80,11 +82,11 @@ def test_bytes_by_hand(tiny):
     whole = bytes_by_hand(VOCABULARY + 512) + 512 * 8  # and the numbers of the positions, which no forward needs
     assert tiny.info.memory_bytes == whole, "else the count by hand is wrong"
     ids = torch.arange(12).reshape(2, 6)
-    assert roofline.forward_bytes(tiny, ids) == bytes_by_hand(12 + 6) + 12 * 16
+    assert distilbert.forward_bytes(tiny, ids) == bytes_by_hand(12 + 6) + 12 * 16
 
 
 def test_a_word_that_stands_twice_is_read_once(tiny):
-    assert roofline.forward_bytes(tiny, torch.zeros(2, 6, dtype=torch.int64)) == bytes_by_hand(1 + 6) + 12 * 16
+    assert distilbert.forward_bytes(tiny, torch.zeros(2, 6, dtype=torch.int64)) == bytes_by_hand(1 + 6) + 12 * 16
 
 
 def test_half_the_precision_moves_half_the_weights(tiny):
@@ -92,18 +94,18 @@ def test_half_the_precision_moves_half_the_weights(tiny):
     held = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     half = SimpleNamespace(module=module, info=SimpleNamespace(memory_bytes=held))
     ids = torch.arange(12).reshape(2, 6)
-    moved = [roofline.forward_bytes(model, ids) - ids.numel() * 16 for model in (half, tiny)]
+    moved = [distilbert.forward_bytes(model, ids) - ids.numel() * 16 for model in (half, tiny)]
     assert moved[0] == moved[1] / 2
 
 
 def test_a_cycle_costs_what_its_batches_cost(tiny):
     shapes = [(2, 8), (2, 5), (1, 11)]
     tensors = [(torch.zeros(shape, dtype=torch.int64),) * 2 for shape in shapes]
-    assert roofline.cycle_cost(tiny, tensors) == {
-        "flops_per_cycle": sum(roofline.forward_flops(tiny.module.config, *shape) for shape in shapes),
-        "bytes_per_cycle": sum(roofline.forward_bytes(tiny, ids) for ids, _ in tensors),
+    assert worker.cycle_cost(tiny, tensors) == {
+        "flops_per_cycle": sum(distilbert.forward_flops(tiny.module.config, *shape) for shape in shapes),
+        "bytes_per_cycle": sum(distilbert.forward_bytes(tiny, ids) for ids, _ in tensors),
     }
-    assert roofline.cycle_cost(tiny, tensors[:1])["flops_per_cycle"] == 2179584, "what torch counts for 2 x 8"
+    assert worker.cycle_cost(tiny, tensors[:1])["flops_per_cycle"] == 2179584, "what torch counts for 2 x 8"
 
 
 # ------------------------------------------------------------------ measured
@@ -133,16 +135,16 @@ class FakeTime:
 )
 def test_the_fastest_run_counts_once_the_time_is_over(monkeypatch, takes, seconds, fastest, runs):
     clock = FakeTime(*takes)
-    monkeypatch.setattr(roofline, "time", clock)
-    assert roofline._fastest(clock.work, CPU, seconds) == fastest
+    monkeypatch.setattr(ceilings, "time", clock)
+    assert ceilings._fastest(clock.work, CPU, seconds) == fastest
     assert clock.runs == runs
 
 
 def test_work_on_a_device_is_timed_between_two_fences(monkeypatch):
     steps = []
-    monkeypatch.setattr(roofline, "time", SimpleNamespace(perf_counter=lambda: steps.append("clock") or len(steps)))
-    monkeypatch.setattr(roofline, "synchronize", lambda device: steps.append(f"fence {device}"))
-    roofline._fastest(lambda: steps.append("work"), torch.device("cuda:1"), 0.0)
+    monkeypatch.setattr(ceilings, "time", SimpleNamespace(perf_counter=lambda: steps.append("clock") or len(steps)))
+    monkeypatch.setattr(ceilings, "synchronize", lambda device: steps.append(f"fence {device}"))
+    ceilings._fastest(lambda: steps.append("work"), torch.device("cuda:1"), 0.0)
     assert steps[:2] == ["work", "clock"], "a run before, then the deadline"
     assert steps[2:-1] == ["fence cuda:1", "clock", "work", "fence cuda:1", "clock"] * 3
 
@@ -157,7 +159,7 @@ def test_the_best_run_is_faster_than_the_average():
             pass
         taken.append(time.perf_counter() - start)
 
-    best_s = roofline._fastest(work, CPU, 0.02)
+    best_s = ceilings._fastest(work, CPU, 0.02)
     assert len(taken) > 4
     assert min(taken[1:]) <= best_s < sum(taken[1:]) / len(taken[1:])
 
@@ -165,8 +167,8 @@ def test_the_best_run_is_faster_than_the_average():
 def test_rates_follow_from_work_and_time(monkeypatch, small):
     seconds_of = iter([4.0, 64.0, 0.5, 0.2])  # two products, copying, reading
     asked = []
-    monkeypatch.setattr(roofline, "_fastest", lambda work, device, seconds: asked.append(seconds) or next(seconds_of))
-    assert roofline.ceilings(CPU, ["float32"], 3.0) == {
+    monkeypatch.setattr(ceilings, "_fastest", lambda work, device, seconds: asked.append(seconds) or next(seconds_of))
+    assert ceilings.ceilings(CPU, ["float32"], 3.0) == {
         "matrix_flops_per_s": {"float32": max(2 * 16 * 32 * 8 / 4, 2 * 64**3 / 64)},
         "memory_bytes_per_s": 2**16 / 0.2,
     }
@@ -175,14 +177,14 @@ def test_rates_follow_from_work_and_time(monkeypatch, small):
 
 def test_the_best_product_counts_wherever_it_stands(monkeypatch, small):
     seconds_of = iter([1.0, 1e6, 1.0, 1.0])
-    monkeypatch.setattr(roofline, "_fastest", lambda work, device, seconds: next(seconds_of))
-    assert roofline.ceilings(CPU, ["float32"], 1.0)["matrix_flops_per_s"] == {"float32": 2 * 16 * 32 * 8}
+    monkeypatch.setattr(ceilings, "_fastest", lambda work, device, seconds: next(seconds_of))
+    assert ceilings.ceilings(CPU, ["float32"], 1.0)["matrix_flops_per_s"] == {"float32": 2 * 16 * 32 * 8}
 
 
 def test_every_product_is_computed_in_its_dtype(monkeypatch, small):
     made = []
-    monkeypatch.setattr(roofline, "_fastest", lambda work, device, seconds: made.append(work()) or 1.0)
-    roofline.ceilings(CPU, ["float32", "bfloat16"], 1.0)
+    monkeypatch.setattr(ceilings, "_fastest", lambda work, device, seconds: made.append(work()) or 1.0)
+    ceilings.ceilings(CPU, ["float32", "bfloat16"], 1.0)
     shapes = [(16, 8), (64, 64)]
     *products, copied, added = made
     assert [(tuple(out.shape), out.dtype) for out in products] == [
@@ -194,7 +196,7 @@ def test_every_product_is_computed_in_its_dtype(monkeypatch, small):
 
 
 def test_this_machine_has_ceilings(small):
-    found = roofline.ceilings(CPU, ["float32", "bfloat16"], 0.005)
+    found = ceilings.ceilings(CPU, ["float32", "bfloat16"], 0.005)
     assert list(found["matrix_flops_per_s"]) == ["float32", "bfloat16"]
     assert all(1e3 < rate < 1e18 for rate in (*found["matrix_flops_per_s"].values(), found["memory_bytes_per_s"]))
 
@@ -218,7 +220,7 @@ def threads_of():
 
 def test_the_result_is_written_beside_the_job(tmp_path, small, threads_of):
     for threads in (2, 1):
-        assert roofline.main(put_job(tmp_path, num_threads=threads)) == 0
+        assert ceilings.main(put_job(tmp_path, num_threads=threads)) == 0
         assert threads_of() == threads
     found = json.loads((tmp_path / "ceilings.result.json").read_text())
     assert found["matrix_flops_per_s"]["float32"] > 0
@@ -227,12 +229,12 @@ def test_the_result_is_written_beside_the_job(tmp_path, small, threads_of):
 
 def test_a_device_that_is_not_there_leaves_no_result(tmp_path, threads_of):
     with pytest.raises(DeviceError, match="cuda:99"):
-        roofline.main(put_job(tmp_path, device="cuda:99"))
+        ceilings.main(put_job(tmp_path, device="cuda:99"))
     assert not (tmp_path / "ceilings.result.json").exists()
 
 
 def test_the_command_measures_in_a_process_of_its_own(tmp_path):
-    command = [sys.executable, "-m", "distilbench.bench", "ceilings", str(put_job(tmp_path))]
+    command = [sys.executable, "-m", "distilbench.harness", "distilbench.harness.ceilings", str(put_job(tmp_path))]
     done = waiting.run(command)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     found = json.loads((tmp_path / "ceilings.result.json").read_text())

@@ -6,8 +6,8 @@ import csv
 
 import pytest
 
-from distilbench import rows
 from distilbench.errors import DataError
+from distilbench.sources import rows
 
 
 def read(tmp_path, name: str, content: str | bytes) -> rows.Rows:

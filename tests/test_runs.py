@@ -15,15 +15,20 @@ import pytest
 import synthetic
 from pydantic import ValidationError
 
-from distilbench import environment, params, paths, records, runs
-from distilbench.bench import design
+from distilbench import paths, studies
 from distilbench.errors import RunError, StorageError
-from distilbench.runs import Run
+from distilbench.machine import environment
+from distilbench.measurements.sweep import records
+from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
+from distilbench.measurements.sweep.measure import design
+from distilbench.runs import find, parameters, rawfiles
+from distilbench.runs import folder as runs_folder
+from distilbench.runs.folder import Run
 
 HOLD = """
 import sys
 from pathlib import Path
-from distilbench.runs import Run
+from distilbench.runs.folder import Run
 run = Run(Path(sys.argv[1]))
 with run.held():
     run.set_status("running")
@@ -48,20 +53,20 @@ def names(folder: Path) -> set[str]:
 
 def open_run(new: bool = False, **given) -> Run:
     resolved = synthetic.resolved(**given)
-    return runs.open_or_create(resolved, design.cells_of(resolved.params), new)
+    return find.open_or_create(resolved, SWEEP, new)
 
 
 # ------------------------------------------------------------------ making
 
 
 def test_a_run_id_has_time_device_and_chance():
-    ids = {runs.new_run_id("cuda:1") for _ in range(50)}
+    ids = {find.new_run_id("cuda:1") for _ in range(50)}
     assert len(ids) == 50
     for run_id in ids:
         assert re.fullmatch(r"\d{8}T\d{6}Z-cuda1-[0-9a-f]{8}", run_id)
         made = datetime.strptime(run_id[:16] + "+0000", "%Y%m%dT%H%M%SZ%z")
         assert abs((made - datetime.now(UTC)).total_seconds()) < 60
-        assert params.resolve("distilbert", {"run_id": run_id})
+        assert studies.resolve("distilbert", {"run_id": run_id})
 
 
 def test_a_new_run_holds_what_makes_it_repeatable(tmp_path):
@@ -80,7 +85,7 @@ def test_a_new_run_holds_what_makes_it_repeatable(tmp_path):
     assert paths.read_json(run.folder / "env.json") == environment.capture()
     assert run.status["state"] == "pending"
     assert run.status["cells"] == {cell["cell"]: "pending" for cell in config["cells"]}
-    again = params.resolve("distilbert", config["parameters"])
+    again = studies.resolve("distilbert", config["parameters"])
     assert again.design_hash == config["design_hash"], "what is recorded names the same design"
 
 
@@ -119,8 +124,8 @@ def test_a_folder_without_a_status_is_not_a_run(tmp_path):
     half = tmp_path / "results" / "distilbert" / "20990101T000000Z-cpu-00000000"
     half.mkdir()
     (half / "config.json").write_text("{}")
-    assert [run.run_id for run in runs.all_runs(half.parent)] == [whole.run_id]
-    assert runs.find("latest").run_id == whole.run_id
+    assert [run.run_id for run in find.all_runs(half.parent)] == [whole.run_id]
+    assert find.find("latest").run_id == whole.run_id
     assert open_run().run_id == whole.run_id
 
 
@@ -136,7 +141,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_no_run(small_disk):
     for room in (0, 600):
         with small_disk.full(room), pytest.raises(StorageError, match="cannot write"):
             open_run(results_root=str(small_disk.folder))
-    assert runs.all_runs(small_disk.folder / "distilbert") == []
+    assert find.all_runs(small_disk.folder / "distilbert") == []
     assert open_run(results_root=str(small_disk.folder)).status["state"] == "pending"
 
 
@@ -144,7 +149,7 @@ def test_where_a_run_cannot_be_begun_no_folder_stays(tmp_path, this_machine, mon
     def refuse(*_, **__):
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(runs.Run, "set_status", refuse)
+    monkeypatch.setattr(Run, "set_status", refuse)
     with pytest.raises(StorageError):
         open_run()
     assert list((tmp_path / "results" / "distilbert").iterdir()) == []
@@ -159,27 +164,27 @@ def test_where_a_run_cannot_be_begun_no_folder_stays(tmp_path, this_machine, mon
 def test_runs_that_may_not_be_read_are_not_said_to_be_absent(tmp_path, monkeypatch):
     (tmp_path / "results").touch()
     with pytest.raises(StorageError, match=r"cannot read .*results: Not a directory"):
-        runs.find("latest")
+        find.find("latest")
 
     def refuse(_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(paths.os, "scandir", refuse)
     with pytest.raises(StorageError, match=r"cannot read .*results: Permission denied.*--results-root"):
-        runs.find("latest")
+        find.find("latest")
 
 
 def test_a_commit_on_a_full_disk_leaves_the_run_as_it_was(small_disk):
     run = synthetic.started_run(results_root=str(small_disk.folder))
     cell = design.cells_of(synthetic.resolved().params)[0]
     record = synthetic.timing(run, cell, 0, synthetic.iterations(1), synthetic.predictions(cell.cell))
-    run.commit(synthetic.memory(cell))
+    synthetic.commit(run, synthetic.memory(cell))
     before = run.raw.read_bytes()
     with small_disk.full(room=len(before) + 10), pytest.raises(StorageError, match="cannot write"):
-        run.commit(record.model_copy(update={"error": "x" * 4096}))
+        synthetic.commit(run, record.model_copy(update={"error": "x" * 4096}))
     assert run.raw.read_bytes() == before
     assert run.recover() == [f"{record.iterations_file} belongs to no committed repetition; moved to orphans/"]
-    run.commit(record, synthetic.predictions(cell.cell))
+    synthetic.commit(run, record, synthetic.predictions(cell.cell))
     assert len(run.finished()) == 2
 
 
@@ -188,9 +193,8 @@ def test_what_no_reader_would_take_is_not_committed():
     run = synthetic.started_run()
     cell = design.cells_of(synthetic.resolved().params)[0]
     with pytest.raises(ValidationError, match="stolen_cores"):
-        run.commit(synthetic.memory(cell).model_copy(update={"stolen_cores": -0.1}), synthetic.predictions(cell.cell))
+        run.commit(synthetic.memory(cell).model_copy(update={"stolen_cores": -0.1}))
     assert not run.raw.exists()
-    assert not (run.folder / "predictions.parquet").exists()
 
 
 # ------------------------------------------------------------------ going on
@@ -207,7 +211,7 @@ def test_a_start_goes_on_with_the_newest_unfinished_run_of_its_design():
     assert open_run().run_id == "2026-2"
 
 
-@pytest.mark.parametrize("state", sorted(runs.UNFINISHED))
+@pytest.mark.parametrize("state", sorted(find.UNFINISHED))
 def test_every_unfinished_state_is_gone_on_with(state):
     run = synthetic.started_run()
     run.set_status(state)
@@ -231,7 +235,7 @@ def test_where_results_go_does_not_hide_an_unfinished_run(tmp_path):
 @pytest.fixture
 def said(caplog, monkeypatch):
     """What was logged, in `messages`."""
-    monkeypatch.setattr(runs.log, "propagate", True)
+    monkeypatch.setattr(find.log, "propagate", True)
     return caplog
 
 
@@ -297,7 +301,7 @@ def test_another_design_is_refused_and_the_differences_are_named(tmp_path):
 
 def test_a_run_of_older_code_is_refused_in_words(monkeypatch):
     synthetic.started_run("mine")
-    monkeypatch.setattr(params, "DESIGN_VERSION", params.DESIGN_VERSION + 1)
+    monkeypatch.setattr(parameters, "DESIGN_VERSION", parameters.DESIGN_VERSION + 1)
     with pytest.raises(RunError, match=r"another design .*: measured by another version of the code\. Start a new run"):
         open_run(run_id="mine")
 
@@ -339,11 +343,11 @@ def test_what_does_not_change_a_measurement_may_change(quick_environment):
 
 def test_a_named_run_must_be_there(tmp_path):
     synthetic.started_run("mine")
-    assert runs.named(synthetic.resolved(run_id="mine").params).run_id == "mine"
+    assert find.named(synthetic.resolved(run_id="mine").params).run_id == "mine"
     with pytest.raises(RunError, match=r"there is no run 'yours' in .*distilbert; leave run_id empty"):
-        runs.named(synthetic.resolved(run_id="yours").params)
+        find.named(synthetic.resolved(run_id="yours").params)
     with pytest.raises(RunError, match="there is no run ''"):
-        runs.named(synthetic.resolved().params)
+        find.named(synthetic.resolved().params)
 
 
 def test_content_is_recorded_once_and_then_compared():
@@ -418,7 +422,7 @@ def test_what_is_finished_is_not_done_again_but_what_failed_is():
     ]
     for number, state in enumerate(states):
         measured = synthetic.TIMED if state in ("ok", "unstable") else {}
-        run.commit(synthetic.repetition(cell, "timing", number, status=state, **measured))
+        synthetic.commit(run, synthetic.repetition(cell, "timing", number, status=state, **measured))
     assert [states[number] for _, _, number in run.finished()] == ["ok", "unstable", "oom", "unavailable", "skipped"]
     assert len(run.repetitions()) == len(states)
 
@@ -427,8 +431,8 @@ def test_predictions_of_a_cell_are_replaced_and_those_of_others_stay(finished_ru
     one, other = (cell["cell"] for cell in finished_run.config["cells"])
     file = finished_run.folder / "predictions.parquet"
     record = synthetic.memory(design.cells_of(synthetic.resolved().params)[0], 7)
-    finished_run.commit(record, synthetic.predictions(one, right=1))
-    rows = records.read_parquet(file)
+    synthetic.commit(finished_run, record, synthetic.predictions(one, right=1))
+    rows = rawfiles.read_parquet(file)
     assert [row for row in rows if row["cell"] == one] == synthetic.predictions(one, right=1)
     assert [row for row in rows if row["cell"] == other] == synthetic.predictions(other)
 
@@ -436,7 +440,7 @@ def test_predictions_of_a_cell_are_replaced_and_those_of_others_stay(finished_ru
 def test_inputs_that_differ_within_a_cell_are_seen(finished_run):
     assert {len(hashes) for hashes in finished_run.inputs_of_cells().values()} == {1}
     cell = design.cells_of(synthetic.resolved().params)[0]
-    finished_run.commit(synthetic.memory(cell, 8).model_copy(update={"inputs_sha256": "0" * 64}))
+    synthetic.commit(finished_run, synthetic.memory(cell, 8).model_copy(update={"inputs_sha256": "0" * 64}))
     assert len(finished_run.inputs_of_cells()[cell.cell]) == 2
 
 
@@ -473,7 +477,7 @@ def test_a_half_line_and_the_file_it_would_have_named_are_set_aside_together(fin
     assert last.iterations_file in messages[1]
     assert last.key not in finished_run.finished()
     synthetic.measure(
-        finished_run, records.Cell(**last.model_dump(include=set(records.Cell.model_fields))), *last.key[1:]
+        finished_run, records.SweepCell(**last.model_dump(include=set(records.SweepCell.model_fields))), *last.key[1:]
     )
     assert finished_run.finished().keys() == {record.key for record in before}
     assert (finished_run.folder / last.iterations_file).is_file()
@@ -503,26 +507,26 @@ def three_runs() -> list[str]:
     ],
 )
 def test_a_run_is_found_by_its_id_or_the_beginning_or_end_of_it(three_runs, reference, which):
-    assert runs.find(reference).run_id == three_runs[which]
+    assert find.find(reference).run_id == three_runs[which]
 
 
 def test_a_run_is_found_by_its_folder(three_runs, tmp_path, monkeypatch):
     folder = tmp_path / "results" / "distilbert" / three_runs[1]
     monkeypatch.setenv("DISTILBENCH_RESULTS", str(tmp_path / "elsewhere"))
-    assert runs.find(str(folder)).folder == folder
+    assert find.find(str(folder)).folder == folder
     monkeypatch.chdir(folder.parent)
-    assert runs.find(three_runs[1]).folder == folder
+    assert find.find(three_runs[1]).folder == folder
 
 
 def test_a_run_is_found_where_told(three_runs, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILBENCH_RESULTS", str(tmp_path / "elsewhere"))
-    assert runs.find("latest", tmp_path / "results").run_id == three_runs[2]
+    assert find.find("latest", tmp_path / "results").run_id == three_runs[2]
 
 
 @pytest.mark.parametrize("reference", ["2026", "20261122", ""])
 def test_several_runs_are_listed(three_runs, reference):
     with pytest.raises(RunError, match=f"several runs match {reference!r}.*They are: ") as caught:
-        runs.find(reference)
+        find.find(reference)
     matching = [run_id for run_id in three_runs if run_id.startswith(reference)]
     assert str(caught.value).endswith(f"They are: {', '.join(matching)}.")
 
@@ -530,18 +534,18 @@ def test_several_runs_are_listed(three_runs, reference):
 @pytest.mark.parametrize("reference", ["nonsense", "1a2b", "Z-cpu"])
 def test_no_such_run_says_which_there_are(three_runs, reference):
     with pytest.raises(RunError, match=f"there is no run '{reference}' in .*The newest are: {', '.join(three_runs)}"):
-        runs.find(reference)
+        find.find(reference)
 
 
 def test_a_whole_id_is_not_ambiguous():
     for run_id in ("night", "night-2", "first-night"):
         synthetic.started_run(run_id)
-    assert runs.find("night").run_id == "night"
+    assert find.find("night").run_id == "night"
 
 
 def clock_is(monkeypatch, time: str) -> None:
     monkeypatch.setattr(environment, "now", lambda: time)
-    monkeypatch.setattr(runs.time, "time_ns", lambda: int(datetime.fromisoformat(time).timestamp() * 1e9))
+    monkeypatch.setattr(find.time, "time_ns", lambda: int(datetime.fromisoformat(time).timestamp() * 1e9))
 
 
 def test_the_latest_run_does_not_follow_a_clock_that_was_set_back(monkeypatch):
@@ -550,12 +554,12 @@ def test_the_latest_run_does_not_follow_a_clock_that_was_set_back(monkeypatch):
     clock_is(monkeypatch, "2026-11-20T10:00:00Z")
     for run_id in ("c-after", "a-after"):
         synthetic.started_run(run_id)
-        assert runs.find("latest").run_id == run_id
+        assert find.find("latest").run_id == run_id
         assert open_run().run_id == run_id
-    assert runs.find("latest").config["created"] == "2026-11-20T10:00:00Z", "the clock as it was"
+    assert find.find("latest").config["created"] == "2026-11-20T10:00:00Z", "the clock as it was"
     clock_is(monkeypatch, "2026-11-27T10:00:00Z")
     synthetic.started_run("d-later")
-    assert [run.run_id for run in runs.own_runs()] == ["b-before", "c-after", "a-after", "d-later"]
+    assert [run.run_id for run in find.own_runs()] == ["b-before", "c-after", "a-after", "d-later"]
 
 
 def test_a_run_of_earlier_code_counts_by_its_time(monkeypatch, tmp_path):
@@ -564,7 +568,7 @@ def test_a_run_of_earlier_code_counts_by_its_time(monkeypatch, tmp_path):
     config = old.config
     paths.write_json(old.folder / "config.json", {key: config[key] for key in config if key != "sequence"})
     clock_is(monkeypatch, "2026-11-20T10:00:00Z")
-    assert open_run(new=True).run_id == runs.find("latest").run_id != "old"
+    assert open_run(new=True).run_id == find.find("latest").run_id != "old"
 
 
 def test_a_damaged_run_does_not_keep_another_from_being_begun_after_the_sound_ones(monkeypatch):
@@ -580,10 +584,10 @@ def test_the_latest_run_is_the_one_made_last_whatever_its_name():
         file = synthetic.started_run(run_id).folder / "config.json"
         created = {"created": f"2026-11-22T14:15:0{second}Z", "sequence": None}
         paths.write_json(file, paths.read_json(file) | created)
-    assert runs.find("latest").run_id == "ape"
+    assert find.find("latest").run_id == "ape"
     assert open_run().run_id == "ape"
     with pytest.raises(RunError, match="zebra, 20261122T141500Z-cpu-1a2b3c4d, ape"):
-        runs.find("nonsense")
+        find.find("nonsense")
 
 
 def test_the_latest_run_may_be_of_any_study(tmp_path):
@@ -593,20 +597,20 @@ def test_the_latest_run_may_be_of_any_study(tmp_path):
         paths.write_json(run.folder / "config.json", config)
         (tmp_path / "results" / study).mkdir(exist_ok=True)
         run.folder.rename(tmp_path / "results" / study / run.run_id)
-    assert runs.find("latest").run_id == "run-of-distilbert"
-    assert runs.find("zoology").folder.parent.name == "zoology"
+    assert find.find("latest").run_id == "run-of-distilbert"
+    assert find.find("zoology").folder.parent.name == "zoology"
 
 
 def test_no_runs_at_all_says_how_to_make_one(tmp_path):
     with pytest.raises(RunError, match=r"there are no runs in .*results: make one with `distilbench run distilbert`"):
-        runs.find("latest")
+        find.find("latest")
 
 
 def test_published_runs_are_not_the_latest(three_runs, tmp_path):
     published = tmp_path / "results" / "published" / "20990101T000000Z-cpu-00000000"
     published.mkdir(parents=True)
     (published / "status.json").write_text(json.dumps({"state": "ok"}))
-    assert runs.find("latest").run_id == three_runs[2]
+    assert find.find("latest").run_id == three_runs[2]
 
 
 # ------------------------------------------------------------------ notebooks written elsewhere
@@ -614,12 +618,12 @@ def test_published_runs_are_not_the_latest(three_runs, tmp_path):
 
 def papermill(tmp_path: Path, run: Run, *arguments: str, program: str = "papermill") -> None:
     """What papermill is to a kernel: the parent process, with this command line, in this working directory."""
-    kernel = "import sys; from pathlib import Path; from distilbench.runs import Run; "
+    kernel = "import sys; from pathlib import Path; from distilbench.runs.folder import Run; "
     kernel += f"Run(Path({str(run.folder)!r})).link_notebook()"
     script = tmp_path / program
     script.write_text(PAPERMILL.format(kernel=kernel))
     # the kernel imports the package that is tested, wherever that is
-    env = os.environ | {"PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": str(Path(runs_folder.__file__).parents[2])}
     subprocess.run([sys.executable, str(script), *arguments], cwd=tmp_path, env=env, check=True)
 
 
@@ -651,7 +655,7 @@ def test_what_is_no_papermill_output_is_not_linked(tmp_path):
 def test_on_another_file_system_the_notebook_is_linked_by_name(tmp_path, monkeypatch):
     run = synthetic.started_run()
     (tmp_path / "out.ipynb").touch()
-    monkeypatch.setattr(runs, "_papermill_output", lambda: tmp_path / "out.ipynb")
+    monkeypatch.setattr(runs_folder, "_papermill_output", lambda: tmp_path / "out.ipynb")
 
     def refuse(*_):
         raise OSError(18, "Invalid cross-device link")
@@ -667,7 +671,7 @@ def test_a_parent_that_may_not_be_looked_at_is_no_papermill(monkeypatch):
             return self
 
         def cmdline(self):
-            raise runs.psutil.AccessDenied(1)
+            raise runs_folder.psutil.AccessDenied(1)
 
-    monkeypatch.setattr(runs.psutil, "Process", Parent)
-    assert runs._papermill_output() is None
+    monkeypatch.setattr(runs_folder.psutil, "Process", Parent)
+    assert runs_folder._papermill_output() is None

@@ -16,10 +16,20 @@ import pytest
 from conftest import IN_CI
 from test_prose import typed_results
 
-from distilbench import cli, paths, runs
-from distilbench.bench import calibrate
+from distilbench import paths
+from distilbench.cli import main
 from distilbench.errors import DistilbenchError, ParameterError, RunError
-from distilbench.report import charts, findings, powerpoint, publish, slide_pictures, slides
+from distilbench.measurements.calibration import show
+from distilbench.measurements.calibration.kind import MEASUREMENT as CALIBRATION
+from distilbench.measurements.sweep.show import findings
+from distilbench.measurements.sweep.show.slides import deck as deck_of
+from distilbench.measurements.sweep.show.slides import pictures as slides_pictures
+from distilbench.publication import publish
+from distilbench.publication.slides import build as slides
+from distilbench.publication.slides import powerpoint
+from distilbench.report import charts
+from distilbench.runs import find
+from distilbench.runs.folder import Run
 
 pptx = pytest.importorskip("pptx", reason="no python-pptx: make env EXTRAS=slides")
 
@@ -28,13 +38,13 @@ RULER = {"run_id": "", "caption": "", "table": "", "readings_sha256": ""}
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, slides.Told]:
-    return {name: slides.tell(slides.published_run(page)) for name, page in slides.PAGES.items()}
+def told() -> dict[str, deck_of.Told]:
+    return {name: deck_of.tell(slides.published_run(page)) for name, page in deck_of.PAGES.items()}
 
 
 @pytest.fixture(scope="module")
-def drawn(told: dict[str, slides.Told]) -> dict[str, charts.Shown]:
-    return slide_pictures.pictures(**{name: one.run for name, one in told.items()}, lengths=slides.LENGTHS)
+def drawn(told: dict[str, deck_of.Told]) -> dict[str, charts.Shown]:
+    return slides_pictures.pictures(**{name: one.run for name, one in told.items()}, lengths=deck_of.LENGTHS)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +93,7 @@ def test_each_slide_has_a_title_and_notes(deck):
 
 def test_the_first_names_version_and_newest_day(deck, told):
     newest = max(one.run.config["created"][:10] for one in told.values())
-    assert f"distilbench {slides.metadata.version('distilbench')}; newest run of {newest}" in text_of(deck.slides[0])
+    assert f"distilbench {deck_of.metadata.version('distilbench')}; newest run of {newest}" in text_of(deck.slides[0])
 
 
 def test_pictures_are_drawn_in_full_and_described(deck, drawn):
@@ -146,18 +156,19 @@ class HiddenText(Hidden, str):
     __slots__ = ()
 
 
-def hidden(one: slides.Told) -> slides.Told:
+def hidden(one: deck_of.Told) -> deck_of.Told:
     kinds = {int: HiddenInt, float: HiddenFloat, str: HiddenText}
-    return slides.Told(one.run, {name: kinds[type(value)](value) for name, value in one.values.items()})
+    return deck_of.Told(one.run, {name: kinds[type(value)](value) for name, value in one.values.items()})
 
 
 @pytest.fixture
 def rendered(drawn, monkeypatch):
     """Renders the slides of these runs; what is no run's is hidden."""
-    monkeypatch.setattr(slides.metadata, "version", HiddenText)
-    monkeypatch.setattr(findings, "SATURATED", HiddenFloat(findings.SATURATED))
+    monkeypatch.setattr(deck_of.metadata, "version", HiddenText)
+    monkeypatch.setattr(findings, "WORTH", HiddenFloat(findings.WORTH))
     unseen = charts.Shown(None, HiddenText(), HiddenText())
-    return lambda told: slides.render(told, dict.fromkeys(RULER, HiddenText()), dict.fromkeys(drawn, unseen))
+    instruments = {"calibration": dict.fromkeys(RULER, HiddenText())}
+    return lambda told: deck_of.render(told, instruments, dict.fromkeys(drawn, unseen))
 
 
 def typed(markdown: str) -> list[str]:
@@ -182,8 +193,8 @@ def test_no_number_is_typed(told, rendered):
 )
 def test_a_typed_number_is_found(told, rendered, monkeypatch, tmp_path, text):
     template = tmp_path / "slides.md.j2"
-    template.write_text(slides.TEMPLATE.read_text() + f"\n{text}\n")
-    monkeypatch.setattr(slides, "TEMPLATE", template)
+    template.write_text(deck_of.TEMPLATE.read_text() + f"\n{text}\n")
+    monkeypatch.setattr(deck_of, "TEMPLATE", template)
     assert typed(rendered({name: hidden(one) for name, one in told.items()}))
 
 
@@ -207,12 +218,12 @@ def test_notes_name_every_run_that_a_slide_has_a_number_of(told, rendered):
 
 def test_notes_name_the_calibration(deck):
     (slide,) = (slide for slide in deck.slides if "ruler" in slide.shapes.title.text)
-    folder = calibrate.published("full")
+    folder = find.published_instrument(CALIBRATION, "full")
     assert folder.name in notes_of(slide)
     assert paths.sha256_file(folder / "checks.jsonl") in notes_of(slide)
 
 
-def cell(run: runs.Run, policy: str, size: int) -> dict[str, Any]:
+def cell(run: Run, policy: str, size: int) -> dict[str, Any]:
     """A cell as the run's summary has it."""
     cells = paths.read_json(run.folder / "summary.json")["cells"]
     return next(c for c in cells if c["length_policy"] == policy and c["batch_size"] == size)
@@ -274,7 +285,7 @@ def test_pictures_show_the_runs(told, drawn):
 
 
 def test_the_table_of_the_ruler_has_every_check(deck):
-    folder = calibrate.published("full")
+    folder = find.published_instrument(CALIBRATION, "full")
     shown = slide_with(deck, "ruler")
     for check in paths.read_json(folder / "summary.json")["checks"]:
         assert check["measured"].split()[0].rstrip("%") in shown, check
@@ -291,7 +302,7 @@ def test_readings_of_a_kind_share_a_row_and_one_that_is_off_stays_apart():
         ("slow-down of 5% found", "always", "88% (6 comparisons)", "ok: 95%"),
         ("slow-down of 10% found", "always", "99% (6 comparisons)", "ok: 95%"),
     ]
-    rows = slides.gathered(pd.DataFrame(checks, columns=columns)).to_numpy().tolist()
+    rows = show.gathered(pd.DataFrame(checks, columns=columns)).to_numpy().tolist()
     assert rows == [["sleep of 1/10 ms", "1/10 ms", "1.1/10.1 ms", "ok: 1 %"], *map(list, checks[2:])]
 
 
@@ -325,8 +336,8 @@ def test_where_scaling_stops_is_said_as_the_run_has_it(told, rendered):
     assert f"It still grows at batch size {large['batch_size_last']}, the largest measured" in markdown
 
 
-def changed(one: slides.Told, alter: Any) -> slides.Told:
-    return slides.Told(one.run, {name: alter(name, value) for name, value in one.values.items()})
+def changed(one: deck_of.Told, alter: Any) -> deck_of.Told:
+    return deck_of.Told(one.run, {name: alter(name, value) for name, value in one.values.items()})
 
 
 def test_each_number_that_was_timed_says_where_its_cell_is_unstable(told, rendered):
@@ -370,8 +381,8 @@ def test_captions_name_brackets_bars_marks_and_what_is_cut(deck, told, drawn):
 
 
 def test_text_of_a_run_is_no_markup():
-    assert slides.shown("a *b* [c] <d> $e$ `f`") == r"a \*b\* \[c\] \<d\> \$e\$ \`f\`"
-    assert slides.shown(1234.5, ",.0f") == "1,234"
+    assert deck_of.shown("a *b* [c] <d> $e$ `f`") == r"a \*b\* \[c\] \<d\> \$e\$ \`f\`"
+    assert deck_of.shown(1234.5, ",.0f") == "1,234"
 
 
 # ------------------------------------------------------------------ the same each time
@@ -381,7 +392,7 @@ def test_text_of_a_run_is_no_markup():
 def unchecked(monkeypatch):
     """Whether published runs hold is tested elsewhere, and takes long."""
     monkeypatch.setattr(publish, "problems", lambda page: [])
-    monkeypatch.setattr(slides.calibrate, "problems", lambda folder: [])
+    monkeypatch.setattr(slides.verify, "problems", lambda folder: [])
 
 
 def test_equal_runs_give_equal_bytes(built, unchecked, monkeypatch, tmp_path):
@@ -443,19 +454,19 @@ def test_a_run_that_is_not_there_is_named(checkout, told):
 def test_a_calibration_that_is_not_there_is_named(checkout):
     shutil.rmtree(checkout / "results/published/calibration")
     with pytest.raises(RunError, match="a calibration of depth 'full', and none is published"):
-        slides.calibration()
+        slides.instruments()
 
 
 def test_a_number_that_is_not_there_is_named_with_its_run(told, rendered):
     small = told["small"]
     fewer = {name: value for name, value in small.values.items() if name != "control_low"}
     with pytest.raises(RunError, match=rf"need 'control_low', which run {small.run.run_id} does not have"):
-        rendered(told | {"small": slides.Told(small.run, fewer)})
+        rendered(told | {"small": deck_of.Told(small.run, fewer)})
 
 
 def test_a_plot_that_cannot_be_drawn_says_why(finished_run):
     with pytest.raises(RunError, match=r"need energy_per_sample_J at longest: .* not measured"):
-        slide_pictures.chart({"a": finished_run}, ["longest"], "energy_per_sample_J")
+        slides_pictures.chart({"a": finished_run}, ["longest"], "energy_per_sample_J")
 
 
 def test_without_pandoc_the_way_out_is_said(monkeypatch, tmp_path):
@@ -493,7 +504,7 @@ def test_what_pandoc_says_is_not_believed_unseen(tmp_path, monkeypatch, script, 
 
 def test_the_command_prints_where_they_are(monkeypatch, capsys):
     monkeypatch.setattr(slides, "build", lambda: Path("/somewhere/slides.pptx"))
-    cli.slides()
+    main.slides()
     assert capsys.readouterr().out.split() == ["slides", "/somewhere/slides.pptx"]
 
 

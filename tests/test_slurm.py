@@ -16,10 +16,17 @@ import pytest
 import synthetic
 from measuring import prepared_by_hand, small_design
 
-from distilbench import artefacts, chain, cli, environment, paths, runs, slurm, submission
-from distilbench.bench import design, parts
+from distilbench import paths, studies
+from distilbench.cli import main
 from distilbench.errors import ParameterError, RunError, SlurmError
-from distilbench.records import Repetition
+from distilbench.execution import notebooks, push, slurm, submission
+from distilbench.harness import shards
+from distilbench.machine import environment
+from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.records import Repetition
+from distilbench.runs import find
+from distilbench.runs.folder import Run
 
 SCRIPTS = sorted((paths.repo_root() / "slurm").glob("*.slurm"))
 SHELL = [*SCRIPTS, paths.repo_root() / "slurm" / "setup.sh", paths.repo_root() / "slurm" / "run_benchmark.sh"]
@@ -79,14 +86,14 @@ def programs(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path, this_machine) -> runs.Run:
+def run(tmp_path, this_machine) -> Run:
     resolved = small_design(tmp_path / "results", batch_sizes=[1, 2], repetitions=2)
-    made = runs.create(resolved, design.cells_of(resolved.params), "20261125T120000Z-cpu-1a2b3c4d")
-    parts.divide(made, resolved, "rounds")
+    made = find.create(resolved, SWEEP, "20261125T120000Z-cpu-1a2b3c4d")
+    shards.divide(made, resolved, "rounds")
     return made
 
 
-def submitted(run: runs.Run, *ids: tuple[str, str]) -> None:
+def submitted(run: Run, *ids: tuple[str, str]) -> None:
     note = {"submitted": "2026-11-25T12:00:00Z", "parts": [0], "jobs": [{"name": n, "id": i} for n, i in ids]}
     paths.append_line(run.folder / "submissions.jsonl", paths.canonical_json(note).decode())
 
@@ -226,7 +233,7 @@ def test_without_slurm_it_says_so(run, monkeypatch):
         slurm.living(run)
 
 
-def the_chain(run: runs.Run) -> list[slurm.Job]:
+def the_chain(run: Run) -> list[slurm.Job]:
     return slurm.chain(run, [0, 1], slurm.Options(book=False), ingest=True)
 
 
@@ -301,8 +308,8 @@ def test_what_is_no_job_id_is_none(run, programs, said):
 
 def test_a_full_run_of_code_in_no_commit_is_said_before_it_is_submitted(tmp_path, this_machine, programs, monkeypatch):
     said = []
-    monkeypatch.setattr(runs.environment, "git", lambda: {"sha": "1" * 40, "dirty": True, "reason": None})
-    monkeypatch.setattr(runs.log, "warning", lambda message, **_: said.append((message, programs.asked("sbatch"))))
+    monkeypatch.setattr(find.environment, "git", lambda: {"sha": "1" * 40, "dirty": True, "reason": None})
+    monkeypatch.setattr(find.log, "warning", lambda message, **_: said.append((message, programs.asked("sbatch"))))
     programs.say("sbatch", "12\n")
     programs.say("scontrol", "")
     for profile in ("ci", "full"):
@@ -377,16 +384,16 @@ def test_a_job_of_an_array_does_not_pass_its_own_number_on(run, programs, monkey
 def test_energy_is_measured_in_every_cell_of_a_submission(tmp_path):
     best = small_design(tmp_path, passes=["timing", "energy"])
     assert best.params.energy_cells == "best"
-    asked = submission.as_measured(best)
+    asked = design.for_jobs(best)
     assert asked.params.energy_cells == "all"
     assert asked.design_hash != best.design_hash
-    assert submission.as_measured(small_design(tmp_path)).params.energy_cells == "best", "where none is measured"
+    assert design.for_jobs(small_design(tmp_path)).params.energy_cells == "best", "where none is measured"
 
 
 def test_the_energy_of_the_best_cell_is_one_repetition_more(make_run):
     """Which cell that is shows only when all else is measured."""
     run = make_run(passes=["timing", "energy"], energy_cells="best", repetitions=3, control=False)
-    cells = {cell.cell: cell for cell in design.cells_of(chain.resolve_again(run).params)}
+    cells = {cell.cell: cell for cell in design.cells_of(notebooks.resolve_again(run).params)}
     best = cells[paths.read_json(run.folder / "summary.json")["best_throughput"]["cell"]]
     (other,) = cells.keys() - {best.cell}
     done = {row["cell"]: row["done"] for row in submission.cells(run)}
@@ -472,7 +479,7 @@ def test_a_controller_that_does_not_answer_has_not_said_that_all_ended(run, prog
     with pytest.raises(SlurmError):
         slurm.cancel(run)
     with pytest.raises(SlurmError):
-        submission.go_on(chain.resolve_again(run), slurm.Options())
+        submission.go_on(notebooks.resolve_again(run), slurm.Options())
     assert programs.asked("sbatch") == [], "nothing is submitted twice"
     assert run.status == before
 
@@ -483,7 +490,7 @@ def test_status_says_that_it_does_not_know(run, programs, capsys, monkeypatch):
     for words in ([], ["--json"]):
         monkeypatch.setattr("sys.argv", ["distilbench", "status", str(run.folder), *words])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         assert ended.value.code == 1
         said = capsys.readouterr()
         assert "2 unknown" in said.out or '"state": "unknown"' in said.out
@@ -530,16 +537,16 @@ def test_cancel(run, programs):
 def test_what_is_still_queued_is_not_submitted_again(run, programs):
     submitted(run, ("measure", "12"))
     programs.list("squeue", "12|RUNNING|n1|0:07|None\n")
-    resolved = submission.chain.resolve_again(run)
+    resolved = notebooks.resolve_again(run)
     with pytest.raises(RunError, match=f"1 jobs of run {run.run_id} still wait or run: .*distilbench cancel"):
         submission.go_on(resolved, slurm.Options())
 
 
 def test_an_ordinary_run_is_not_submitted_again(tmp_path, this_machine):
     resolved = small_design(tmp_path / "results")
-    run = design.start(resolved)
+    run = studies.start(resolved)
     with pytest.raises(RunError, match="was not submitted: go on with it by `distilbench run distilbert"):
-        submission.go_on(submission.chain.resolve_again(run), slurm.Options())
+        submission.go_on(notebooks.resolve_again(run), slurm.Options())
 
 
 def test_a_dry_run_makes_nothing(run, tmp_path):
@@ -548,7 +555,7 @@ def test_a_dry_run_makes_nothing(run, tmp_path):
     assert "--array=0 " in said
     assert not (tmp_path / "others").exists()
     prepared_by_hand(run).save(run)
-    said = submission.dry(submission.chain.resolve_again(run), slurm.Options(), "rounds", None, True, False)
+    said = submission.dry(notebooks.resolve_again(run), slurm.Options(), "rounds", None, True, False)
     assert "--array=0-2" in said
     assert "ingest=" not in said, "text and model are prepared"
 
@@ -606,15 +613,15 @@ def say_end(programs, now: str, accounts: str) -> None:
 
 
 @pytest.fixture
-def silent(run, monkeypatch) -> runs.Run:
+def silent(run, monkeypatch) -> Run:
     """An attempt whose process was killed, in the first incarnation of the last task of array 34; begun at 12:00:10."""
     for name, value in (("JOB_ID", "34"), ("ARRAY_JOB_ID", "34"), ("ARRAY_TASK_ID", "2")):
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setattr(environment, "now", lambda: "2026-11-25T12:00:10Z")
     monkeypatch.setattr(environment, "slurm_job", lambda: None)
-    with parts.begun(run, 0) as attempt:
+    with shards.begun(run, 0) as attempt:
         pass
-    parts.end(attempt, "running", "")
+    shards.end(attempt, "running", "")
     return attempt
 
 
@@ -646,27 +653,27 @@ def silent(run, monkeypatch) -> runs.Run:
 def test_how_a_silent_attempt_ended(run, silent, programs, now, accounts, state):
     say_end(programs, now, accounts)
     said = slurm.settle(run)
-    assert parts.about(silent)["state"] == state
+    assert shards.about(silent)["state"] == state
     assert bool(said) == (state != "running")
     assert slurm.settle(run) == [], "what is on record stays"
     assert {call.split()[-1] for call in programs.asked("scontrol")} == {"34_2"}, "not all tasks of the array"
 
 
 def test_an_attempt_of_an_earlier_version_is_found_by_its_number(run, silent, programs):
-    told = parts.about(silent)
+    told = shards.about(silent)
     del told["slurm"]["array_job_id"]
     paths.write_json(silent.folder / "attempt.json", told)
     say_end(programs, "JobState=TIMEOUT Restarts=0", "34|TIMEOUT|2026-11-25T12:00:01|2026-11-25T12:10:01\n")
     slurm.settle(run)
-    assert parts.about(silent)["state"] == "timeout"
+    assert shards.about(silent)["state"] == "timeout"
 
 
 def test_without_accounts_the_end_of_a_later_start_is_not_that_of_this_one(run, silent, programs):
     say_end(programs, "JobState=TIMEOUT Restarts=1", "")
     programs.fail("sacct", "Slurm accounting storage is disabled")
     slurm.settle(run)
-    told = parts.about(silent)
-    assert (told["state"], told["message"]) == ("failed", f"{parts.LOST}; SLURM says nothing")
+    told = shards.about(silent)
+    assert (told["state"], told["message"]) == ("failed", f"{shards.LOST}; SLURM says nothing")
 
 
 @pytest.mark.parametrize("silence", ["scontrol fails", "scontrol hangs", "scontrol prints a banner", "sacct fails"])
@@ -683,14 +690,14 @@ def test_while_slurm_does_not_answer_nothing_is_put_on_record(run, silent, progr
         programs.say("scontrol", BANNERS)
     (said,) = slurm.settle(run)
     assert "how it ended is not known yet" in said
-    assert parts.about(silent)["state"] == "running"
+    assert shards.about(silent)["state"] == "running"
 
 
 def test_a_job_that_the_controller_has_forgotten_is_in_the_accounts(run, silent, programs):
     say_end(programs, "", "34|OUT_OF_MEMORY|2026-11-25T12:00:01|2026-11-25T12:10:01\n")
     programs.fail("scontrol", GONE)
     slurm.settle(run)
-    assert parts.about(silent)["state"] == "oom"
+    assert shards.about(silent)["state"] == "oom"
 
 
 @pytest.mark.parametrize(
@@ -704,10 +711,10 @@ def test_a_job_that_the_controller_has_forgotten_is_in_the_accounts(run, silent,
     ],
 )
 def test_why_an_attempt_was_told_to_end(run, silent, programs, accounts, state):
-    parts.end(silent, "cancelled", "told to end at once (SIGTERM or Ctrl-C)")
+    shards.end(silent, "cancelled", "told to end at once (SIGTERM or Ctrl-C)")
     say_end(programs, "JobState=PENDING Restarts=1", accounts)
     slurm.settle(run)
-    assert parts.about(silent)["state"] == state
+    assert shards.about(silent)["state"] == state
 
 
 def test_final_figures(run, programs):
@@ -733,10 +740,10 @@ def test_accounts_that_cannot_be_read_keep_no_results_from_their_place(run, prog
     submitted(run, ("measure", "12"))
     programs.fail("sacct", NO_DATABASE)
     monkeypatch.setenv("RESULTS_DEST", "there")
-    monkeypatch.setattr(artefacts, "push", lambda run: (7, "there"))
+    monkeypatch.setattr(push, "push", lambda run: (7, "there"))
     monkeypatch.setattr("sys.argv", ["distilbench", "job", "account", str(run.folder)])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     said = capsys.readouterr()
     assert (ended.value.code, said.out.strip()) == (1, "7 files are in there, equal by checksum")
     assert "Problem talking to the database" in said.err
@@ -822,9 +829,9 @@ def test_cells_of_a_run(run):
 
 
 def test_a_cell_that_lacked_memory_says_so(run):
-    cell = design.cells_of(chain.resolve_again(run).params)[0]
+    cell = design.cells_of(notebooks.resolve_again(run).params)[0]
     told = {"study": "distilbert", "pass": "timing", "repetition": 0, "status": "oom", "error": "too big"}
-    run.commit(Repetition(**cell.model_dump(), **told, started="2026-11-22T14:15:00Z", seconds=1))
+    synthetic.commit(run, Repetition(**cell.model_dump(), **told, started="2026-11-22T14:15:00Z", seconds=1))
     assert submission.cells(run)[0] == {"cell": cell.cell, "state": "oom", "done": "1 of 3"}
 
 

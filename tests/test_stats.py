@@ -9,7 +9,8 @@ from math import comb
 import numpy as np
 import pytest
 
-from distilbench import stats, traces
+from distilbench import simulated_traces, stats
+from distilbench.simulated_traces import processes
 from distilbench.stats import (
     Z95,
     autocorrelation,
@@ -25,7 +26,6 @@ from distilbench.stats import (
     variance_split,
     wilson_interval,
 )
-from distilbench.traces import processes
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_every_interval_of_the_median_holds_what_is_claimed_and_none_could_be_na
         assert stats.median_level(n, rank + 1) < stats.LEAST_LEVEL
 
 
-@pytest.mark.parametrize("kind", traces.KINDS)
+@pytest.mark.parametrize("kind", simulated_traces.KINDS)
 @pytest.mark.parametrize("n", [5, 10])
 def test_it_holds_the_median_whatever_the_processes_are_like(kind, n):
     """In two modes as well, where Student's t of the mean covers 0.76 at five repetitions."""

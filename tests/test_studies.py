@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from distilbench import params, paths
+from distilbench import paths, studies
+from distilbench.runs import parameters
 
 ROOT = paths.repo_root()
 HEADINGS = ["Question", "Protocol", "Results", "Takeaways", "Threats to validity", "Versions"]
@@ -22,7 +23,7 @@ def lacking(root: Path, study: str) -> list[str]:
     if entry is None:
         return [f"params/studies.yml has no entry {study!r}"]
     found = _of_entry(root, entry)
-    profiles = (root / "params" / study / f"{profile}.yml" for profile in params.PROFILES)
+    profiles = (root / "params" / study / f"{profile}.yml" for profile in parameters.PROFILES)
     found += [f"there is no {file.relative_to(root)}" for file in profiles if not file.is_file()]
     toc = yaml.safe_load((root / "_toc.yml").read_text())
     below = {chapter["file"]: chapter.get("sections") for part in toc["parts"] for chapter in part["chapters"]}
@@ -54,18 +55,18 @@ def _of_chapter(chapter: Path, entry: dict[str, Any]) -> list[str]:
 
 
 def test_parameters_and_entries_are_of_the_same_studies():
-    assert set(params.STUDIES) == set(yaml.safe_load((ROOT / "params" / "studies.yml").read_text()))
+    assert set(studies.STUDIES) == set(yaml.safe_load((ROOT / "params" / "studies.yml").read_text()))
 
 
-@pytest.mark.parametrize("study", params.STUDIES)
+@pytest.mark.parametrize("study", studies.STUDIES)
 def test_a_study_is_whole(study):
     assert lacking(ROOT, study) == []
 
 
-@pytest.mark.parametrize("study", params.STUDIES)
-@pytest.mark.parametrize("profile", params.PROFILES)
+@pytest.mark.parametrize("study", studies.STUDIES)
+@pytest.mark.parametrize("profile", parameters.PROFILES)
 def test_its_profiles_resolve_to_its_own_model(study, profile):
-    resolved = params.resolve(study, {"profile": profile}).params
-    assert type(resolved) is params.STUDIES[study]
+    resolved = studies.resolve(study, {"profile": profile}).params
+    assert type(resolved) is studies.STUDIES[study]
     assert resolved.study == study
     assert resolved.profile == profile

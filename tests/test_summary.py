@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 import synthetic
 
-from distilbench import derive, paths, records, summary, verify
-from distilbench.bench import design
+from distilbench import paths
 from distilbench.errors import ImplausibleError, RunError
-from distilbench.records import Cell, read_parquet
-from distilbench.runs import Run
+from distilbench.measurements.sweep import records as sweep_records
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.records import Repetition, SweepCell
+from distilbench.measurements.sweep.summary import derive, join
+from distilbench.runs import measurement, rawfiles, verify
+from distilbench.runs.folder import Run
+from distilbench.runs.rawfiles import read_parquet
 
 RECORDED = sorted((Path(__file__).parent / "data" / "runs").glob("*/*/"))
 
@@ -30,13 +34,13 @@ def rows(latencies_ms: list[float], samples: list[int], warmup_ms: float = 1000.
     return [timed[0] | {"cycle": 0, "warmup": True, "latency_ms": warmup_ms}, *timed]
 
 
-def one_cell(**given) -> tuple[Run, Cell]:
+def one_cell(**given) -> tuple[Run, SweepCell]:
     run = synthetic.started_run(**{"batch_sizes": [2], "passes": ["timing", "memory"]} | given)
-    return run, Cell(**run.config["cells"][0])
+    return run, SweepCell(**run.config["cells"][0])
 
 
 def cell_of(run: Run, number: int = 0) -> dict:
-    return summary.summarise(run.folder)["cells"][number]
+    return join.summarise(run.folder)["cells"][number]
 
 
 # ------------------------------------------------------------------ by hand
@@ -90,10 +94,10 @@ def test_a_cell_by_hand(this_machine):
     """Two repetitions of medians 20 and 22 ms, 5 sentences in 70 and 66 ms; 3 of 4 sentences right."""
     run, cell = one_cell()
     predicted = synthetic.predictions(cell.cell, right=3, n=4)
-    run.commit(synthetic.timing(run, cell, 0, rows([10, 40, 20], [2, 2, 1]), predicted), predicted)
-    run.commit(synthetic.timing(run, cell, 1, rows([12, 32, 22], [2, 2, 1]), predicted))
-    run.commit(synthetic.memory(cell, 0, peak_rss_MiB=400))
-    derived = summary.summarise(run.folder)
+    synthetic.commit(run, synthetic.timing(run, cell, 0, rows([10, 40, 20], [2, 2, 1]), predicted), predicted)
+    synthetic.commit(run, synthetic.timing(run, cell, 1, rows([12, 32, 22], [2, 2, 1]), predicted))
+    synthetic.commit(run, synthetic.memory(cell, 0, peak_rss_MiB=400))
+    derived = join.summarise(run.folder)
     (got,) = derived["cells"]
 
     assert got["state"] == "ok"
@@ -129,8 +133,8 @@ def test_from_five_repetitions_on_there_is_an_interval(this_machine):
         predicted = synthetic.predictions(cell.cell)
         for number in range(count):
             took = rows([10, 40, 20 + number], [2, 2, 1])
-            run.commit(synthetic.timing(run, cell, number, took, predicted), None if number else predicted)
-        (got,) = summary.summarise(run.folder)["cells"]
+            synthetic.commit(run, synthetic.timing(run, cell, number, took, predicted), None if number else predicted)
+        (got,) = join.summarise(run.folder)["cells"]
         if count == 4:
             assert "latency_ms_interval_95" not in got
             assert "latency_ms_interval_of_median" not in got
@@ -146,8 +150,8 @@ def test_iterations_say_where_their_variance_comes_from(this_machine):
     predicted = synthetic.predictions(cell.cell)
     for number, base in enumerate((10, 30)):
         took = rows([base + i % 2 for i in range(40)], [1] * 40)
-        run.commit(synthetic.timing(run, cell, number, took, predicted), None if number else predicted)
-    (got,) = summary.summarise(run.folder)["cells"]
+        synthetic.commit(run, synthetic.timing(run, cell, number, took, predicted), None if number else predicted)
+    (got,) = join.summarise(run.folder)["cells"]
     iterations = got["iterations_ms"]
     assert iterations["variance_ms2"]["share_between"] > 0.99
     assert iterations["advice"] == "a narrower interval needs more repetitions (processes differ)"
@@ -171,8 +175,8 @@ def test_a_busy_machine_is_said_beside_the_numbers(this_machine, fields, said):
     predicted = synthetic.predictions(cell.cell)
     for number in range(2):
         record = synthetic.timing(run, cell, number, rows([10, 12], [2, 2]), predicted)
-        run.commit(record.model_copy(update=fields), None if number else predicted)
-    (got,) = summary.summarise(run.folder)["cells"]
+        synthetic.commit(run, record.model_copy(update=fields), None if number else predicted)
+    (got,) = join.summarise(run.folder)["cells"]
     assert {name: got[name] for name in fields} == fields
     busy = [doubt for doubt in got["doubts"] if "while it was timed" in doubt]
     assert busy == ([said] if said else [])
@@ -193,7 +197,7 @@ def test_a_quota_that_throttled_is_said_beside_the_numbers(this_machine, of_proc
     for number, counted in enumerate(of_processes):
         record = synthetic.timing(run, cell, number, rows([10, 12], [2, 2]), predicted)
         fields = dict(zip(names, counted, strict=True)) | {"quota_reason": "none" if counted[0] is None else None}
-        run.commit(record.model_copy(update=fields), None if number else predicted)
+        synthetic.commit(run, record.model_copy(update=fields), None if number else predicted)
     got = cell_of(run)
     assert tuple(got[name] for name in names) == joined
     assert got["quota_reason"] == ("none" if joined[0] is None else None)
@@ -218,11 +222,11 @@ def test_a_summary_of_an_earlier_version_is_still_believed(finished_run):
 
 def test_the_full_profile_needs_no_note(this_machine):
     run = synthetic.started_run(profile="full", repetitions=1)
-    assert summary.summarise(run.folder)["note"] is None
+    assert join.summarise(run.folder)["note"] is None
 
 
 def test_a_summary_is_plain_json(finished_run):
-    derived = summary.summarise(finished_run.folder)
+    derived = join.summarise(finished_run.folder)
     assert json.loads(json.dumps(derived, allow_nan=False)) == derived
 
 
@@ -231,7 +235,7 @@ def test_a_summary_is_plain_json(finished_run):
 
 def test_a_run_that_measured_nothing_says_so_everywhere(this_machine):
     run = synthetic.started_run()
-    derived = summary.summarise(run.folder)
+    derived = join.summarise(run.folder)
     assert derived["best_throughput"] is None
     for cell in derived["cells"]:
         assert cell["state"] == "pending"
@@ -247,9 +251,9 @@ def test_a_run_that_measured_nothing_says_so_everywhere(this_machine):
 )
 def test_a_cell_is_as_bad_as_its_worst_repetition(this_machine, state):
     run = synthetic.finished_run(repetitions=1)
-    cell = Cell(**run.config["cells"][0])
+    cell = SweepCell(**run.config["cells"][0])
     assert cell_of(run)["state"] == "ok"
-    run.commit(synthetic.repetition(cell, "timing", 1, status=state, error="it broke"))
+    synthetic.commit(run, synthetic.repetition(cell, "timing", 1, status=state, error="it broke"))
     got = cell_of(run)
     assert got["state"] == state
     assert got["errors"] == [f"timing 1: {state}: it broke"]
@@ -266,7 +270,9 @@ def test_predictions_that_come_of_no_class_are_no_accuracy(this_machine, logit):
     record = synthetic.timing(run, cell, 0, synthetic.iterations(2), predicted)
     broken = [row | {"logits": [logit, logit]} for row in predicted[:2]] + predicted[2:]
     digest = derive.classification_fields(broken, random_weights=False)["logits_sha256"]
-    run.commit(record.model_copy(update={"accuracy": 0.5, "accuracy_reason": None, "logits_sha256": digest}), broken)
+    synthetic.commit(
+        run, record.model_copy(update={"accuracy": 0.5, "accuracy_reason": None, "logits_sha256": digest}), broken
+    )
     synthetic.summarised(run)
     why = f"the logits of 2 of {len(predicted)} sentences are NaN or infinite"
     got = cell_of(run)
@@ -294,8 +300,8 @@ def test_a_committed_file_with_a_time_that_is_none_is_found(this_machine):
     predicted = synthetic.predictions(cell.cell)
     record = synthetic.timing(run, cell, 0, synthetic.iterations(2), predicted)
     broken = [*synthetic.iterations(2)[:-1], synthetic.iterations(2)[-1] | {"latency_ms": math.nan}]
-    digest = records.write_parquet(run.folder / record.iterations_file, broken, records.ITERATIONS)
-    run.commit(record.model_copy(update={"iterations_sha256": digest}), predicted)
+    digest = rawfiles.write_parquet(run.folder / record.iterations_file, broken, sweep_records.ITERATIONS)
+    synthetic.commit(run, record.model_copy(update={"iterations_sha256": digest}), predicted)
     assert any("nan ms" in problem and "is no time of a forward" in problem for problem in verify.problems(run.folder))
 
 
@@ -305,9 +311,9 @@ def test_states_while_a_cell_is_measured(this_machine):
     states = [cell_of(run)["state"]]
     for where, number in (("timing", 0), ("timing", 1), ("memory", 0)):
         if where == "memory":
-            run.commit(synthetic.memory(cell))
+            synthetic.commit(run, synthetic.memory(cell))
         else:
-            run.commit(synthetic.timing(run, cell, number, synthetic.iterations(2), predicted))
+            synthetic.commit(run, synthetic.timing(run, cell, number, synthetic.iterations(2), predicted))
         states.append(cell_of(run)["state"])
     assert states == ["pending", "running", "running", "ok"]
 
@@ -323,7 +329,7 @@ def test_what_a_length_policy_cuts_is_told_with_a_doubt(this_machine):
     run, cell = one_cell(repetitions=1, length_policies=["fixed-32"])
     record = synthetic.timing(run, cell, 0, rows([10], [2]), predicted := synthetic.predictions(cell.cell))
     shares = {"truncated_share": 0.279, "truncated_tokens_share": 0.081}
-    run.commit(record.model_copy(update=shares), predicted)
+    synthetic.commit(run, record.model_copy(update=shares), predicted)
     found = cell_of(run)
     assert {name: found[name] for name in shares} == shares
     assert "27.9% of the sentences are cut to 32 tokens: time and accuracy are those of shorter text" in found["doubts"]
@@ -347,12 +353,12 @@ def test_an_early_summary_may_have_said_a_reason_in_other_words(this_machine):
 
 def test_a_later_attempt_replaces_a_failed_one(this_machine):
     run, cell = one_cell(repetitions=1)
-    run.commit(synthetic.repetition(cell, status="failed", error="first"))
+    synthetic.commit(run, synthetic.repetition(cell, status="failed", error="first"))
     assert cell_of(run)["state"] == "failed"
     predicted = synthetic.predictions(cell.cell)
     record = synthetic.timing(run, cell, 0, rows([10], [2]), predicted)
-    run.commit(record.model_copy(update={"attempt": 2}), predicted)
-    run.commit(synthetic.memory(cell))
+    synthetic.commit(run, record.model_copy(update={"attempt": 2}), predicted)
+    synthetic.commit(run, synthetic.memory(cell))
     assert (cell_of(run)["state"], cell_of(run)["errors"]) == ("ok", [])
 
 
@@ -360,7 +366,7 @@ def test_an_unstable_repetition_counts_and_shows(this_machine):
     run, cell = one_cell(repetitions=1)
     predicted = synthetic.predictions(cell.cell)
     record = synthetic.timing(run, cell, 0, rows([10], [2]), predicted).model_copy(update={"status": "unstable"})
-    run.commit(record, predicted)
+    synthetic.commit(run, record, predicted)
     assert cell_of(run)["state"] == "unstable"
     assert cell_of(run)["latency_ms"] == 10
 
@@ -382,7 +388,7 @@ def test_few_or_scattered_repetitions_are_doubted(this_machine, medians, doubts)
     run, cell = one_cell(repetitions=len(medians))
     predicted = synthetic.predictions(cell.cell)
     for number, median in enumerate(medians):
-        run.commit(synthetic.timing(run, cell, number, rows([median], [2]), predicted))
+        synthetic.commit(run, synthetic.timing(run, cell, number, rows([median], [2]), predicted))
     assert cell_of(run)["doubts"] == doubts
 
 
@@ -393,7 +399,7 @@ def test_repetitions_that_differ_by_their_heaps_say_so(this_machine, faults, exp
     for number, median in enumerate([10.0] * 4 + [11.5]):
         timed = rows([median], [2])
         timed[-1]["page_faults"] = faults[number == 4]
-        run.commit(synthetic.timing(run, cell, number, timed, predicted))
+        synthetic.commit(run, synthetic.timing(run, cell, number, timed, predicted))
     assert cell_of(run)["iterations_ms"]["page_faults"] == list(faults)
     differ, *why = cell_of(run)["doubts"]
     assert differ == "repetitions differ by 15%"
@@ -404,7 +410,7 @@ def test_logits_that_differ_between_repetitions_are_doubted(this_machine):
     run, cell = one_cell(repetitions=5)
     for number in range(5):
         predicted = synthetic.predictions(cell.cell, right=6 - (number == 4))
-        run.commit(synthetic.timing(run, cell, number, rows([10], [2]), predicted))
+        synthetic.commit(run, synthetic.timing(run, cell, number, rows([10], [2]), predicted))
     assert cell_of(run)["doubts"] == ["logits differ between repetitions"]
 
 
@@ -422,7 +428,7 @@ def test_logits_that_differ_between_repetitions_are_doubted(this_machine):
 def test_the_best_cell_is_the_fastest_where_each_sentence_is_the_same_work(this_machine, policies, policy, size):
     """The synthetic batch takes 10 ms and 2 ms per sentence: the larger one has the higher throughput."""
     run = synthetic.finished_run(length_policies=policies)
-    best = summary.summarise(run.folder)["best_throughput"]
+    best = join.summarise(run.folder)["best_throughput"]
     assert (best["length_policy"], best["batch_size"], best["variant"]) == (policy, size, "sdpa")
     assert best["throughput_samples_per_s"] == pytest.approx(4 / 0.018 * (1 + 1 / 1.01) / 2)
 
@@ -435,9 +441,9 @@ def test_a_repetition_that_was_committed_twice_is_refused(this_machine, status):
     run, cell = one_cell()
     fields = synthetic.TIMED if status == "ok" else {}
     for _ in range(2):
-        run.commit(synthetic.repetition(cell, status=status, **fields))
+        synthetic.commit(run, synthetic.repetition(cell, status=status, **fields))
     with pytest.raises(RunError, match=r"repetition .*'timing', 0\) is in raw\.jsonl twice"):
-        summary.summarise(run.folder)
+        join.summarise(run.folder)
     assert any("twice" in problem for problem in verify.problems(run.folder))
 
 
@@ -445,7 +451,7 @@ def test_a_missing_iterations_file_is_refused(finished_run):
     file = next((finished_run.folder / "iterations").iterdir())
     file.unlink()
     with pytest.raises(RunError, match=f"{file.name} is missing"):
-        summary.summarise(finished_run.folder)
+        join.summarise(finished_run.folder)
 
 
 # ------------------------------------------------------------------ verification
@@ -486,7 +492,7 @@ def test_a_recorded_run_can_be_believed(run):
     """A run of the ci profile as it was written: today's code reads every line and computes the same numbers."""
     assert verify.problems(run) == []
     lines = (run / "raw.jsonl").read_text().splitlines()
-    recorded, rest = records.read_raw(run / "raw.jsonl")
+    recorded, rest = rawfiles.read_raw(run / "raw.jsonl", Repetition)
     assert rest == ""
     assert len(recorded) == len(lines) == 6
     for line, record in zip(lines, recorded, strict=True):
@@ -556,7 +562,7 @@ def test_an_altered_iterations_file_is_named(finished_run):
     record = finished_run.repetitions()[first(finished_run, "timing")]
     file = finished_run.folder / record.iterations_file
     faster = [row | {"latency_ms": row["latency_ms"] / 2} for row in read_parquet(file)]
-    records.write_parquet(file, faster, records.ITERATIONS)
+    rawfiles.write_parquet(file, faster, sweep_records.ITERATIONS)
     assert f"{file} is not the committed file" in problems_of(finished_run)
 
 
@@ -573,7 +579,7 @@ def test_an_altered_prediction_is_found(finished_run, change):
     file = finished_run.folder / "predictions.parquet"
     told = read_parquet(file)
     told[0] = told[0] | ({"logits": [0.0, 0.0]} if change == "logits" else {change: 1 - told[0][change]})
-    records.write_parquet(file, told, records.PREDICTIONS)
+    rawfiles.write_parquet(file, told, sweep_records.PREDICTIONS)
     found = problems_of(finished_run)
     assert f"{told[0]['cell']} timing 0: {'logits_sha256' if change == 'logits' else 'accuracy'} says" in found
 
@@ -588,7 +594,7 @@ def test_missing_and_damaged_predictions_are_named(finished_run):
 
 def test_predictions_without_a_cell_are_found(finished_run):
     file, cell = finished_run.folder / "predictions.parquet", finished_run.config["cells"][0]["cell"]
-    records.write_parquet(file, [row for row in read_parquet(file) if row["cell"] != cell], records.PREDICTIONS)
+    rawfiles.write_parquet(file, [row for row in read_parquet(file) if row["cell"] != cell], sweep_records.PREDICTIONS)
     assert f"{file} holds no predictions of {cell}" in problems_of(finished_run)
 
 
@@ -657,13 +663,15 @@ def with_energy(
     """The summary of a cell whose energy pass had these windows."""
     run, cell = one_cell(passes=["timing", "energy"], repetitions=1, energy_cells="all")
     predicted = synthetic.predictions(cell.cell)
-    run.commit(synthetic.timing(run, cell, 0, synthetic.iterations(2), predicted), predicted)
+    synthetic.commit(run, synthetic.timing(run, cell, 0, synthetic.iterations(2), predicted), predicted)
     found = {
         "windows": list(windows), "idle_before_W": {source: 20.0}, "idle_after_W": {source: idle_after}, "idle_s": 10.0,
         "tick_ms": 1.0, "counters": {source: ["package-0"]}, "notes": [],
     } | changed  # fmt: skip
     fields = derive.energy_fields(found, source)
-    run.commit(synthetic.repetition(cell, "energy", energy=found, energy_source=source, **fields, **(quota or {})))
+    synthetic.commit(
+        run, synthetic.repetition(cell, "energy", energy=found, energy_source=source, **fields, **(quota or {}))
+    )
     synthetic.summarised(run)
     assert verify.problems(run.folder) == []
     return cell_of(run)
@@ -772,7 +780,7 @@ def with_rows(ceilings: dict | None = None, fields: dict | None = None, **column
     rows[-2] |= {name: values[0] for name, values in columns.items()}
     rows[-1] |= {name: values[1] for name, values in columns.items()}
     predicted = synthetic.predictions(cell.cell)
-    run.commit(synthetic.timing(run, cell, 0, rows, predicted).model_copy(update=fields or {}), predicted)
+    synthetic.commit(run, synthetic.timing(run, cell, 0, rows, predicted).model_copy(update=fields or {}), predicted)
     if ceilings:
         paths.write_json(run.folder / "ceilings.json", ceilings)
     return cell_of(run)
@@ -842,10 +850,13 @@ def nested(where: str, value: float) -> dict:
 @pytest.mark.parametrize("where", INEXACT + EXACT)
 def test_only_what_came_through_blas_may_differ_by_rounding(where):
     root, one = where.partition(": ")[0], 1.25
+    kind = measurement.named("calibration" if "checks" in where else "sweep")
     told, rounded, other = (nested(where, value) for value in (one, math.nextafter(one, 2), one * (1 + 1e-6)))
     assert verify.differences(told, told, root) == []
-    assert (verify.differences(told, rounded, root) == []) == (where in INEXACT)
-    assert verify.differences(told, other, root) == [f"{where} says 1.25, computed again it is {one * (1 + 1e-6)!r}"]
+    assert (verify.differences(told, rounded, root, kind.inexact) == []) == (where in INEXACT)
+    assert verify.differences(told, other, root, kind.inexact) == [
+        f"{where} says 1.25, computed again it is {one * (1 + 1e-6)!r}"
+    ]
     assert verify.differences(told, nested(where, None), root), "absent is never nearly a number"
 
 
@@ -855,9 +866,9 @@ def test_a_run_verifies_where_another_library_rounds_otherwise(this_machine, mon
     lstsq, log = np.linalg.lstsq, np.log
     monkeypatch.setattr(np.linalg, "lstsq", lambda *a, **k: (lstsq(*a, **k)[0] * (1 + 1e-15), None, None, None))
     monkeypatch.setattr(np, "log", lambda values: log(values) * (1 + 1e-15))
-    correlate = summary.autocorrelation
-    monkeypatch.setattr(summary, "autocorrelation", lambda one: (r := correlate(one)) and r * (1 + 1e-15))
-    again = summary.summarise(run.folder)
+    correlate = join.autocorrelation
+    monkeypatch.setattr(join, "autocorrelation", lambda one: (r := correlate(one)) and r * (1 + 1e-15))
+    again = join.summarise(run.folder)
     assert again != paths.read_json(run.folder / "summary.json"), "it does differ"
     assert verify.problems(run.folder) == []
 

@@ -31,9 +31,12 @@ from measuring import (
 )
 from waiting import alive, all_gone, wait_for
 
-from distilbench import params, paths, records, runs, verify
-from distilbench.bench import design, repetitions, sweep
+from distilbench import paths, studies
 from distilbench.errors import RunError, StorageError
+from distilbench.harness import processes, steps
+from distilbench.measurements.sweep.measure import run as sweep
+from distilbench.runs import find, parameters, rawfiles, verify
+from distilbench.runs.folder import Run
 
 TIMING = {"passes": ["timing"], "repetitions": 2}
 TWO_CELLS = {"batch_sizes": [1, 2], "repetitions": 2}  # four timing repetitions, two of memory
@@ -43,16 +46,16 @@ CELL = "sdpa-float32-fixed-16-b002"
 @pytest.fixture
 def stand_in(monkeypatch, this_machine):
     """Repetitions take a third of a second and no torch; the environment is captured once."""
-    monkeypatch.setattr(repetitions, "WORKER", STAND_IN)
+    monkeypatch.setattr(sweep, "WORKER", STAND_IN)
 
 
-def start(results: Path, **given) -> tuple[runs.Run, params.Resolved]:
+def start(results: Path, **given) -> tuple[Run, parameters.Resolved]:
     resolved = small_design(results, **given)
-    return design.start(resolved), resolved
+    return studies.start(resolved), resolved
 
 
-def measure(run: runs.Run, resolved: params.Resolved) -> dict:
-    return sweep.sweep(run, resolved, prepared_by_hand(run))
+def measure(run: Run, resolved: parameters.Resolved) -> dict:
+    return steps.measure_run(run, resolved, prepared_by_hand(run))
 
 
 @contextmanager
@@ -75,7 +78,7 @@ def meanwhile(action: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def in_another_process(run: runs.Run, resolved: params.Resolved) -> Iterator[psutil.Process]:
+def in_another_process(run: Run, resolved: parameters.Resolved) -> Iterator[psutil.Process]:
     """Measures with the stand-in in a fork of this process; it exits with 0, 130 when interrupted, 1 on errors."""
     pid = os.fork()
     if pid == 0:
@@ -98,7 +101,7 @@ def in_another_process(run: runs.Run, resolved: params.Resolved) -> Iterator[psu
             process.wait()
 
 
-def healthy(run: runs.Run, resolved: params.Resolved) -> None:
+def healthy(run: Run, resolved: parameters.Resolved) -> None:
     """A finished run: each repetition once, derived numbers found again, nothing left over."""
     assert finished_once(run, resolved)
     assert verify.problems(run.folder) == []
@@ -118,7 +121,7 @@ def real(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("DISTILBENCH_CACHE", str(results / "cache"))
         run, resolved = start(results)
-        derived = sweep.sweep(run, resolved)
+        derived = steps.measure_run(run, resolved)
         return run, resolved, derived
 
 
@@ -146,7 +149,7 @@ def test_a_real_run_says_what_it_measured_on(real):
 
 def test_the_predictions_of_a_cell_are_there_once(real):
     run, _, _ = real
-    rows = records.read_parquet(run.folder / "predictions.parquet")
+    rows = rawfiles.read_parquet(run.folder / "predictions.parquet")
     assert len(rows) == 16
     assert {row["cell"] for row in rows} == {CELL}
     assert {row["sample"] for row in rows} <= {f"tiny_reviews-{i}" for i in range(2, 82)}
@@ -171,7 +174,7 @@ def test_the_parent_sleeps_and_the_neighbours_are_recorded(real):
 def test_a_finished_run_is_not_measured_again(real, monkeypatch):
     run, resolved, derived = real
     before = run.raw.read_bytes()
-    monkeypatch.setattr(repetitions, "_spawn", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(processes, "_spawn", lambda *_: pytest.fail("measured again"))
     assert measure(run, resolved) == derived
     assert run.raw.read_bytes() == before
     healthy(run, resolved)
@@ -180,7 +183,7 @@ def test_a_finished_run_is_not_measured_again(real, monkeypatch):
 @pytest.mark.parametrize(("heap", "trim"), [("system", "None"), ("keep", str(2**40))])
 def test_a_worker_keeps_its_heap_where_that_is_asked(heap, trim):
     code = "import os, sys; print(os.environ.get('MALLOC_TRIM_THRESHOLD_'), file=sys.stderr)"
-    assert repetitions._spawn((sys.executable, "-c", code), 60, 1, heap) == (0, f"{trim}\n")
+    assert processes._spawn((sys.executable, "-c", code), 60, 1, heap) == (0, f"{trim}\n")
 
 
 def test_the_batch_table_says_shapes_and_padding(tmp_path):
@@ -222,11 +225,13 @@ from pathlib import Path
 group, results = map(Path, sys.argv[1:])
 (group / "cgroup.procs").write_text(str(os.getpid()))
 from measuring import STAND_IN, prepared_by_hand, small_design
-from distilbench.bench import design, repetitions, sweep
-repetitions.WORKER = STAND_IN
+from distilbench import studies
+from distilbench.harness import steps
+from distilbench.measurements.sweep.measure import run as sweep
+sweep.WORKER = STAND_IN
 resolved = small_design(results, passes=["timing"], repetitions=2)
-run = design.start(resolved)
-sweep.sweep(run, resolved, prepared_by_hand(run))
+run = studies.start(resolved)
+steps.measure_run(run, resolved, prepared_by_hand(run))
 """
 
 
@@ -358,7 +363,7 @@ def test_a_killed_worker_is_recorded_and_retried_alone(tmp_path, monkeypatch):
         process.kill()
 
     with meanwhile(kill):
-        sweep.sweep(run, resolved)
+        steps.measure_run(run, resolved)
     assert [(attempt, status) for _, attempt, status in committed(run)] == [(1, "failed"), (1, "ok")]
     assert run.repetitions()[0].error == "killed by SIGKILL"
     assert run.status["state"] == "failed"
@@ -366,7 +371,7 @@ def test_a_killed_worker_is_recorded_and_retried_alone(tmp_path, monkeypatch):
 
     again, _ = start(tmp_path, **TIMING)
     assert again.run_id == run.run_id
-    sweep.sweep(again, resolved)
+    steps.measure_run(again, resolved)
     assert committed(run)[2:] == [((CELL, "timing", 0), 2, "ok")]
     healthy(run, resolved)
 
@@ -397,9 +402,10 @@ def test_a_parent_that_is_killed_again_and_again_loses_and_doubles_nothing(stand
 SWEEP = """
 import sys
 from measuring import small_design
-from distilbench.bench import design, sweep
+from distilbench import studies
+from distilbench.harness import steps
 resolved = small_design(sys.argv[1], **eval(sys.argv[2]))
-sweep.sweep(design.start(resolved), resolved)
+steps.measure_run(studies.start(resolved), resolved)
 """
 
 
@@ -409,8 +415,8 @@ def start_real(results: Path, given: dict) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", SWEEP, str(results), repr(given)], env=env, stdout=subprocess.PIPE)
 
 
-def only_run(results: Path) -> runs.Run:
-    (run,) = runs.all_runs(results / "distilbert")
+def only_run(results: Path) -> Run:
+    (run,) = find.all_runs(results / "distilbert")
     return run
 
 
@@ -431,9 +437,9 @@ def test_a_killed_sweep_takes_its_worker_with_it_and_is_gone_on_with(tmp_path, m
     assert first.count(b"\n") == 1
     assert run.status["state"] == "cancelled"
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
-    again = design.start(resolved)
+    again = studies.start(resolved)
     assert again.run_id == run.run_id
-    sweep.sweep(again, resolved)
+    steps.measure_run(again, resolved)
     assert run.raw.read_bytes().startswith(first)
     assert len(committed(run)) == 2
     healthy(run, resolved)
@@ -450,8 +456,8 @@ def test_five_kills_of_a_real_sweep_at_any_moment(tmp_path, monkeypatch):
         parent.communicate()
         assert all_gone(workers)
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
-    run = design.start(resolved)
-    sweep.sweep(run, resolved)
+    run = studies.start(resolved)
+    steps.measure_run(run, resolved)
     healthy(only_run(tmp_path), resolved)
 
 
@@ -501,7 +507,7 @@ def test_an_interrupted_sweep_says_so_and_is_gone_on_with(stand_in, tmp_path, mo
     assert run.status["message"] == f"interrupted; go on with: distilbench run distilbert --resume {run.run_id}"
     done = len(committed(run))
     assert 2 <= done < 6
-    assert design.start(resolved).run_id == run.run_id
+    assert studies.start(resolved).run_id == run.run_id
     measure(run, resolved)
     assert len(committed(run)) == 6
     healthy(run, resolved)
@@ -516,7 +522,7 @@ def test_a_second_start_on_the_same_run_is_refused(stand_in, tmp_path, monkeypat
         assert run.status["state"] == "running"
         with pytest.raises(RunError, match=f"{run.run_id} is being worked on by another process .*{parent.pid}"):
             measure(run, resolved)
-        assert design.start(resolved).run_id != run.run_id, "a start without a name takes a new one"
+        assert studies.start(resolved).run_id != run.run_id, "a start without a name takes a new one"
         assert len(descendants(parent.pid, "standin_worker")) == 1, "the first one goes on undisturbed"
     assert not run.in_use
 
@@ -566,11 +572,11 @@ def test_a_disk_that_fills_up_damages_nothing(stand_in, small_results, monkeypat
         json.loads((run.folder / name).read_text())
     for record in run.repetitions():
         if record.iterations_file:
-            records.read_parquet(run.folder / record.iterations_file, record.iterations_sha256)
+            rawfiles.read_parquet(run.folder / record.iterations_file, record.iterations_sha256)
     assert run.status["state"] in ("cancelled", "failed"), "it does not claim to be running"
 
     (small_results / "filler").unlink()
-    again = design.start(resolved)
+    again = studies.start(resolved)
     assert again.run_id == run.run_id
     measure(again, resolved)
     assert run.raw.read_bytes().startswith(whole)
@@ -579,4 +585,4 @@ def test_a_disk_that_fills_up_damages_nothing(stand_in, small_results, monkeypat
 
 def test_the_worker_is_given_as_a_command_that_python_runs():
     """The seam that the tests above use is the real one."""
-    assert (sys.executable, "-P", "-m", "distilbench.bench") == repetitions.WORKER
+    assert (sys.executable, "-P", "-m", "distilbench.harness") == processes.WORKER

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from distilbench.collectors import telemetry
+from distilbench.collectors import cpu_use, telemetry
+from distilbench.collectors.cpu_use import Look
 from distilbench.collectors.telemetry import Telemetry, cpu_MHz, cpu_temperature_C, cpu_throttles
-from distilbench.neighbours import Look
-from distilbench.records import ITERATIONS
-from distilbench.summary import TELEMETRY
+from distilbench.measurements.sweep.records import ITERATIONS
+from distilbench.measurements.sweep.summary.join import TELEMETRY
 
 CLOCK, THROTTLES = "cpufreq/scaling_cur_freq", "thermal_throttle/core_throttle_count"
 GARBAGE = [b"", b"\n", b"<unknown>\n", b"1.5\n", b"\xff\xfe"]
@@ -125,7 +125,7 @@ def machine(put, sensors, monkeypatch):
     """A machine whose time and counters are set by the test."""
     state = SimpleNamespace(now=100.0, used_s=0.0, stolen_s=0.0, own_s=0.0, put=put, sensors=sensors)
     look = lambda: Look(state.now, state.used_s, state.stolen_s, state.own_s, 0.0)  # noqa: E731
-    monkeypatch.setattr(telemetry.neighbours, "look", look)
+    monkeypatch.setattr(cpu_use, "look", look)
     monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: state.now))
     return state
 

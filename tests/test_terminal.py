@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from distilbench import cli, terminal
+from distilbench import terminal
+from distilbench.cli import main
 
 
 def distilbench(*words: object, env: dict[str, str]) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "distilbench.cli", *map(str, words)]
+    command = [sys.executable, "-m", "distilbench.cli.main", *map(str, words)]
     return subprocess.run(command, capture_output=True, check=False, env=os.environ | env)
 
 
@@ -33,7 +34,7 @@ def test_letters_become_plain_ones_and_bytes_of_file_names_stay():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_output_onto_a_full_disk_is_one_line():
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        command = [sys.executable, "-m", "distilbench.cli", "version"]
+        command = [sys.executable, "-m", "distilbench.cli.main", "version"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: the operating system refused: [Errno 28] No space left on device")
@@ -50,9 +51,9 @@ def test_the_traceback_is_there_for_who_asks():
 
 
 def test_a_name_of_bytes_that_no_check_caught_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_call", lambda: "caf\udce9".encode())
+    monkeypatch.setattr(main, "_call", lambda: "caf\udce9".encode())
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     said = capsys.readouterr().err
     assert ended.value.code == 1
     assert said.startswith("error: a name is not UTF-8; rename the file or folder: 'utf-8' codec can't encode")

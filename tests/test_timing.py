@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distilbench.bench import timing
-from distilbench.bench.loop import Loop
-from distilbench.bench.timing import Timing
 from distilbench.errors import RunError
-from distilbench.records import ITERATIONS
+from distilbench.harness.loop import Loop
+from distilbench.measurements.sweep.measure import timing
+from distilbench.measurements.sweep.measure.timing import Timing
+from distilbench.measurements.sweep.records import ITERATIONS
 from distilbench.stats import half_width
 
 BATCHES = 8

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distilbench import traces
-from distilbench.traces import coverage, processes, told_apart
+from distilbench import simulated_traces
+from distilbench.simulated_traces import coverage, processes, told_apart
 
 
 @pytest.mark.parametrize("kind", ["smooth", "drifting", "spiky"])
@@ -23,21 +23,21 @@ def test_two_modes_are_more_than_so_few_repetitions_can_bear():
 
 def test_coverages_are_of_every_kind_and_as_many_trials_as_fit(monkeypatch):
     """Those of five and of ten are what the report prints of runs with so many repetitions."""
-    assert {kind: round(share, 3) for kind, share in traces.coverages(5).items()} == {
+    assert {kind: round(share, 3) for kind, share in simulated_traces.coverages(5).items()} == {
         "smooth": 0.947, "drifting": 0.954, "spiky": 0.95, "two-mode": 0.763,
     }  # fmt: skip
-    assert traces.coverages(traces.USUAL)["two-mode"] > 0.93
+    assert simulated_traces.coverages(simulated_traces.USUAL)["two-mode"] > 0.93
     asked = []
-    monkeypatch.setattr(traces, "coverage", lambda *given: asked.append(given))
-    traces.coverages(400)
-    assert asked == [(kind, 400, 200) for kind in traces.KINDS]
+    monkeypatch.setattr(simulated_traces, "coverage", lambda *given: asked.append(given))
+    simulated_traces.coverages(400)
+    assert asked == [(kind, 400, 200) for kind in simulated_traces.KINDS]
 
 
 def test_a_coverage_is_the_same_each_time():
     assert coverage("spiky", 5, trials=300) == coverage("spiky", 5, trials=300)
 
 
-@pytest.mark.parametrize("kind", traces.KINDS)
+@pytest.mark.parametrize("kind", simulated_traces.KINDS)
 def test_traces_have_their_shape_and_are_of_about_100_ms(kind):
     simulated = processes(kind, np.random.default_rng(1), 50, 7)
     assert simulated.shape == (50, 7)
@@ -66,7 +66,7 @@ def test_what_is_slower_is_found_through_a_drift_that_both_share():
 def test_groups_are_disjoint(monkeypatch):
     """By a comparison that notes what it is given: a cut uses a round once, and not what fits into no group."""
     seen = []
-    monkeypatch.setattr(traces, "paired_ratio_interval", lambda base, other: seen.append((base, other)))
+    monkeypatch.setattr(simulated_traces, "paired_ratio_interval", lambda base, other: seen.append((base, other)))
     assert told_apart(range(47), range(100, 147), 10, 3, seed=1) == {"AMBIGUOUS": 1.0}
     assert len(seen) == 3 * 4
     for cut in (seen[:4], seen[4:8], seen[8:]):

@@ -9,11 +9,11 @@ from typing import get_args
 import pytest
 import torch
 
-from distilbench.bench import variants
-from distilbench.bench.variants import VARIANTS, Variant, watch
 from distilbench.errors import ModelError
-from distilbench.models import load_model
-from distilbench.params import DistilbertParams
+from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.sources.models import load_model
+from distilbench.variants import torch_variants
+from distilbench.variants.torch_variants import VARIANTS, Variant, watch
 
 TINY = {"source": "random", "size": "tiny", "vocab_size": 200}
 IDS = torch.tensor([[2, 17, 55, 3], [2, 99, 3, 0]])
@@ -78,7 +78,7 @@ def test_compile_that_compiled_nothing_is_refused():
 
 def test_compile_that_compiled_something_is_believed(monkeypatch):
     counts = iter([4, 6])
-    monkeypatch.setattr(variants, "_compiled_graphs", lambda: next(counts))
+    monkeypatch.setattr(torch_variants, "_compiled_graphs", lambda: next(counts))
     assert watched(load_model(**TINY), VARIANTS["compiled"]) == {"attention": "sdpa", "compiled_graphs": 2}
 
 
@@ -94,7 +94,7 @@ def test_the_watch_leaves_no_hook_behind():
 
 
 def test_the_compiled_variant_carries_no_hook(monkeypatch):
-    monkeypatch.setattr(variants, "_check", lambda *_: None)
+    monkeypatch.setattr(torch_variants, "_check", lambda *_: None)
     loaded = load_model(**TINY)
     linear = next(module for module in loaded.module.modules() if isinstance(module, torch.nn.Linear))
     with watch(loaded, VARIANTS["compiled"]):
@@ -106,9 +106,8 @@ def test_the_compiled_variant_carries_no_hook(monkeypatch):
 REAL = """
 from dataclasses import asdict
 import torch
-from distilbench.bench import variants
-from distilbench.bench.variants import VARIANTS, watch
-from distilbench.models import load_model
+from distilbench.sources.models import load_model
+from distilbench.variants.torch_variants import VARIANTS, watch
 ids = torch.tensor([[2, 17, 55, 3], [2, 99, 3, 0]])
 tiny = dict(source="random", size="tiny", vocab_size=200)
 loaded = VARIANTS["compiled"].load(**tiny)

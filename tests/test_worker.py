@@ -21,17 +21,25 @@ from measuring import LABELS, descendants, job
 from transformers import DistilBertTokenizerFast
 from waiting import all_gone, ended, wait_for
 
-from distilbench import cgroups, derive, paths, records
-from distilbench.batches import batches_sha256, load_inputs, make_batches, save_inputs, truncated_shares
-from distilbench.bench import __main__ as entry
-from distilbench.bench import calibrate, repetitions, variants, worker
-from distilbench.cgroups import Throttling
+from distilbench import paths
 from distilbench.collectors import latency, threads
 from distilbench.collectors.threads import Use
-from distilbench.data import tokenise
-from distilbench.environment import usable_cores
 from distilbench.errors import DeviceError, ImplausibleError, ModelError, StorageError
-from distilbench.records import Repetition
+from distilbench.harness import __main__ as entry
+from distilbench.harness import processes as harness_processes
+from distilbench.machine import cgroups
+from distilbench.machine.cgroups import Throttling
+from distilbench.machine.environment import usable_cores
+from distilbench.measurements.calibration import measure as calibration_measure
+from distilbench.measurements.sweep.measure import run as sweep
+from distilbench.measurements.sweep.measure import worker
+from distilbench.measurements.sweep.measure.spec import WorkerSpec, predictions_file
+from distilbench.measurements.sweep.records import Repetition
+from distilbench.measurements.sweep.summary import derive
+from distilbench.runs import rawfiles
+from distilbench.sources.batches import batches_sha256, load_inputs, make_batches, save_inputs, truncated_shares
+from distilbench.sources.texts import tokenise
+from distilbench.variants import torch_variants
 
 CYCLE = 8  # batches: 16 sentences, 2 at a time
 WARM = 2 * CYCLE  # iterations before the timed ones
@@ -39,24 +47,24 @@ WARM = 2 * CYCLE  # iterations before the timed ones
 
 @pytest.mark.parametrize(
     "command",
-    [repetitions.WORKER, repetitions.CEILINGS, calibrate.BUSY, calibrate.ALLOCATE],
+    [sweep.WORKER, harness_processes.CEILINGS, calibration_measure.BUSY, calibration_measure.ALLOCATE],
     ids=["worker", "ceilings", "busy", "allocate"],
 )
 def test_a_file_of_the_users_named_like_a_module_does_not_reach_a_worker(tmp_path, monkeypatch, command):
     for name in ("random", "numpy", "torch"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('this is mine')")
     monkeypatch.chdir(tmp_path)
-    code, said = repetitions._spawn((*command, "no-such-job.json"), 120, 1)
+    code, said = harness_processes._spawn((*command, "no-such-job.json"), 120, 1)
     assert code == 1
     assert "No such file or directory: 'no-such-job.json'" in said, "it came as far as its job"
 
 
-def measured(work: repetitions.Job) -> dict:
+def measured(work: WorkerSpec) -> dict:
     """The fields of a record, measured in this process."""
     return worker.measure(work)
 
 
-def as_record(work: repetitions.Job, fields: dict) -> Repetition:
+def as_record(work: WorkerSpec, fields: dict) -> Repetition:
     return Repetition(**work.identity, **{"status": "ok"} | fields, started="now", seconds=1.0)
 
 
@@ -75,7 +83,7 @@ def real(tmp_path_factory):
         jobs[name] = job(tmp_path_factory.mktemp(name), where, variant)
         file = Path(jobs[name].run) / "work" / "job.json"
         jobs[name].save(file)
-        command = [sys.executable, "-m", "distilbench.bench", str(file)]
+        command = [*sweep.WORKER, str(file)]
         processes[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     done = {}
     for name, process in processes.items():
@@ -92,7 +100,7 @@ def test_threads_that_a_variable_takes_away_make_the_repetition_invalid(tmp_path
     monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
     file, work = tmp_path / "work" / "job.json", job(tmp_path)
     work.save(file)
-    code, said = repetitions._spawn((*repetitions.WORKER, str(file)), 300, work.protocol["num_threads"])
+    code, said = harness_processes._spawn((*sweep.WORKER, str(file)), 300, work.protocol["num_threads"])
     failure = paths.read_json(file.with_suffix(".failure.json"))
     assert (code, failure["status"]) == (1, "invalid"), said
     wanted = f"{usable_cores()} threads were asked for and 1 computed"
@@ -103,7 +111,7 @@ def test_threads_that_a_variable_takes_away_make_the_repetition_invalid(tmp_path
 
 @pytest.mark.parametrize(("device", "refused"), [("cpu", True), ("cuda:0", False)])
 def test_fewer_threads_than_asked_for_are_refused_where_they_compute(tmp_path, monkeypatch, device, refused):
-    monkeypatch.setattr(worker.threads, "used", lambda work, asked: Use(asked - 1, 1.0, frozenset({0})))
+    monkeypatch.setattr(threads, "used", lambda work, asked: Use(asked - 1, 1.0, frozenset({0})))
     monkeypatch.setattr(worker, "select", torch.device)
     work = job(tmp_path)
     work = replace(work, model=work.model | {"device": device})
@@ -115,14 +123,14 @@ def test_fewer_threads_than_asked_for_are_refused_where_they_compute(tmp_path, m
 
 
 def test_where_threads_are_not_counted_the_reason_stands(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker.threads, "used", lambda work, asked: None)
+    monkeypatch.setattr(threads, "used", lambda work, asked: None)
     assert worker._threads_used(job(tmp_path), [0]) == {"threads_used_reason": threads.NO_COUNTERS}
     assert worker._threads_used(job(tmp_path, "memory"), [0]) == {"threads_used_reason": threads.NOT_IN_MEMORY_PASS}
 
 
 def iterations(result) -> list[dict]:
     """The rows of a repetition's parquet file, which must be the one that its record names."""
-    return records.read_parquet(Path(result.job.run) / result.record.iterations_file, result.record.iterations_sha256)
+    return rawfiles.read_parquet(Path(result.job.run) / result.record.iterations_file, result.record.iterations_sha256)
 
 
 def test_each_process_ends_well_and_says_nothing(real):
@@ -179,8 +187,8 @@ def test_two_variants_see_the_same_inputs_and_weights(real):
 
 def test_predictions_are_left_for_the_parent(real):
     result = real["timing"]
-    file = repetitions.predictions_file(Path(result.job.run), result.record.cell)
-    rows = records.read_parquet(file)
+    file = predictions_file(Path(result.job.run), result.record.cell)
+    rows = rawfiles.read_parquet(file)
     _, samples, labels = load_inputs(Path(result.job.inputs))
     known = dict(zip(samples, labels, strict=True))
     assert len(rows) == 16
@@ -257,7 +265,7 @@ def test_what_a_quota_did_is_counted_while_it_is_timed_and_not_before(tmp_path, 
 
 def test_a_last_batch_may_be_smaller(tmp_path):
     fields = measured(job(tmp_path, batch_sizes=[5], samples_per_cycle=41))
-    rows = records.read_parquet(tmp_path / fields["iterations_file"])
+    rows = rawfiles.read_parquet(tmp_path / fields["iterations_file"])
     assert [row["samples"] for row in rows if row["cycle"] == 1] == [5] * 8 + [1]
 
 
@@ -344,7 +352,7 @@ def test_a_given_power_is_called_modelled(tmp_path, monkeypatch):
 def test_a_sentence_that_stands_twice_in_the_cycle_counts_once(tmp_path):
     work = job(tmp_path, samples_per_cycle=60)  # of 40 sentences
     measured(work)
-    rows = records.read_parquet(repetitions.predictions_file(tmp_path, work.identity["cell"]))
+    rows = rawfiles.read_parquet(predictions_file(tmp_path, work.identity["cell"]))
     assert len(rows) == len({row["sample"] for row in rows}) == 40
 
 
@@ -367,13 +375,13 @@ def test_cuda_peaks_are_recorded_where_there_are_some(tmp_path, monkeypatch):
 
 def test_peaks_are_reset_before_the_first_forward(tmp_path, monkeypatch):
     order = []
-    real_load = variants.load_model
+    real_load = torch_variants.load_model
 
     def load(**arguments):
         loaded = real_load(**arguments)
         return replace(loaded, forward=lambda *pair: order.append("forward") or loaded.forward(*pair))
 
-    monkeypatch.setattr(variants, "load_model", load)
+    monkeypatch.setattr(torch_variants, "load_model", load)
     monkeypatch.setattr(worker.memory, "reset_cuda_peaks", lambda device: order.append("reset"))
     measured(job(tmp_path, "memory"))
     assert order == ["reset", "forward", *["forward"] * CYCLE], "one to prove the variant, then a whole cycle"
@@ -381,7 +389,7 @@ def test_peaks_are_reset_before_the_first_forward(tmp_path, monkeypatch):
 
 def test_accuracy_matches_labels_by_name(tmp_path, monkeypatch):
     """A model that calls its logits POSITIVE, NEGATIVE, and always finds the first larger."""
-    real_load = variants.load_model
+    real_load = torch_variants.load_model
 
     def load(**arguments):
         loaded = real_load(**arguments)
@@ -391,10 +399,10 @@ def test_accuracy_matches_labels_by_name(tmp_path, monkeypatch):
         head.bias.data = torch.tensor([1.0, 0.0])
         return replace(loaded, info=info)
 
-    monkeypatch.setattr(variants, "load_model", load)
+    monkeypatch.setattr(torch_variants, "load_model", load)
     work = job(tmp_path)
     fields = measured(work)
-    rows = records.read_parquet(repetitions.predictions_file(tmp_path, work.identity["cell"]))
+    rows = rawfiles.read_parquet(predictions_file(tmp_path, work.identity["cell"]))
     assert {row["predicted"] for row in rows} == {LABELS.index("positive")}
     assert fields["accuracy"] == sum(row["label"] for row in rows) / 16
     assert fields["accuracy_reason"] is None
@@ -405,13 +413,13 @@ def test_accuracy_matches_labels_by_name(tmp_path, monkeypatch):
 
 def loads(monkeypatch, change) -> None:
     """Every model is loaded with this change: a function of the loaded model that returns another one, or None."""
-    real_load = variants.load_model
+    real_load = torch_variants.load_model
 
     def load(**arguments):
         loaded = real_load(**arguments)
         return change(loaded) or loaded
 
-    monkeypatch.setattr(variants, "load_model", load)
+    monkeypatch.setattr(torch_variants, "load_model", load)
 
 
 def break_head(loaded) -> None:
@@ -573,7 +581,8 @@ def test_where_not_even_the_failure_can_be_written_it_is_said(job_file, monkeypa
 
 PARENT = """
 import os, subprocess, sys
-worker = subprocess.Popen([sys.executable, "-m", "distilbench.bench", sys.argv[1]],
+task = "distilbench.measurements.sweep.measure.worker"
+worker = subprocess.Popen([sys.executable, "-m", "distilbench.harness", task, sys.argv[1]],
                           env=os.environ | {"DISTILBENCH_PARENT": str(os.getpid())},
                           stderr=subprocess.DEVNULL)
 print("started", flush=True)
@@ -617,4 +626,4 @@ def test_a_worker_whose_parent_went_before_it_could_ask_ends(monkeypatch):
 def test_a_job_survives_its_file(tmp_path):
     work = job(tmp_path)
     work.save(tmp_path / "job.json")
-    assert repetitions.Job(**json.loads((tmp_path / "job.json").read_text())) == work
+    assert WorkerSpec(**json.loads((tmp_path / "job.json").read_text())) == work

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
-from distilbench import environment
 from distilbench.collectors import rapl
 from distilbench.collectors.nvml import Gpu
 from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, RunError
+from distilbench.machine import environment
 
 SAMPLE_S = 0.05  # between two readings of a GPU's power: as often as the driver renews it
 TICKS = 100  # a window must hold so many updates of its counter

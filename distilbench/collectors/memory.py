@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from distilbench import cgroups
 from distilbench.collectors.nvml import Gpu
 from distilbench.errors import DeviceError
+from distilbench.machine import cgroups
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 NO_CUDA = "the model ran on the CPU"

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from statistics import mean
 
-from distilbench import neighbours
+from distilbench.collectors import cpu_use
 from distilbench.collectors.nvml import Gpu
 
 SYS_CPU = Path("/sys/devices/system/cpu")
@@ -24,7 +24,7 @@ class Telemetry:
 
     def __init__(self, gpu: Gpu | None = None) -> None:
         self.gpu = gpu
-        self._look, self._throttles = neighbours.look(), cpu_throttles()
+        self._look, self._throttles = cpu_use.look(), cpu_throttles()
 
     def due(self) -> bool:
         """Whether the last reading is a second old."""
@@ -32,8 +32,8 @@ class Telemetry:
 
     def block(self) -> dict[str, float | int | None]:
         """Columns for the last iteration of a block: the state now, and what happened since the last reading."""
-        look, throttles = neighbours.look(), cpu_throttles()
-        meanwhile = neighbours.between(self._look, look)
+        look, throttles = cpu_use.look(), cpu_throttles()
+        meanwhile = cpu_use.between(self._look, look)
         counted = None not in (throttles, self._throttles) and throttles >= self._throttles  # none went back
         since = throttles - self._throttles if counted else None
         self._look, self._throttles = look, throttles

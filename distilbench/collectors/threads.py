@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distilbench import environment, paths
+from distilbench import paths
 from distilbench.errors import ImplausibleError
+from distilbench.machine import environment
 
 TASKS = Path("/proc/self/task")
 LEAST_S = 0.1  # of work in one look: many times the tick of 4 ms to which the kernel's counters may lag

@@ -1,1 +1,1 @@
-"""Reports: reading runs and showing them. No torch."""
+"""General reading and showing: loading runs, tables, charts, comparing, exporting."""

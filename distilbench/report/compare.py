@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from distilbench import environment, paths
+from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.records import MEASURED
-from distilbench.runs import Run
+from distilbench.machine import environment
+from distilbench.runs.folder import Run
+from distilbench.runs.states import MEASURED
 from distilbench.stats import MIN_REPETITIONS, THRESHOLD, Verdict, ratio_interval, verdict_of
 
 CONFIDENCE = 0.95  # of all verdicts of a comparison together
@@ -68,11 +69,12 @@ def _compared(cell: str, base: list[float], other: list[float], threshold: float
 
 
 def _latencies(run: Run) -> dict[str, list[float]]:
-    """Per cell (without its device) the median latency of each repetition, in ms."""
+    """Per cell (without its device) what each repetition took, in ms: the number that runs of its kind compare by."""
+    ((name, where),) = run.kind.comparable.items()
     found: dict[str, list[float]] = {}
     for record in run.finished().values():
-        if record.pass_ == "timing" and record.status in MEASURED and not record.control_of:
-            found.setdefault(record.cell, []).append(record.latency_ms)
+        if record.pass_ == where and record.status in MEASURED and not record.control_of:
+            found.setdefault(record.cell, []).append(getattr(record, name))
     return found
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import jinja2
 
 from distilbench import paths
-from distilbench.report import details, findings, load, tables
-from distilbench.runs import Run
+from distilbench.report import load, tables
+from distilbench.runs.folder import Run
 
 TEMPLATE = """\
 # {{ config.study }} on {{ config.parameters.device }}, {{ config.created[:10] }}
@@ -19,8 +19,9 @@ TEMPLATE = """\
 {{ headline }}
 
 - run `{{ config.run_id }}`, design `{{ config.design_hash }}`
-- model: {{ model.name }} ({{ "{:,}".format(model.parameters) }} parameters, source {{ model.source }})
-- text: {{ data.name }} ({{ data.rows }} sentences, source {{ data.source }})
+{% for line in subject -%}
+- {{ line }}
+{% endfor -%}
 - machine: {{ env.cpu.model }}, {{ env.cpu.affinity | length }} usable cores
 {%- for gpu in gpus %}, {{ gpu }}{% endfor %}; torch {{ env.packages.torch }}
 - code: {{ env.git.sha[:12] if env.git.sha else (env.git.get("reason") or "not under git") }}
@@ -35,11 +36,10 @@ TEMPLATE = """\
 {%- endfor %}
 
 {% endif -%}
-Latency is the median over repetitions of the median synchronised forward of one batch. Samples/s is total sentences
-over total time.
+{{ note }}
 
 ## What the run cannot say
-{% for line in missing + doubts %}
+{% for line in doubts %}
 - {{ line }}
 {%- else %}
 - no doubts were recorded
@@ -49,19 +49,19 @@ over total time.
 
 def run_summary(run: Run, summary: dict[str, Any]) -> str:
     """Renders run_summary.md (GitHub-flavoured Markdown)."""
+    showing = run.kind.showing
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(TEMPLATE)
     return template.render(
         config=run.config,
         env=paths.read_json(run.folder / "env.json"),
-        data=paths.read_json(run.folder / "data.json"),
-        model=paths.read_json(run.folder / "model.json"),
         summary=summary,
         gpus=sorted({record.proof["gpu"] for record in run.repetitions() if "gpu" in record.proof}),
-        headline=tables.headline(summary),
-        table=tables.markdown(tables.cells(summary)),
-        missing=tables.not_measured(summary),
-        doubts=tables.doubts(summary) + [said for told in (details.control, details.nodes) if (said := told(summary))],
-        findings=findings.sentences(load.table([run])),
+        subject=showing.subject(run),
+        headline=showing.headline(summary),
+        table=tables.markdown(showing.cells(run, summary)),
+        doubts=showing.doubts(summary),
+        findings=showing.sentences(load.table([run])),
+        note=showing.NOTE,
     )
 
 

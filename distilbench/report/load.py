@@ -8,15 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench import environment, paths, runs
+from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.params import PROFILES, StudyParams
-from distilbench.report import details, lengths, tables
+from distilbench.machine import environment
+from distilbench.runs import find
+from distilbench.runs.folder import Run
+from distilbench.runs.parameters import PROFILES, StudyParams
 
-PASSES = ("timing", "memory", "energy")
 
-
-def choose(params: StudyParams) -> list[runs.Run]:
+def choose(params: StudyParams) -> list[Run]:
     """The runs to analyse: those of `run_ids` in their order, else `run_id`, else the newest finished one of the study.
 
     Raises:
@@ -24,9 +24,9 @@ def choose(params: StudyParams) -> list[runs.Run]:
     """
     study, names = params.study, params.run_ids or [params.run_id] * bool(params.run_id)
     if names:
-        chosen = [runs.find(name, params.results_root) for name in names]
+        chosen = [find.find(name, params.results_root) for name in names]
     else:
-        finished = [r for r in runs.all_runs(paths.results_root(params.results_root) / study) if _is_finished(r)]
+        finished = [r for r in find.all_runs(paths.results_root(params.results_root) / study) if _is_finished(r)]
         if not finished:
             raise RunError(f"there is no finished run of {study}: make one with `distilbench run {study}`")
         chosen = finished[-1:]
@@ -38,7 +38,7 @@ def choose(params: StudyParams) -> list[runs.Run]:
     return chosen
 
 
-def home_of(chosen: list[runs.Run]) -> Path:
+def home_of(chosen: list[Run]) -> Path:
     """Where what is made of these runs goes: the first one's folder, but never that of a published run.
 
     An analysis of published runs only gets a folder of its own beside one's own runs.
@@ -49,17 +49,22 @@ def home_of(chosen: list[runs.Run]) -> Path:
     return paths.results_root() / chosen[0].config["study"] / f"analysis-of-{chosen[0].run_id}"
 
 
-def beside(chosen: list[runs.Run]) -> str:
+def beside(chosen: list[Run]) -> str:
     """Tells an overlay from the analysis of one run: nothing, or the ends of the other runs' ids."""
     others = [run.run_id[-8:] for run in chosen if run.folder != home_of(chosen)]
     return f"-with-{'-'.join(others)}" if len(chosen) > 1 else ""
 
 
-def _is_finished(run: runs.Run) -> bool:
+def plots_of(chosen: list[Run]) -> Path:
+    """Where plots of these runs go; overlays have a folder of their own there."""
+    return home_of(chosen) / "plots" / beside(chosen).removeprefix("-")
+
+
+def _is_finished(run: Run) -> bool:
     return (run.folder / "summary.json").is_file()
 
 
-def label(run: runs.Run) -> str:
+def label(run: Run) -> str:
     """What to call a run's device in legends: the GPU's name, or the CPU's with its usable cores and a kept heap."""
     env, device = paths.read_json(run.folder / "env.json"), run.config["parameters"]["device"]
     if device.startswith("cuda"):  # by what the workers found: NVML's order is not torch's
@@ -70,7 +75,7 @@ def label(run: runs.Run) -> str:
     return f"{re.sub(r'[(](R|TM)[)]', '', env['cpu']['model'])}, {cores} core{'s' if cores > 1 else ''}{kept}"
 
 
-def labels(chosen: list[runs.Run]) -> dict[str, str]:
+def labels(chosen: list[Run]) -> dict[str, str]:
     """A label per run id, unique: runs on the same device are told apart by their model, their day, or their id."""
     plain = {run.run_id: label(run) for run in chosen}
     model = {run.run_id: f"{plain[run.run_id]}: {model_name(run)}" for run in chosen}
@@ -81,29 +86,22 @@ def labels(chosen: list[runs.Run]) -> dict[str, str]:
     return {run_id: f"{text} [{run_id[-8:]}]" for run_id, text in plain.items()}
 
 
-def model_name(run: runs.Run) -> str:
+def model_name(run: Run) -> str:
     """What the run's model is called."""
     return paths.read_json(run.folder / "model.json")["name"]
 
 
-def about(chosen: list[runs.Run]) -> list[dict[str, Any]]:
+def about(chosen: list[Run]) -> list[dict[str, Any]]:
     """Per run: what it is, on what, of what, with what."""
     names, rows = labels(chosen), []
     for run in chosen:
-        config, model = run.config, paths.read_json(run.folder / "model.json")
-        data, env = paths.read_json(run.folder / "data.json"), paths.read_json(run.folder / "env.json")
-        params = config["parameters"]
+        config, env = run.config, paths.read_json(run.folder / "env.json")
+        profile, packages = config["parameters"]["profile"], env["packages"]
         rows.append(
-            {
-                "run": run.run_id,
-                "profile": f"{params['profile']}: {PROFILES[params['profile']]}",
-                "machine": names[run.run_id],
-                "model": f"{model['name']}, {model['parameters']:,} parameters, {params['dtype']}",
-                "source of the model": model["source"],
-                "text": f"{data['name']}, {data['rows']:,} sentences",
-                "sentences per cycle": params["samples_per_cycle"],
-                "fresh processes per cell": _passes(run),
-                "software": f"torch {env['packages']['torch']}, transformers {env['packages']['transformers']}, "
+            {"run": run.run_id, "profile": f"{profile}: {PROFILES[profile]}", "machine": names[run.run_id]}
+            | run.kind.showing.about(run)
+            | {
+                "software": f"torch {packages['torch']}, transformers {packages['transformers']}, "
                 f"Python {env['python']['version']}",
                 "measured": f"{config['created'][:10]}, code {_code(env['git'])}",
             }
@@ -111,19 +109,12 @@ def about(chosen: list[runs.Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def processes(run: runs.Run) -> dict[str, int]:
+def processes(run: Run) -> dict[str, int]:
     """By pass, how many fresh processes measured each cell: what was measured, not what was asked for."""
     counts: dict[tuple[str, str], int] = {}
     for record in run.measured():
         counts[record.pass_, record.cell] = counts.get((record.pass_, record.cell), 0) + 1
     return {where: max(n for (of, _), n in counts.items() if of == where) for where in sorted({of for of, _ in counts})}
-
-
-def _passes(run: runs.Run) -> str:
-    """What each pass of a run has, and which pass it has not."""
-    found, asked = processes(run), run.config["parameters"]["passes"]
-    missing = {where: "nothing measured" if where in asked else "not asked for" for where in PASSES}
-    return "; ".join(f"{where}: {found.get(where, missing[where])}" for where in PASSES)
 
 
 def _code(git: dict[str, Any]) -> str:
@@ -133,7 +124,7 @@ def _code(git: dict[str, Any]) -> str:
     return git["sha"][:12] + (" with uncommitted changes" if git["dirty"] else "")
 
 
-def citation(run: runs.Run) -> str:
+def citation(run: Run) -> str:
     """One sentence with which to cite a run: what, hardware, versions, n, run id, and what it is not good for."""
     (row,), params = about([run]), run.config["parameters"]
     version = paths.read_json(run.folder / "env.json")["packages"]["distilbench"]
@@ -145,38 +136,25 @@ def citation(run: runs.Run) -> str:
     )
 
 
-def _n(run: runs.Run) -> str:
+def _n(run: Run) -> str:
     timed = processes(run).get("timing")
     return f"n = {timed} fresh processes per cell" if timed else "not timed"
 
 
-def table(chosen: list[runs.Run]) -> pd.DataFrame:
-    """One row per cell of each run: the summary's fields, with `run_id`, `machine`, one memory column, and what is cut.
-
-    `peak_memory_MiB` is what limits the batch size on the device: GPU memory on CUDA, resident memory on CPU.
-    """
-    names, rows = labels(chosen), []
-    for run in chosen:
-        summary, data = (paths.read_json(run.folder / file) for file in ("summary.json", "data.json"))
-        for cell in summary["cells"]:
-            told = _with_memory(cell) | lengths.truncation(cell, data)
-            rows.append({"run_id": run.run_id, "machine": names[run.run_id]} | told)
-    return pd.DataFrame(rows)
+def table(chosen: list[Run]) -> pd.DataFrame:
+    """One row per cell of each run: what its kind says of a cell, with `run_id` and `machine`."""
+    names = labels(chosen)
+    return pd.DataFrame(
+        {"run_id": run.run_id, "machine": names[run.run_id]} | row
+        for run in chosen
+        for row in run.kind.showing.rows(run)
+    )
 
 
-def unsaid(chosen: list[runs.Run]) -> list[str]:
+def unsaid(chosen: list[Run]) -> list[str]:
     """What the runs cannot say: what was not measured and every doubt, one line each."""
     names, lines = labels(chosen), []
     for run in chosen:
-        summary = paths.read_json(run.folder / "summary.json")
         where = f"{names[run.run_id]}: " if len(chosen) > 1 else ""
-        said = ([summary["note"]] if summary["note"] else []) + tables.not_measured(summary) + tables.doubts(summary)
-        said += [sentence for told in (details.control, details.nodes) if (sentence := told(summary))]
-        lines += [where + line for line in [*said, details.intervals(run)] if line]
+        lines += [where + line for line in run.kind.showing.limitations(run)]
     return lines or ["no doubts were recorded"]
-
-
-def _with_memory(cell: dict[str, Any]) -> dict[str, Any]:
-    source = "peak_cuda_allocated_MiB" if cell["device"].startswith("cuda") else "peak_rss_MiB"
-    kinds = ("", "_range", "_interval_of_median", "_repetitions", "_reason")
-    return cell | {f"peak_memory_MiB{kind}": cell.get(f"{source}{kind}") for kind in kinds}

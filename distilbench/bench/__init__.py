@@ -1,1 +1,0 @@
-"""The benchmark: variants, the worker that measures one repetition, the sweep that runs them all."""

@@ -1,0 +1,1 @@
+"""How a study gets executed: notebooks, batch jobs, what is handed on afterwards."""

@@ -1,0 +1,1 @@
+"""The ruler: the timed loop, fresh processes, shards of a plan, ceilings, energy windows."""

@@ -1,0 +1,102 @@
+"""The energy pass: idle, windows of whole cycles, idle again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from distilbench.collectors.energy import TICKS, Source, Windows
+from distilbench.errors import ImplausibleError
+from distilbench.machine.device import synchronize
+from distilbench.sources.models import LoadedModel
+
+WARM_UP_S = 10.0  # for energy a chip must be warm as well
+HOST_TOO = "the host's counters are those of the whole machine: what others do on it is in them"
+
+
+def measure(
+    protocol: dict[str, Any],
+    loaded: LoadedModel,
+    tensors: list[tuple[torch.Tensor, torch.Tensor]],
+    device: torch.device,
+    used: list[Source],
+) -> dict[str, Any]:
+    """The record's `energy` (`records.Energy`).
+
+    Args:
+        protocol: energy_windows, energy_window_s, energy_idle_s.
+        loaded: the model.
+        tensors: per batch (input_ids, attention_mask), int64 (batch, length), on the device.
+        device: of both.
+        used: what measures, the one to report first.
+
+    Raises:
+        RunError: the source to report failed.
+        ImplausibleError: it has no joules that can be believed in half of the windows or more.
+    """
+    windows, samples = Windows(used), sum(len(ids) for ids, _ in tensors)
+
+    def cycles(seconds: float) -> int:
+        """Whole cycles for at least so long; returns their number."""
+        done, deadline = 0, time.perf_counter() + seconds
+        while done == 0 or time.perf_counter() < deadline:
+            for ids, mask in tensors:
+                loaded.forward(ids, mask)
+            synchronize(device)  # once a cycle: the host must not queue beyond the window
+            windows.poll()
+            done += 1
+        return done
+
+    tick_ms = used[0].tick_ms()
+    least_s = max(TICKS * (tick_ms or 0) / 1e3, used[0].least_s)
+    window_s, idle_s = (max(protocol[f"energy_{name}_s"], least_s) for name in ("window", "idle"))
+    limits_W = {source.name: limit for source in used if (limit := source.limit_W()) is not None}
+    before, before_invalid = idle_W(windows, idle_s), windows.invalid
+    cycles(min(WARM_UP_S, protocol["energy_window_s"]))
+    measured = []
+    for _ in range(protocol["energy_windows"]):
+        seconds, joules, done = windows.over(lambda: cycles(window_s))
+        told = {"joules": joules, "invalid": windows.invalid}
+        measured.append({"seconds": seconds, "samples": done * samples} | told)
+    require_most(measured, used[0].name)
+    after, after_invalid = idle_W(windows, idle_s), windows.invalid
+    return {
+        "windows": measured,
+        "idle_before_W": before,
+        "idle_after_W": after,
+        "idle_invalid": after_invalid | before_invalid,
+        "idle_s": idle_s,
+        "limits_W": limits_W,
+        "tick_ms": tick_ms,
+        "counters": {source.name: source.parts for source in used},
+        "notes": windows.notes + ([HOST_TOO] if any(source.scope == "host" for source in used) else []),
+    }
+
+
+def require_most(windows: list[dict[str, Any]], source: str) -> None:
+    """The numbers are those of the windows that can be believed; where these are not the most, there are none.
+
+    One window that a counter was set back in says nothing against the others, but it is not made up for either: the
+    others count, fewer than were asked for, and the record says why. A counter that strays again and again is broken.
+
+    Raises:
+        ImplausibleError: half of the windows or more are invalid for that source.
+    """
+    reasons = [window["invalid"][source] for window in windows if source in window["invalid"]]
+    if 2 * len(reasons) >= len(windows):
+        raise ImplausibleError(f"{len(reasons)} of {len(windows)} energy windows are invalid; {source}: {reasons[0]}")
+
+
+def idle_W(windows: Windows, seconds: float) -> dict[str, float]:
+    """Power by source while this process sleeps, with the model loaded; without those whose window is invalid."""
+
+    def sleep() -> None:
+        deadline = time.perf_counter() + seconds
+        while (left := deadline - time.perf_counter()) > 0:
+            time.sleep(min(left, 0.25))
+            windows.poll()
+
+    took, joules, _ = windows.over(sleep)
+    return {name: value / took for name, value in joules.items()}

@@ -1,0 +1,103 @@
+"""What must hold before a run folder is made: cheap checks, so that a start that cannot work leaves nothing behind."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+from pathlib import Path
+
+from distilbench import paths
+from distilbench.errors import DeviceError, StorageError
+from distilbench.harness import processes
+from distilbench.machine import environment
+from distilbench.runs import find
+from distilbench.runs.folder import Run
+from distilbench.runs.measurement import Measurement
+from distilbench.runs.parameters import Resolved, StudyParams
+
+OPEN_FILES = 256  # a kernel with torch and transformers needs between 64 and 96; devices and the hub need more
+THREADS_CHECK_S = 120.0  # most of it is the import of torch
+
+
+def start(resolved: Resolved, kind: Measurement, new: bool = False) -> Run:
+    """The run to work on (see `find.open_or_create`); no folder is made where a check fails.
+
+    Raises:
+        DistilbenchError: the device is not there, or what `check` or `find.open_or_create` says.
+    """
+    params = resolved.params
+    if params.device != "cpu":
+        from distilbench.machine.device import parse  # imports torch
+
+        parse(params.device)
+    if not find.exists(params):
+        check(params)
+    find.warn_of_code_without_commit(params.profile)
+    return find.open_or_create(resolved, kind, new)
+
+
+def check(params: StudyParams) -> None:
+    """All checks.
+
+    Raises:
+        DistilbenchError: what is missing, and the way out.
+    """
+    open_files()
+    cache()
+    threads(params)
+
+
+def open_files() -> None:
+    """Raises this process's soft limit on open files to what kernels and workers need; they inherit it.
+
+    Raises:
+        StorageError: the hard limit does not allow that many.
+    """
+    soft, hard = open_files_allowed()
+    if hard < OPEN_FILES:
+        raise StorageError(
+            f"this process may open {hard:.0f} files, and a run needs {OPEN_FILES}: raise the hard limit "
+            f"(`ulimit -n {OPEN_FILES}` as root, /etc/security/limits.conf, the batch system's limits), then run again"
+        )
+    if soft < OPEN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def open_files_allowed() -> tuple[float, float]:
+    """The soft and the hard limit on open files; infinite where there is none."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (float("inf") if limit == resource.RLIM_INFINITY else float(limit) for limit in limits)
+    return soft, hard
+
+
+def cache() -> None:
+    """Sees that the cache can be written: hashes are noted there, whatever the source.
+
+    Raises:
+        StorageError: it cannot; it names HOME where the cache is below it.
+    """
+    home, place = paths.home(), paths.cache_root()
+    if trouble := paths.trouble_with(place):
+        below = f"it is below your home folder, HOME={home}: set HOME or " if home in place.parents else "set "
+        raise StorageError(
+            f"the cache {place} cannot be used: {trouble}; {below}DISTILBENCH_CACHE to "
+            "a folder that you may write, on a file system with locks"
+        )
+
+
+def threads(params: StudyParams) -> None:
+    """Measures in a fresh process that all threads compute, where a variable is set that may keep some from it.
+
+    Each repetition measures it again; without such a variable that is soon enough.
+
+    Raises:
+        DeviceError: fewer compute than are asked for.
+    """
+    asked = processes.cores(params.num_threads)["num_threads"]
+    if params.device != "cpu" or not environment.variables_of_threads():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        job_file = Path(folder) / "threads.json"
+        paths.write_json(job_file, {"num_threads": asked})
+        if why := processes.failure_of("distilbench.collectors.threads", job_file, asked, THREADS_CHECK_S):
+            raise DeviceError(why)

@@ -1,0 +1,152 @@
+"""Fresh processes: each measures one step, and whatever ends it becomes a record.
+
+Nothing here imports torch: a task of a cluster only starts the processes that measure, and what it takes is theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from distilbench import paths
+from distilbench.collectors import cpu_use
+from distilbench.errors import StorageError
+from distilbench.machine import cgroups, environment
+from distilbench.runs.folder import Run
+from distilbench.runs.records import Record
+
+WORKER = (*paths.PYTHON, "-m", "distilbench.harness")  # takes the name of a module with a `main`, and a file for it
+CEILINGS = (*WORKER, "distilbench.harness.ceilings")
+#: Keeps all freed memory in the process (mallopt(3)): none is given back from the heap's end, none is mapped for one
+#: block alone.
+KEPT_HEAP = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_MAX_": "0"}
+
+
+class Spec(Protocol):
+    """What a worker is told: a file that it reads.
+
+    Attributes:
+        identity: the fields of the record that say which step it is.
+        protocol: of the design; num_threads and heap are read here.
+    """
+
+    identity: dict[str, Any]
+    protocol: dict[str, Any]
+
+    def save(self, file: Path) -> None:
+        """Writes it."""
+
+
+def run_worker(run: Run, command: tuple[str, ...], spec: Spec, timeout_s: float) -> Record:
+    """Runs one step in a fresh process; what came of it, which is not committed yet.
+
+    Raises:
+        StorageError: the worker found no room for its files.
+    """
+    job_file = run.folder / "work" / "job.json"
+    for stale in job_file.parent.glob("job.*"):
+        stale.unlink()
+    spec.save(job_file)
+    started, clock, before, kills = environment.now(), time.monotonic(), cpu_use.look(), cgroups.oom_kills()
+    code, log = _spawn((*command, str(job_file)), timeout_s, spec.protocol["num_threads"], spec.protocol["heap"])
+    meanwhile = cpu_use.between(before, cpu_use.look())
+    record_file, failure_file = job_file.with_suffix(".record.json"), job_file.with_suffix(".failure.json")
+    if code == 0 and record_file.is_file():
+        record = run.kind.record.model_validate_json(record_file.read_text(encoding="utf-8"))
+        seconds = time.monotonic() - clock  # the worker cannot see how long its own imports took
+        return record.model_copy(update={"seconds": seconds, "node": environment.node()} | meanwhile)
+    status, error = _outcome(code, failure_file, log, timeout_s)
+    if code == -signal.SIGKILL and cgroups.killed_since(kills):
+        status, error = "oom", "killed by the kernel for memory (the control group counts it)"
+    if status == "storage":
+        raise StorageError(error)
+    told = {"status": status, "error": error, "started": started, "node": environment.node()}
+    return run.kind.record(**spec.identity, **told, seconds=time.monotonic() - clock)
+
+
+def unavailable(run: Run, identity: dict[str, Any], reason: str) -> Record:
+    """The record of a step that cannot be measured here; no process is started for it."""
+    told = {"status": "unavailable", "error": reason, "started": environment.now(), "seconds": 0}
+    return run.kind.record(**identity, **told)
+
+
+def measure_ceilings(
+    run: Run, device: str, dtypes: list[str], seconds: float, num_threads: int, timeout_s: float
+) -> None:
+    """What the machine can do at best, once per run, in a fresh process with the threads of the others.
+
+    Args:
+        dtypes: of the matrix products.
+        seconds: for each ceiling; 0: none is measured.
+    """
+    file = run.folder / "ceilings.json"
+    if file.is_file() or not seconds:
+        return
+    job_file = run.folder / "work" / "ceilings.json"
+    paths.write_json(job_file, {"device": device, "dtypes": dtypes, "seconds": seconds, "num_threads": num_threads})
+    code, log = _spawn((*CEILINGS, str(job_file)), timeout_s, num_threads)
+    result = job_file.with_suffix(".result.json")
+    if code == 0 and result.is_file():
+        paths.write_json(file, paths.read_json(result))
+    else:
+        reason = _outcome(code, job_file.with_suffix(".failure.json"), log, timeout_s)[1]
+        paths.write_json(file, {"reason": reason})
+        print(f"the machine's ceilings could not be measured: {reason}", flush=True)
+
+
+def failure_of(task: str, job_file: Path, num_threads: int, timeout_s: float) -> str | None:
+    """Runs the `main` of a module in a fresh process; why it failed, or None."""
+    code, log = _spawn((*WORKER, task, str(job_file)), timeout_s, num_threads)
+    return None if code == 0 else _outcome(code, job_file.with_suffix(".failure.json"), log, timeout_s)[1]
+
+
+def cores(num_threads: int) -> dict[str, Any]:
+    """Which cores a worker takes, and how many threads; 0: one per usable core."""
+    return {"affinity": sorted(os.sched_getaffinity(0)), "num_threads": num_threads or environment.usable_cores()}
+
+
+def _spawn(
+    command: tuple[str, ...], timeout_s: float, num_threads: int, heap: str = "system"
+) -> tuple[int | None, str]:
+    """Starts the worker and sleeps until it ends: (exit code, or None after the timeout; what it said on stderr).
+
+    The parent blocks on the worker's pipe; it must not poll, for a core that the parent burns is one that the
+    measured process lacks.
+    """
+    child_env = os.environ | {
+        "DISTILBENCH_PARENT": str(os.getpid()),
+        "OMP_NUM_THREADS": str(num_threads),
+        "MKL_NUM_THREADS": str(num_threads),
+        **(KEPT_HEAP if heap == "keep" else {}),
+    }
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=child_env,
+        encoding="utf-8", errors="replace",
+    )  # fmt: skip
+    try:
+        _, log = process.communicate(timeout=timeout_s)
+        return process.returncode, log
+    except subprocess.TimeoutExpired:
+        return None, ""
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def _outcome(code: int | None, failure_file: Path, log: str, timeout_s: float) -> tuple[str, str]:
+    """What a repetition without a record ended as, and why."""
+    if code is None:
+        return "timeout", f"not done after repetition_timeout_s = {timeout_s:g} s"
+    if failure_file.is_file():
+        failure = paths.read_json(failure_file)
+        return failure["status"], failure["error"]
+    if code < 0:
+        return "failed", f"killed by {signal.Signals(-code).name}"
+    lines = [line for line in log.splitlines() if line.strip()]
+    return "failed", lines[-1] if lines else f"the worker ended with code {code} and said nothing"

@@ -1,0 +1,1 @@
+"""What the machine is: environment, devices, control groups."""

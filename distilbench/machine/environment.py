@@ -1,0 +1,412 @@
+"""What a run was made on: machine, software, git, SLURM. No torch; what cannot be read is null, never guessed."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from distilbench import paths
+from distilbench.errors import DeviceError
+from distilbench.machine import cgroups
+
+PACKAGE = Path(__file__).parents[1]
+SYS = Path("/sys")
+PACKAGES = (
+    "distilbench", "torch", "transformers", "tokenizers", "datasets", "huggingface_hub", "safetensors", "peft",
+    "numpy", "pandas", "pyarrow", "pydantic", "papermill", "nvidia-ml-py",
+)  # fmt: skip
+SLURM = ("SLURM_JOB", "SLURM_CPU", "SLURM_MEM", "SLURM_NODE", "SLURM_GPUS", "SLURM_CLUSTER", "SLURM_ARRAY")
+#: Of `scontrol show job --details`: what was allocated and how it is bound; no user, no account, no paths.
+SLURM_JOB = (
+    "JobId", "ArrayJobId", "ArrayTaskId", "JobName", "Restarts", "Requeue", "TimeLimit", "SubmitTime", "StartTime",
+    "Partition", "NodeList", "BatchHost", "NumNodes", "NumCPUs", "NumTasks", "CPUs/Task", "ReqTRES", "AllocTRES",
+    "TRES", "OverSubscribe", "Nodes", "CPU_IDs", "Mem", "GRES", "MinMemoryNode", "MinMemoryCPU", "Features",
+    "TresPerNode", "TresPerTask",
+)  # fmt: skip
+SCONTROL_S = 30.0  # in which it must answer
+#: Beginnings of the variables that change threads, memory or arithmetic of what is measured.
+VARIABLES = (
+    "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "VECLIB_", "NVPL_", "ARMPL_", "NUMEXPR_",
+    "RAYON_", "TOKENIZERS_PARALLELISM", "DNNL_", "ONEDNN_", "ATEN_", "TORCH_COMPILE", "TORCH_MKLDNN_",
+    "TORCHDYNAMO_", "TORCHINDUCTOR_", "MALLOC_", "MIMALLOC_", "TCMALLOC_", "GLIBC_TUNABLES", "THP_MEM_ALLOC_ENABLE",
+    "PYTHONMALLOC", "PYTHONTRACEMALLOC", "LD_AUDIT", "LD_LIBRARY_PATH",
+)  # fmt: skip
+VARIABLES_OF_GPUS = (
+    "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING", "CUDA_DEVICE_MAX_CONNECTIONS", "CUBLAS_", "CUBLASLT_", "CUDNN_",
+    "TORCH_CUDNN_", "TORCH_ALLOW_TF32_", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
+    "PYTORCH_NO_CUDA_MEMORY_CACHING", "PYTORCH_TUNABLEOP_",
+)  # fmt: skip
+#: What libraries set in their own process when they are imported (scikit-learn, torch): nobody chose it.
+SET_BY_LIBRARIES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR")
+#: Recorded, but no condition of a comparison: a worker gets its own of the first two, and batch systems put folders of
+#: a job into the last.
+NO_CONDITION = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LD_LIBRARY_PATH")
+#: Parts of the names of variables by which threads are limited or bound to cores.
+OF_THREADS = ("THREAD", "DYNAMIC", "AFFINITY", "BIND", "PLACES", "SUBSET", "NESTED", "MAX_ACTIVE_LEVELS")
+MALLOC = ("MALLOC_", "GLIBC_TUNABLES")
+#: The modules that decide what is measured and how, below the package: all that a worker imports, and what its parent
+#: prepares and plans with. Not those that keep, derive or show what was measured: `verify` computes that again.
+MEASURING = (
+    "__init__", "collectors/__init__", "collectors/cpu_use", "collectors/energy", "collectors/latency",
+    "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry", "collectors/threads", "errors",
+    "harness/__init__", "harness/__main__", "harness/ceilings", "harness/energy_windows", "harness/loop",
+    "harness/processes", "harness/shards", "harness/steps", "machine/__init__", "machine/cgroups", "machine/device",
+    "machine/environment", "measurements/__init__", "measurements/sweep/__init__",
+    "measurements/sweep/measure/__init__", "measurements/sweep/measure/design", "measurements/sweep/measure/prepare",
+    "measurements/sweep/measure/run", "measurements/sweep/measure/spec", "measurements/sweep/measure/timing",
+    "measurements/sweep/measure/worker", "measurements/sweep/params", "measurements/sweep/records",
+    "measurements/sweep/summary/__init__", "measurements/sweep/summary/derive", "paths", "runs/__init__",
+    "runs/parameters", "runs/rawfiles", "runs/records", "runs/states", "sources/__init__", "sources/batches",
+    "sources/embedded", "sources/families/__init__", "sources/families/distilbert", "sources/hub", "sources/labels",
+    "sources/models", "sources/parameters", "sources/repositories", "sources/revisions", "sources/rows",
+    "sources/texts", "stats", "variants/__init__", "variants/torch_variants",
+)  # fmt: skip
+ISA_FLAGS = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "amx_int8",
+)
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def capture() -> dict[str, Any]:
+    """Everything about this machine and installation that env.json records."""
+    job, why_no_job = _slurm_job()
+    return {
+        "schema_version": 1,
+        "captured": now(),
+        "host": {"name": socket.gethostname(), "os": platform.platform(), "kernel": platform.release()},
+        "cpu": cpu(),
+        "tuning": tuning(),
+        "container": container(),
+        "memory_MiB": round(psutil.virtual_memory().total / 2**20),
+        "cgroup": cgroup(),
+        "gpus": gpus()[0],
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "python": {"version": platform.python_version(), "executable": sys.executable},
+        "packages": packages(),
+        "lock_sha256": lock_sha256(),
+        "code_sha256": code_sha256(),
+        "measuring_sha256": measuring_sha256(),
+        "git": git(),
+        "variables": variables(),
+        "preloaded": [Path(word).name for word in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()],
+        "slurm": {key: value for key, value in sorted(os.environ.items()) if key.startswith(SLURM)},
+        "slurm_job": job,
+        "slurm_job_reason": why_no_job,
+    }
+
+
+#: Keys that do not matter to work on a CPU: SLURM shows another GPU to each job.
+OF_GPUS = ("driver", "visible GPUs", "gpus", "GPU variables")
+
+
+def key_of(env: dict[str, Any]) -> dict[str, Any]:
+    """The part of an environment that repetitions of one run must share; without what an early env.json lacks."""
+    names = ("distilbench", "torch", "transformers", "tokenizers", "numpy")
+    key = {
+        "host": ", ".join(env.get("nodes", [])) or env["host"]["name"],
+        "cpu": env["cpu"]["model"],
+        "usable cores": len(env["cpu"]["affinity"]),
+        "CPU quota": env["cgroup"].get("cpu.max"),
+        "visible GPUs": env.get("visible_gpus"),
+        "driver": next((gpu.get("driver") for gpu in env["gpus"]), None),
+        "gpus": [gpu["name"] for gpu in env["gpus"]],
+        "code": env.get("measuring_sha256") or env.get("code_sha256"),
+        "python": env["python"]["version"],
+        **{name: env["packages"].get(name) for name in names},
+    }
+    said = env["variables"] if "variables" in env else env["threads"]  # null there where it was not set
+    key["malloc"] = {name: value for name, value in said.items() if name.startswith(MALLOC) and value}
+    if "variables" in env:
+        others = {name: value for name, value in said.items() if not name.startswith((*MALLOC, *NO_CONDITION))}
+        key["GPU variables"] = {name: others.pop(name) for name in said if name.startswith(VARIABLES_OF_GPUS)}
+        key |= {"variables": others, "preloaded": env["preloaded"]}
+    if "tuning" in env:
+        key |= {"governor": env["tuning"]["governor"], "turbo": env["tuning"]["turbo"], "container": env["container"]}
+    return key
+
+
+def variables() -> dict[str, str]:
+    """Those of the user's environment that change threads, memory or arithmetic, as far as they are set.
+
+    They are what a worker gets, but for those that it is given for its number of threads and its heap.
+    """
+    chosen = (name for name in sorted(os.environ) if name.startswith(VARIABLES + VARIABLES_OF_GPUS))
+    return {name: os.environ[name] for name in chosen if name not in SET_BY_LIBRARIES}
+
+
+def variables_of_threads() -> list[str]:
+    """Those of `variables` that may limit threads or bind them to cores, as NAME=value."""
+    named = {name: value for name, value in variables().items() if any(part in name for part in OF_THREADS)}
+    return [f"{name}={value}" for name, value in named.items() if name not in NO_CONDITION]
+
+
+def slurm_job() -> dict[str, str] | None:
+    """What SLURM says of the job that this process is in: allocation, binding, shared or exclusive; None outside one.
+
+    `OverSubscribe` tells whether others may be on the node (NO: exclusive), `CPU_IDs` and `GRES` what is bound to it.
+    """
+    return _slurm_job()[0]
+
+
+def _slurm_job() -> tuple[dict[str, str] | None, str | None]:
+    """`slurm_job`, and why there is none inside a job."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        return None, None
+    command = ["scontrol", "show", "job", "--details", "--oneliner", slurm_name(job)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, check=False, timeout=SCONTROL_S, encoding="utf-8", errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, f"scontrol: {error}"
+    if done.returncode:
+        return None, f"scontrol: {done.stderr.strip() or f'exit code {done.returncode}'}"
+    line = slurm_line(done.stdout, job)
+    return (slurm_fields(line), None) if line else (None, f"scontrol did not describe job {job}")
+
+
+def slurm_name(job: str) -> str:
+    """A job of this process's array task as SLURM's programs name it alone: 33_1; else the number that was given.
+
+    The last task of an array has the array's own number, and where that is given all of its tasks are meant.
+    """
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else job
+
+
+def slurm_line(said: str, job: str) -> str:
+    """The line of `scontrol show job --oneliner` that is about this job number and no other task; "" without one."""
+    return next((line for line in said.splitlines() if line.split(" ", 1)[0] == f"JobId={job}"), "")
+
+
+def slurm_fields(said: str) -> dict[str, str]:
+    """The fields of SLURM_JOB in a line of `scontrol show job --details --oneliner`; empty ones are left out."""
+    pairs = (word.partition("=") for word in said.split())
+    return {key: value for key, _, value in pairs if key in SLURM_JOB and value not in ("", "(null)", "N/A")}
+
+
+def node() -> str:
+    """The name of this node: SLURM's where it has one, else the host's."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def cpu() -> dict[str, Any]:
+    """Model, cores, usable cores (affinity) and the vector extensions that decide speed."""
+    fields = _proc_cpuinfo()
+    flags = set(fields.get("flags", "").split())
+    return {
+        "model": fields.get("model name") or platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "physical_cores": psutil.cpu_count(logical=False),
+        "logical_cores": psutil.cpu_count(),
+        "affinity": sorted(os.sched_getaffinity(0)),
+        "isa": [flag for flag in ISA_FLAGS if flag in flags],
+    }
+
+
+def _proc_cpuinfo() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo."""
+    try:
+        block = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in block.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def cgroup(root: Path = cgroups.ROOT) -> dict[str, str | None]:
+    """CPU and memory limits of this process's control groups, the tightest of them."""
+    return cgroups.limits(root)
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: its affinity, and no more than it was given.
+
+    That is what its cgroup's quota (a container's --cpus) and its SLURM task (--cpus-per-task) say; a cluster that does
+    not bind tasks to cores shows all of the node's to each. Of a quota only whole cores count: a thread more would use
+    it up before its period is over, and then all of them are stopped.
+
+    Raises:
+        DeviceError: SLURM_CPUS_PER_TASK is no number of cores.
+    """
+    cores = len(os.sched_getaffinity(0))
+    cores = min(cores, _cores_of_task() or cores)
+    quota = cgroups.share(cgroup()["cpu.max"] or "max")
+    return cores if math.isinf(quota) else max(1, min(cores, math.floor(quota)))
+
+
+def _cores_of_task() -> int | None:
+    """Those that SLURM gave to each task; None: it says nothing."""
+    given = os.environ.get("SLURM_CPUS_PER_TASK")
+    if not given:
+        return None
+    if not given.isdecimal() or int(given) < 1:
+        raise DeviceError(
+            f"SLURM_CPUS_PER_TASK is {given!r}, and must be a whole number of cores from 1: "
+            "unset it, or ask by --cpus-per-task"
+        )
+    return int(given)
+
+
+def container() -> str | None:
+    """What kind of container this runs in, as far as it shows; None: it shows none."""
+    signs = {"/.dockerenv": "docker", "/run/.containerenv": "podman", "/.singularity.d": "apptainer"}
+    found = [name for path, name in signs.items() if Path(path).exists()]
+    told = os.environ.get("container")  # noqa: SIM112 - systemd and podman write it so
+    return told or next(iter(found), None)
+
+
+def tuning(sys: Path = SYS) -> dict[str, str | int | None]:
+    """What changes a core's speed: governor, driver, turbo, SMT, NUMA nodes; null where the kernel does not say."""
+    cpu, freq = sys / "devices/system/cpu", sys / "devices/system/cpu/cpu0/cpufreq"
+    nodes = [node for node in (sys / "devices/system/node").glob("node*") if node.name[4:].isdigit()]
+    no_turbo, boost = _said(cpu / "intel_pstate/no_turbo"), _said(cpu / "cpufreq/boost")
+    return {
+        "governor": _said(freq / "scaling_governor"),
+        "frequency_driver": _said(freq / "scaling_driver"),
+        "turbo": {"0": "on", "1": "off"}.get(no_turbo or "", {"1": "on", "0": "off"}.get(boost or "")),
+        "smt": {"1": "on", "0": "off"}.get(_said(cpu / "smt/active") or ""),
+        "numa_nodes": len(nodes) or None,
+        "transparent_hugepage": _said(sys / "kernel/mm/transparent_hugepage/enabled"),
+    }
+
+
+def _said(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def gpus() -> tuple[list[dict[str, Any]], str | None]:
+    """All NVIDIA GPUs that NVML shows, and why there are none when there are none."""
+    try:
+        import pynvml
+    except ImportError:
+        return [], "nvidia-ml-py is not installed (extra `run`)"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return [], f"NVML: {error}"
+    try:
+        return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], None
+    except pynvml.NVMLError as error:
+        return [], f"NVML: {error}"
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int) -> dict[str, Any]:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    return {
+        "name": nvml.nvmlDeviceGetName(handle),
+        "uuid": nvml.nvmlDeviceGetUUID(handle),
+        "memory_MiB": round(nvml.nvmlDeviceGetMemoryInfo(handle).total / 2**20),
+        "driver": nvml.nvmlSystemGetDriverVersion(),
+        "cuda_driver": _optional(nvml, lambda: nvml.nvmlSystemGetCudaDriverVersion()),
+        "power_limit_W": _optional(nvml, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3),
+        "persistence": _optional(nvml, lambda: bool(nvml.nvmlDeviceGetPersistenceMode(handle))),
+        "mig": _optional(nvml, lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0])),
+        "pcie_generation": _optional(nvml, lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle)),
+        "max_sm_MHz": _optional(nvml, lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
+    }
+
+
+def _optional(nvml: Any, reading: Callable[[], Any]) -> Any:
+    """What the driver or the site may refuse; then null."""
+    try:
+        return reading()
+    except nvml.NVMLError:
+        return None
+
+
+def packages() -> dict[str, str | None]:
+    """Installed versions of what a measurement depends on."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def lock_sha256() -> str | None:
+    """SHA-256 of constraints.txt."""
+    file = paths.repo_root() / "constraints.txt"
+    return paths.sha256_file(file) if file.is_file() else None
+
+
+def code_sha256() -> str:
+    """SHA-256 of the package's own source, all of it."""
+    return _sources_sha256(sorted(PACKAGE.rglob("*.py")))
+
+
+def measuring_sha256() -> str:
+    """SHA-256 of the modules that measure: two versions of them must not measure one run; the rest may change."""
+    return _sources_sha256([PACKAGE / f"{name}.py" for name in MEASURING])
+
+
+def _sources_sha256(files: list[Path]) -> str:
+    return paths.sha256_bytes(*(f"{file.relative_to(PACKAGE)}\n".encode() + file.read_bytes() for file in files))
+
+
+NOT_UNDER_GIT = "not under git"
+
+
+def git() -> dict[str, Any]:
+    """Commit of the checkout, whether it has uncommitted changes, and why there is no commit where there is none."""
+    sha, reason = _git("rev-parse", "HEAD")
+    status, unreadable = _git("status", "--porcelain") if sha else (None, reason)
+    return {"sha": sha, "dirty": bool(status) if status is not None else None, "reason": unreadable}
+
+
+def _git(*arguments: str) -> tuple[str | None, str | None]:
+    """What git says; where it fails: None, and why."""
+    if not shutil.which("git"):
+        return None, "git is not installed"
+    command, env = ["git", "-C", str(paths.repo_root()), *arguments], os.environ | {"LC_ALL": "C"}
+    done = subprocess.run(command, capture_output=True, check=False, env=env, encoding="utf-8", errors="replace")
+    if done.returncode == 0:
+        return done.stdout.strip(), None
+    if "dubious ownership" in done.stderr:  # of another user, as after a bind mount or `sudo`: git reads nothing there
+        way_out = f"git config --global --add safe.directory {shlex.quote(str(paths.repo_root()))}"
+        return None, f"git refuses the checkout, since it belongs to another user; trust it with: {way_out}"
+    if "not a git repository" in done.stderr:
+        return None, NOT_UNDER_GIT
+    said = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
+    return None, f"git: {said.removeprefix('fatal: ')}"
+
+
+def uncommitted(git: dict[str, Any]) -> str | None:
+    """Why code is in no commit, from what `git` said, which is what an env.json has; None: it is in one."""
+    if git["dirty"]:
+        return "uncommitted changes"
+    return git.get("reason") or (None if git["sha"] else NOT_UNDER_GIT)

@@ -1,0 +1,1 @@
+"""The calibration: the instrument tried on known truths."""

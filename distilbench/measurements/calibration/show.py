@@ -1,0 +1,80 @@
+"""What a calibration shows: the table of its checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from distilbench import paths
+from distilbench.report import tables
+from distilbench.runs.folder import Run
+
+
+def cells(run: Run, summary: dict[str, Any]) -> pd.DataFrame:
+    """One row per check, every value as text."""
+    titles = ("check", "truth", "measured", "bound")
+    rows = [{name: check[name] for name in titles} | {"verdict": _verdict(check)} for check in summary["checks"]]
+    return pd.DataFrame(rows)
+
+
+def _verdict(check: dict[str, Any]) -> str:
+    """A rate over a few comparisons can contradict its bound, but not show that it is met."""
+    met = "not refuted" if "comparisons" in check else "ok"
+    return {True: met, False: "OFF", None: "reported"}[check["ok"]]
+
+
+def caption(folder: Path) -> str:
+    """What a table of a calibration is of."""
+    config, env = paths.read_json(folder / "config.json"), paths.read_json(folder / "env.json")
+    cores = f"{(count := len(env['cpu']['affinity']))} core{'s' if count > 1 else ''}"
+    return (
+        f"A {config['depth']} calibration on {env['cpu']['model']}, {cores}, {config['created'][:10]}; "
+        f"pool of {config['rounds']} rounds, in processes of one thread{_elsewhere(env)}"
+    )
+
+
+def _elsewhere(env: dict[str, Any]) -> str:
+    """Says where no published run was made on a machine like that of the calibration."""
+
+    def machine(of: dict[str, Any]) -> tuple[str, int]:
+        return of["cpu"]["model"], len(of["cpu"]["affinity"])
+
+    folders = [file.parent for file in paths.published_root().glob("*/*/raw.jsonl")]
+    others = {machine(paths.read_json(folder / "env.json")) for folder in folders}
+    return "; no published run is of this machine" if others and machine(env) not in others else ""
+
+
+def counted(run: Run) -> str:
+    """What was computed again when it was verified."""
+    count = len(run.kind.summarise(run.folder)["checks"])
+    return f"{count} checks computed again from their readings"
+
+
+def slide(folder: Path) -> dict[str, str]:
+    """What a slide says of it: its table, its caption, its name and the hash of its readings."""
+    checks = cells(Run(folder), paths.read_json(folder / "summary.json"))
+    held = checks["verdict"].where(checks["verdict"] == checks["bound"], checks["verdict"] + ": " + checks["bound"])
+    checks = checks.drop(columns=["bound", "verdict"]).assign(**{"held to": held})
+    checks["measured"] = checks["measured"].str.replace("independent ", "")  # the caption says so
+    return {
+        "run_id": folder.name,
+        "caption": caption(folder),
+        "table": tables.markdown(gathered(checks)),
+        "readings_sha256": paths.sha256_file(folder / "checks.jsonl"),
+    }
+
+
+def gathered(checks: pd.DataFrame) -> pd.DataFrame:
+    """Plain readings of one kind that are held to the same go into one row: `sleep of 1/10/100 ms`."""
+    plain = checks["measured"].str.split().str.len() <= 2  # a number and its unit
+    kind = checks["check"].where(~plain, checks["check"].str.split().str[:2].str.join(" "))
+    words = checks[["check", "truth", "measured"]].map(lambda text: len(text.split())).astype(str).agg(" ".join, axis=1)
+    keys = [kind.rename("kind"), checks["held to"].rename("bound"), words.rename("words")]
+    return checks.groupby(keys, sort=False).agg(_joined).reset_index(drop=True)
+
+
+def _joined(texts: pd.Series) -> str:
+    words = zip(*(text.split() for text in texts), strict=True)
+    return " ".join("/".join(dict.fromkeys(alike)) for alike in words)

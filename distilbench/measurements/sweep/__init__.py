@@ -1,0 +1,1 @@
+"""The sweep: forward passes over batch sizes and length policies, in three passes."""

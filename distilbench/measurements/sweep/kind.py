@@ -1,0 +1,35 @@
+"""The sweep as a kind of measurement; apart from `__init__`, which every worker passes through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distilbench.measurements.sweep.measure import design
+from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.sweep.records import Repetition
+from distilbench.measurements.sweep.summary import join, recompute
+from distilbench.runs.measurement import Measurement
+
+
+def _slowed(params: dict[str, Any]) -> list[str]:
+    slowed = [name for name in params.get("variants", []) if name.startswith("slowed-")]
+    return [f"{', '.join(slowed)}: slower on purpose, for calibration"] if slowed else []
+
+
+MEASUREMENT = Measurement(
+    name="sweep",
+    params=DistilbertParams,
+    raw="raw.jsonl",
+    record=Repetition,
+    cells=design.cells_of,
+    plan=design.plan,
+    summarise=join.summarise,
+    recompute=recompute.recompute,
+    measure="distilbench.measurements.sweep.measure.run",
+    show="distilbench.measurements.sweep.show.entry",
+    comparable={"latency_ms": "timing"},
+    folders=("iterations",),
+    inexact=recompute.INEXACT,
+    for_jobs=design.for_jobs,
+    refusals=_slowed,
+)

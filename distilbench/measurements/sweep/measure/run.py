@@ -1,0 +1,186 @@
+"""How a sweep measures: what is prepared once, what a worker is told, which step comes when the others are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distilbench import paths
+from distilbench.collectors import energy
+from distilbench.harness import processes
+from distilbench.measurements.sweep.measure.design import cells_of
+from distilbench.measurements.sweep.measure.spec import WorkerSpec, predictions_file
+from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.sweep.records import Repetition, SweepCell, replace_predictions
+from distilbench.measurements.sweep.summary import join
+from distilbench.runs.folder import Run
+from distilbench.runs.measurement import Step
+from distilbench.runs.parameters import Resolved
+from distilbench.runs.rawfiles import read_parquet
+from distilbench.runs.states import MEASURED
+from distilbench.sources.batches import load_inputs, make_batches, padding_share, truncated_shares
+
+WORKER = (*processes.WORKER, "distilbench.measurements.sweep.measure.worker")
+PREPARED = Path("work", "prepared.json")  # in a run's folder
+PROTOCOL = (
+    "warmup_cycles", "warmup_seconds", "warmup_max_seconds", "min_cycles", "min_iterations", "min_seconds",
+    "half_width", "max_seconds", "samples_per_cycle", "seed", "num_threads", "energy_windows", "energy_window_s",
+    "energy_idle_s", "modelled_power_W", "heap",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all cells of a run share.
+
+    Attributes:
+        inputs: .npz with token ids, sample ids and labels.
+        manifest: what the text is.
+        model: what the model is.
+        label_names: of the data.
+        vocab_size: rows that the tokenizer needs; random weights get an embedding table of that size.
+        texts: .json with the sentences, for requests; "" without.
+        tokenizer: its folder; "" without.
+    """
+
+    inputs: Path
+    manifest: dict[str, Any]
+    model: dict[str, Any]
+    label_names: list[str]
+    vocab_size: int
+    texts: str = ""
+    tokenizer: str = ""
+
+    def save(self, run: Run) -> None:
+        """Leaves it in the run's scratch folder, for parts that are measured elsewhere."""
+        paths.write_json(run.folder / PREPARED, vars(self) | {"inputs": str(self.inputs)})
+
+    @staticmethod
+    def is_there(run: Run) -> bool:
+        """Whether it was saved; with a run's end its scratch folder goes."""
+        return (run.folder / PREPARED).is_file()
+
+    @classmethod
+    def load(cls, run: Run) -> Prepared:
+        """What another process prepared.
+
+        Raises:
+            RunError: none did.
+        """
+        told = paths.read_json(run.folder / PREPARED)
+        return cls(**told | {"inputs": Path(told["inputs"])})
+
+
+is_prepared, load = Prepared.is_there, Prepared.load
+
+
+def prepare(params: DistilbertParams, run: Run) -> Prepared:
+    """Text, tokenizer and model of the run, loaded once and checked; of a run in shards, what its ingest prepared.
+
+    Raises:
+        RunError: the run was begun with other text or another model; both hashes are named.
+    """
+    if run.is_split and Prepared.is_there(run):
+        return Prepared.load(run)
+    from distilbench.measurements.sweep.measure import prepare as preparing  # needs torch; gathering does without
+
+    return preparing.prepare(params, run)
+
+
+def fetch(params: DistilbertParams) -> tuple[dict[str, Any], Any]:
+    """Loads text and model, which fills the caches, and checks that they belong together: what the two are."""
+    from distilbench.measurements.sweep.measure import prepare as preparing
+
+    _, _, manifest, loaded = preparing.load_all(params)
+    return manifest, loaded.info
+
+
+def batch_table(params: DistilbertParams, prepared: Prepared) -> list[dict[str, Any]]:
+    """Per length policy and batch size: batches per cycle, shapes, and the shares of padding and of cut sentences."""
+    token_ids, _, _ = load_inputs(prepared.inputs)
+    rows = []
+    for policy in params.length_policies:
+        cut, _ = truncated_shares(token_ids, policy, params.samples_per_cycle, params.seed)
+        for size in params.batch_sizes:
+            batches = make_batches(token_ids, size, policy, params.samples_per_cycle, params.seed)
+            lengths = [batch.input_ids.shape[1] for batch in batches]
+            rows.append(
+                {
+                    "length_policy": policy,
+                    "batch_size": size,
+                    "batches": len(batches),
+                    "tokens": f"{min(lengths)}" if min(lengths) == max(lengths) else f"{min(lengths)}–{max(lengths)}",
+                    "padding": round(padding_share(batches), 3),
+                    "sentences cut": round(cut, 3),
+                }
+            )
+    return rows
+
+
+def once(run: Run, params: DistilbertParams) -> None:
+    """The machine's ceilings, in the types that the variants compute in."""
+    dtypes = sorted({params.dtype} | ({"bfloat16"} if "autocast" in params.variants else set()))
+    threads = processes.cores(params.num_threads)["num_threads"]
+    processes.measure_ceilings(run, params.device, dtypes, params.ceiling_s, threads, params.repetition_timeout_s)
+
+
+def take(run: Run, resolved: Resolved, prepared: Prepared) -> Callable[[SweepCell, str, int, int], Repetition]:
+    """What measures a step into a run, or into an attempt at a shard of it."""
+    params = resolved.params
+    no_energy = energy.unavailable_reason(params.device) if params.modelled_power_W is None else None
+
+    def step(cell: SweepCell, where: str, repetition: int, attempt: int) -> Repetition:
+        told = {"study": params.study, "pass": where, "repetition": repetition, "attempt": attempt}
+        spec = spec_of(run, params, prepared, cell.model_dump() | told)
+        if where == "energy" and no_energy:
+            return processes.unavailable(run, spec.identity, no_energy)
+        record = processes.run_worker(run, WORKER, spec, params.repetition_timeout_s)
+        if _has_predictions(record):
+            rows = read_parquet(predictions_file(run.folder, record.cell))
+            replace_predictions(run.folder, {record.cell}, rows)
+        return record
+
+    return step
+
+
+def spec_of(run: Run, params: DistilbertParams, prepared: Prepared, identity: dict[str, Any]) -> WorkerSpec:
+    """What the worker of a step is told."""
+    return WorkerSpec(
+        run=str(run.folder),
+        inputs=str(prepared.inputs),
+        identity=identity,
+        model=params.model_arguments(prepared.vocab_size),
+        protocol={name: getattr(params, name) for name in PROTOCOL} | processes.cores(params.num_threads),
+        label_names=prepared.label_names,
+        texts=prepared.texts,
+        tokenizer=prepared.tokenizer,
+    )
+
+
+def _has_predictions(record: Repetition) -> bool:
+    """Those of the first timed repetition of a cell are kept; the others have the same logits, or say so."""
+    return record.pass_ == "timing" and record.repetition == 0 and record.status in MEASURED
+
+
+def bring(run: Run, new: list[tuple[Run, Repetition]]) -> None:
+    """Brings the predictions of all cells that come in from attempts at shards, in one go."""
+    first = [(attempt, record) for attempt, record in new if _has_predictions(record)]
+    files = {attempt.folder: read_parquet(attempt.folder / "predictions.parquet") for attempt, _ in first}
+    rows = [row for a, r in first for row in files[a.folder] if row["cell"] == r.cell]
+    if rows:
+        replace_predictions(run.folder, {record.cell for _, record in first}, rows)
+
+
+def count_later(params: DistilbertParams) -> int:
+    """1 where energy is measured in one cell only, which shows once all else is measured."""
+    return int("energy" in params.passes and params.energy_cells == "best")
+
+
+def later(run: Run, params: DistilbertParams) -> list[Step]:
+    """The energy of the cell with the highest throughput, as the summary has it, where no other is asked for."""
+    if not count_later(params):
+        return []
+    found = join.best(join.summarise(run.folder)["cells"])
+    return [(cell, "energy", 0) for cell in cells_of(params) if found and cell.cell == found["cell"]]

@@ -1,0 +1,1 @@
+"""What the slides say of sweeps: their text, and their pictures."""

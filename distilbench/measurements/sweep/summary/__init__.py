@@ -1,0 +1,1 @@
+"""What follows from the raw files of a sweep."""

@@ -1,0 +1,1 @@
+"""What people read: published pages, the book, its PDF, slides and release."""

@@ -1,0 +1,183 @@
+"""Tables that the book makes of what is published: headlines, runs, machines, schema of a record; MyST Markdown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from distilbench import paths, simulated_traces
+from distilbench.publication import provenance, publish
+from distilbench.report import glue
+from distilbench.report.tables import escaped
+from distilbench.runs import parameters
+from distilbench.runs.folder import Run
+from distilbench.stats import MIN_REPETITIONS, median_level
+
+
+def studies() -> dict[str, dict[str, Any]]:
+    """params/studies.yml: per study its question, notebooks and headline."""
+    return parameters.read_yaml(paths.repo_root() / "params" / "studies.yml")
+
+
+def headlines() -> str:
+    """Per study with published pages: its question, and a table of its headline numbers, page by page.
+
+    What stands in it is the study's `headline` in params/studies.yml: {what, value, form, low, high}, all but `what`
+    and `form` being names of `glue.values`. A page without a number has a dash there; what is unstable says so.
+    """
+    parts = []
+    for study, told in studies().items():
+        pages = sorted((publish.pages_root() / study).glob("*.ipynb"), key=lambda page: publish.told_by(page)["run_id"])
+        if not pages:
+            parts += [f"**{told['question']}** (`{study}`) No run of it is published yet.", ""]
+            continue
+        parts += [f"**{told['question']}** ({{doc}}`{study} </studies/{study}/index>`)", ""]
+        rows = [[row["what"], *(_headline(page, row) for page in pages)] for row in told["headline"]]
+        links = [f"{{doc}}`{page.stem} </studies/{study}/{page.stem}>`" for page in pages]
+        parts += [_table(f"{study}: headline results", f"tab-headline-{study}", [" ", *links], rows, "db-prose"), ""]
+    return "\n".join(parts)
+
+
+def _headline(page: Path, row: dict[str, Any]) -> str:
+    name, form = str(page.relative_to(provenance.book_root())), row.get("form", "")
+    values = provenance.carried(name)
+    if row["value"] not in values:
+        return "–"
+
+    def glued(field: str) -> str:
+        return f"{{glue:text}}`/{name}::{field}:{form or 's'}`"
+
+    mark = glue.mark_of(provenance.run_of(name), row["value"])
+    marked = f"{{glue:text}}`/{name}::{mark}:s`" if values.get(mark) else ""
+    ends = [row.get("low"), row.get("high")]
+    known = all(end in values for end in ends)
+    return glued(row["value"]) + (f" ({glued(ends[0])} to {glued(ends[1])})" if known else "") + marked
+
+
+def runs_index() -> str:
+    """Every run that the book cites, with the page that shows it and how the SHA-256 of its raw file begins."""
+    shown: dict[str, list[str]] = {}
+    for page in publish.pages():
+        link = f"{{doc}}`{page.stem} </studies/{page.parent.name}/{page.stem}>`"
+        shown.setdefault(publish.told_by(page)["run_id"], []).append(link)
+    rows = []
+    for run in _published():
+        env, config = paths.read_json(run.folder / "env.json"), run.config
+        code = (env["git"]["sha"] or "none")[:8]
+        rows.append(
+            [f"`{run.run_id}`", ", ".join(shown.get(run.run_id, ["–"])), config["created"][:10], f"`{code}`",
+             f"`{paths.sha256_file(run.raw)[:12]}`"]
+        )  # fmt: skip
+    titles = ["Run", "Page", "Measured", "Code", "raw.jsonl"]
+    return _table(
+        "The runs that this book cites, and how the SHA-256 of each raw.jsonl begins",
+        "tab-runs-index",
+        titles,
+        rows,
+        "db-prose",
+    )
+
+
+def _published() -> list[Run]:
+    studies_ = sorted(paths.published_root().glob("*/"))
+    folders = [file.parent for study in studies_ for file in sorted(study.glob("*/status.json"))]
+    return [Run(folder) for folder in folders]
+
+
+def machines() -> str:
+    """What the published runs were measured on, one column per machine."""
+    found: dict[str, dict[str, str]] = {}
+    for run in _published():
+        env = paths.read_json(run.folder / "env.json")
+        about = _machine(env)
+        key = json.dumps(about, sort_keys=True)
+        found.setdefault(key, {"Runs": ""} | about)["Runs"] += (", " if found.get(key, {}).get("Runs") else "") + (
+            f"`{run.run_id[-8:]}`"
+        )
+    columns = list(found.values())
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    rows = [[name, *(column.get(name, "–") for column in columns)] for name in names]
+    titles = ["What", *(f"Machine {chr(ord('A') + i)}" for i in range(len(columns)))]
+    return _table("What the published runs were measured on", "tab-machines", titles, rows, "db-prose")
+
+
+def _machine(env: dict[str, Any]) -> dict[str, str]:
+    cpu, tuning, torch = env["cpu"], env.get("tuning", {}), env.get("torch", {})
+    quota, memory = (env["cgroup"].get(name) or "max" for name in ("cpu.max", "memory.max"))
+    libraries = [name for name, key in (("MKL", "mkl"), ("oneDNN", "onednn")) if torch.get(key)]
+    told = {
+        "CPU": f"{cpu['model']} ({cpu['architecture']})",
+        "Cores": f"{len(cpu['affinity'])} usable, {cpu['physical_cores']} physical, {cpu['logical_cores']} logical",
+        "Vector extensions": ", ".join(cpu["isa"]),
+        "Memory": f"{env['memory_MiB'] / 1024:.0f} GiB",
+        "GPUs": ", ".join(f"{gpu['name']} ({gpu['memory_MiB'] / 1024:.0f} GiB)" for gpu in env["gpus"]) or "none",
+        "Governor, turbo": f"{tuning.get('governor') or 'not told'}, {tuning.get('turbo') or 'not told'}",
+        "Hyper-threading, NUMA nodes": f"{tuning.get('smt') or 'not told'}, {tuning.get('numa_nodes') or 'not told'}",
+        "Limits": f"CPU {'none' if quota.startswith('max') else quota}, memory {'none' if memory == 'max' else memory}",
+        "Container": env.get("container") or "none that shows",
+        "System": env["host"]["os"],
+        "Software": f"Python {env['python']['version']}, torch {env['packages']['torch']}, "
+        f"transformers {env['packages']['transformers']}",
+        "Arithmetic": ", ".join([torch.get("cpu_capability", "?"), *libraries]),
+    }
+    return {name: escaped(value) for name, value in told.items()}
+
+
+def coverages() -> str:
+    """How often intervals hold the truth, for every number of repetitions that a published run has, and the usual one.
+
+    Where a page carries the number it is taken from there, as all numbers are; else it is computed here.
+    """
+    pages: dict[int, str] = {}
+    for page in publish.pages():
+        name = str(page.relative_to(provenance.book_root()))
+        pages.setdefault(provenance.run_of(name).config["parameters"]["repetitions"], name)
+    sizes = sorted(n for n in {*pages, simulated_traces.USUAL} if n >= MIN_REPETITIONS)
+    rows = [
+        ["Student's t", kind, *(_coverage(kind, n, pages.get(n)) for n in sizes)] for kind in simulated_traces.KINDS
+    ]
+    rows.append(["of the median", "any, exactly", *(f"{median_level(n):.1%}" for n in sizes)])
+    titles = ["Interval", "Processes", *(f"{n} repetitions" for n in sizes)]
+    caption = "How often an interval holds the truth, by the number of repetitions; Student's t claims 95 %"
+    return _table(caption, "tab-coverages", titles, rows, "db-numbers")
+
+
+def _coverage(kind: str, repetitions: int, page: str | None) -> str:
+    field = f"coverage_{kind.replace('-', '_')}"
+    if page and field in provenance.carried(page):
+        return f"{{glue:text}}`/{page}::{field}:.1%`"
+    return f"{simulated_traces.coverages(repetitions)[kind]:.1%}"
+
+
+def schema() -> str:
+    """The fields of a line of raw.jsonl, from the pydantic model that reads and writes it."""
+    rows = []
+    for name, field in _published()[0].kind.record.model_json_schema(by_alias=True)["properties"].items():
+        rows.append([f"`{name}`", _type(field), escaped(field.get("description", ""))])
+    titles = ["Field", "Type", "Meaning"]
+    return _table("A line of raw.jsonl", "tab-schema", titles, rows, "db-prose")
+
+
+def _type(field: dict[str, Any]) -> str:
+    options = [one for one in field.get("anyOf", [field]) if one.get("type") != "null"]
+    names = []
+    for one in options:
+        named = one.get("$ref", "").rpartition("/")[2] or one.get("type") or "one of a list"
+        names.append(named if named != "array" else f"list of {one.get('items', {}).get('type', 'values')}")
+    return " or ".join(names)
+
+
+def example() -> str:
+    """A real line of raw.jsonl, of the first published run, laid out over many lines."""
+    run = _published()[0]
+    record = json.loads(run.raw.read_text(encoding="utf-8").splitlines()[0])
+    told = {name: value for name, value in record.items() if value not in (None, {}, [])}
+    text = json.dumps(told, indent=2)
+    return f"The first line of run `{run.run_id}`, without what is null:\n\n```json\n{text}\n```"
+
+
+def _table(caption: str, name: str, titles: list[str], rows: list[list[str]], kind: str) -> str:
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return f":::{{table}} {caption}\n:name: {name}\n:class: {kind}\n\n" + "\n".join(lines) + "\n:::"

@@ -1,0 +1,128 @@
+"""A number's birth certificate: the run, the field and the hash of the raw file that it comes from."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from distilbench import paths
+from distilbench.errors import RunError
+from distilbench.publication import publish
+from distilbench.report import glue
+from distilbench.runs.folder import Run
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Where one shown number comes from.
+
+    Attributes:
+        page: the published page that carries it, relative to the book, such as studies/distilbert/cpu-random.ipynb.
+        field: its name there (see `glue.values`).
+        form: how it is written, as `format` takes it; "" as it is.
+        run_id: of the run.
+        raw_sha256: of the run's raw.jsonl.
+        text: the number as shown.
+    """
+
+    page: str
+    field: str
+    form: str
+    run_id: str
+    raw_sha256: str
+    text: str
+
+    @property
+    def source(self) -> str:
+        """What a caption says."""
+        return f"run {self.run_id} (raw.jsonl {self.raw_sha256[:16]})"
+
+    def __str__(self) -> str:
+        return f"{self.field} of run {self.run_id}; raw.jsonl has SHA-256 {self.raw_sha256}"
+
+
+def book_root() -> Path:
+    """Where chapters and published pages are."""
+    return paths.repo_root() / "book"
+
+
+def run_of(page: str) -> Run:
+    """The published run that a page shows."""
+    told = publish.told_by(book_root() / page)
+    return Run(paths.published_root() / told["study"] / told["run_id"])
+
+
+def certify(page: str, field: str, form: str = "") -> Certificate:
+    """The number of that name on a published page, with where it comes from.
+
+    Raises:
+        RunError: there is no such page or no such number, or it cannot be written in that form.
+    """
+    file = book_root() / page
+    if not file.is_file():
+        known = ", ".join(str(one.relative_to(book_root())) for one in publish.pages())
+        raise RunError(f"no page {page} is published; there are {known or 'none'}")
+    values = carried(page)
+    if field not in values:
+        raise RunError(f"page {page} carries no number {field!r}")
+    run = run_of(page)
+    return Certificate(page, field, form, run.run_id, _raw_of(run), written(values[field], form))
+
+
+def certify_picture(page: str, label: str) -> Certificate:
+    """A figure or a table of a published page, with where it comes from.
+
+    Args:
+        page: as of `Certificate`.
+        label: of the figure or table, such as fig-distilbert-cpu-random-latency.
+    """
+    run = run_of(page)
+    return Certificate(page, label, "", run.run_id, _raw_of(run), "")
+
+
+def carried(page: str) -> dict[str, glue.Value]:
+    """The numbers that a published page carries, by name."""
+    file = book_root() / page
+    return _carried(file, file.stat().st_mtime_ns)
+
+
+def written(value: glue.Value, form: str) -> str:
+    """A value as the book writes it.
+
+    Raises:
+        RunError: it cannot be written so.
+    """
+    try:
+        return format(value, form)
+    except ValueError as error:
+        raise RunError(f"{value!r} cannot be written as {form!r}: {error}") from None
+
+
+@lru_cache(maxsize=64)
+def _carried(page: Path, changed: int) -> dict[str, glue.Value]:
+    return glue.read(paths.read_json(page))
+
+
+def _raw_of(run: Run) -> str:
+    return _sha256(run.raw, run.raw.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(raw: Path, changed: int) -> str:
+    return paths.sha256_file(raw)
+
+
+def values_from_raw(run: Run) -> dict[str, glue.Value]:
+    """Every number of a run, computed again from its raw files; its own summary.json is not looked at.
+
+    Raises:
+        RunError: a raw file is missing, damaged, or not the one that was committed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / run.run_id
+        shutil.copytree(run.folder, copy)
+        paths.write_json(copy / "summary.json", run.kind.summarise(copy))
+        return glue.values(Run(copy))

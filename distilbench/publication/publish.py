@@ -1,0 +1,373 @@
+"""From run folders to pages of the book: what may be published, what a page is made of, whether it still holds."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from distilbench import paths
+from distilbench.errors import ParameterError, RunError
+from distilbench.machine import environment
+from distilbench.report import glue, load
+from distilbench.runs import find, verify
+from distilbench.runs.folder import Run
+from distilbench.runs.parameters import PROFILES
+
+NOTEBOOK = "03_analyse.ipynb"
+UNPUBLISHED_CELL = "not-published"  # tag of cells that serve the run or the tests, not the reader
+LEFT_OUT = (".lock", "notebooks", "orphans", "work")  # of a run folder: what a published one needs not hold
+LARGEST_MiB = 2.0
+YOURS = """\
+:::{{admonition}} Your run
+:class: warning
+This page shows a run of your own, made on this machine. It is not part of the published report.
+{doubt}:::
+"""
+HEADER = """\
+(page-{slug})=
+# {title}
+
+{warning}{citation}
+
+Every number of this page can be computed again from the run's files: `distilbench verify run {run_id}`.
+The page is `notebooks/03_analyse.ipynb`, executed over the run, without its code.
+"""
+
+
+# ------------------------------------------------------------------ publishing
+
+
+def publish(run: Run, name: str = "", replace: bool = False) -> tuple[Path, Path]:
+    """Copies a finished run into results/published/ and its analysis into book/studies/<study>/.
+
+    Args:
+        run: the run; its notebooks must have been executed into it.
+        name: the page's name; empty: device and source of the model, such as `cpu-embedded`.
+        replace: put it in the place of the page of that name, and remove the run that page showed.
+
+    Returns:
+        The page and the published run's folder.
+
+    Raises:
+        RunError: it must not be published; every reason is named.
+    """
+    if name and (not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name == "index"):
+        raise ParameterError(f"{name!r} cannot name a page: small letters, digits and hyphens can, but not 'index'")
+    if reasons := refusals(run):
+        raise RunError(f"run {run.run_id} cannot be published:\n" + "\n".join(f"- {reason}" for reason in reasons))
+    params = run.config["parameters"]
+    name = name or f"{params['device'].replace(':', '')}-{params['model_source']}"
+    page = pages_root() / run.config["study"] / f"{name}.ipynb"
+    folder = paths.published_root() / run.config["study"] / run.run_id
+    if page.exists() and not replace:
+        raise RunError(f"{page} shows run {_run_of(page)} already: choose another --name, or give --replace")
+    before = _run_of(page) if page.exists() else run.run_id
+    _copy_run(run, folder)
+    write_page(page, run.folder / "notebooks" / NOTEBOOK, Run(folder), f"{run.config['study']}-{name}")
+    if before not in {_run_of(other) for other in pages()}:  # last, so that a failure loses nothing
+        shutil.rmtree(folder.parent / before, ignore_errors=True)
+    return page, folder
+
+
+def write_page(page: Path, notebook: Path, run: Run, slug: str, yours: bool = False) -> None:
+    """Writes an executed analysis of a run as a page of the book."""
+    content = as_page(_read(notebook), run, slug, yours)
+    paths.write_atomic(page, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def refusals(run: Run) -> list[str]:
+    """Why a run must not be published; none: it may."""
+    status, config = run.status, run.config
+    if paths.published_root() in run.folder.parents:
+        return ["it is published already; `make pages` executes the analysis of published runs again"]
+    if status["state"] != "ok":
+        return [f"it is {status['state']}: {status['message'] or 'something was not measured'}"]
+    reasons = []
+    if config["parameters"]["profile"] != "full":
+        reasons.append(f"its profile is {config['parameters']['profile']}; only full runs are published")
+    reasons += run.kind.refusals(config["parameters"])
+    if why := environment.uncommitted(paths.read_json(run.folder / "env.json")["git"]):
+        reasons.append(f"its code is in no commit ({why})")
+    reasons += [f"verify: {problem}" for problem in verify.problems(run.folder)]
+    reasons += _failed_notebooks(run)
+    size = sum(file.stat().st_size for file in _published_files(run)) / 2**20
+    if size > LARGEST_MiB:
+        reasons.append(f"it takes {size:.1f} MiB; at most {LARGEST_MiB:g} are published")
+    return reasons
+
+
+def _failed_notebooks(run: Run) -> list[str]:
+    executed = sorted((run.folder / "notebooks").glob("*.ipynb"))
+    others = [file for file in executed if not file.stem.startswith(Path(NOTEBOOK).stem)]
+    reasons = [f"notebook {file.stem} failed or was stopped" for file in others if not _executed(_read(file))]
+    if not is_analysed(run):
+        again = f"`distilbench analyse {run.config['study']} {run.run_id}`"
+        reasons.append(f"it was not analysed, or not to the end, or by other code: {again}")
+    return reasons
+
+
+def is_analysed(run: Run) -> bool:
+    """Whether the run holds its analysis, executed to the end, with the numbers that the run gives now."""
+    file = run.folder / "notebooks" / NOTEBOOK
+    if not file.is_file():
+        return False
+    try:
+        notebook = _read(file)
+        return _executed(notebook) and glue.read(notebook) == glue.values(run)
+    except (RunError, KeyError):  # half-written, or no notebook at all
+        return False
+
+
+def _executed(notebook: dict[str, Any]) -> bool:
+    """Every cell ran, and none ended in an error."""
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
+    errors = [output for cell in code for output in cell["outputs"] if output["output_type"] == "error"]
+    failed = notebook["metadata"].get("papermill", {}).get("exception")
+    return all(cell["execution_count"] for cell in code) and not errors and not failed
+
+
+def _published_files(run: Run) -> list[Path]:
+    files = (file for file in run.folder.rglob("*") if file.is_file() and file.suffix != ".png")  # SVG has the same
+    return [file for file in files if file.relative_to(run.folder).parts[0] not in LEFT_OUT]
+
+
+def _copy_run(run: Run, folder: Path) -> None:
+    """The run without what only its machine needs; paths of that machine are taken out."""
+    part, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
+    for left in (part, old):  # by a publishing that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with paths.clear_write_errors(part):
+        for file in _published_files(run):
+            place = part / file.relative_to(run.folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+        _take_out_what_is_private(part)
+        if folder.exists():
+            folder.replace(old)
+        part.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _take_out_what_is_private(folder: Path) -> None:
+    """Paths become names; the cluster's user and account go."""
+    config = paths.read_json(folder / "config.json")
+    params = config["parameters"]
+    params |= {key: Path(value).name for key, value in params.items() if key.endswith("_path") and value}
+    params["results_root"] = ""
+    paths.write_json(folder / "config.json", config)
+    take_out_what_is_private(folder / "env.json")
+
+
+def take_out_what_is_private(file: Path) -> None:
+    """The same of an env.json."""
+    env = paths.read_json(file)
+    env["python"]["executable"] = Path(env["python"]["executable"]).name
+    private = ("USER", "ACCOUNT", "UID", "GID", "DIR", "SUBMIT_HOST")
+    env["slurm"] = {key: value for key, value in env["slurm"].items() if not key.endswith(private)}
+    paths.write_json(file, env)
+
+
+def publish_instrument(folder: Path) -> Path:
+    """Copies what tells of the instrument into results/published/; those in whose place it comes are removed.
+
+    Raises:
+        RunError: its code is in no commit, or its summary does not follow from its readings.
+    """
+    run = Run(folder)
+    what, slot = f"{run.kind.name} {folder.name}", run.kind.slot
+    if why := environment.uncommitted(paths.read_json(folder / "env.json")["git"]):
+        raise RunError(f"{what} cannot be published: its code is in no commit ({why})")
+    if found := verify.problems(folder):
+        raise RunError(f"{what} cannot be published: {found[0]}")
+    before = [other for other in find.published_instruments(run.kind) if Run(other).config[slot] == run.config[slot]]
+    target = paths.published_root() / run.kind.name / folder.name
+    part = target.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    with paths.clear_write_errors(part):
+        shutil.copytree(folder, part)
+        take_out_what_is_private(part / "env.json")
+        shutil.rmtree(target, ignore_errors=True)
+        part.replace(target)
+    for other in before:
+        if other != target:
+            shutil.rmtree(other)
+    return target
+
+
+# ------------------------------------------------------------------ pages
+
+
+def as_page(notebook: dict[str, Any], run: Run, slug: str, yours: bool = False) -> dict[str, Any]:
+    """An executed analysis as a page: its own title, captions that say what was measured, results without code.
+
+    Labels of figures and tables get the page's slug, since labels are unique in the book.
+    """
+    page = copy.deepcopy(notebook)
+    cells = [cell for cell in page["cells"][2:] if UNPUBLISHED_CELL not in cell["metadata"].get("tags", [])]
+    page["cells"] = [_markdown_cell(header(run, slug, yours)), *(_page_cell(cell, run, slug) for cell in cells)]
+    page["metadata"] = {key: notebook["metadata"][key] for key in ("kernelspec", "language_info")}
+    page["metadata"]["distilbench"] = {"run_id": run.run_id, "slug": slug, "study": run.config["study"]}
+    return page
+
+
+def header(run: Run, slug: str, yours: bool = False) -> str:
+    """The page's beginning, rendered from the run's files."""
+    profile = run.config["parameters"]["profile"]
+    note = "" if profile == "full" else f"Profile {profile}: {PROFILES[profile]}.\n"
+    return HEADER.format(
+        slug=slug,
+        title=f"{'Your run: ' if yours else ''}{load.model_name(run)} on {load.label(run)}",
+        warning=YOURS.format(doubt=note) + "\n" if yours else "",
+        citation=load.citation(run),
+        run_id=run.run_id,
+    )
+
+
+def _markdown_cell(text: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "id": "page-header", "metadata": {}, "source": text.splitlines(keepends=True)}
+
+
+def _page_cell(cell: dict[str, Any], run: Run, slug: str) -> dict[str, Any]:
+    tags = cell["metadata"].get("tags", [])
+    cell["metadata"].pop("papermill", None)
+    cell["metadata"].pop("execution", None)
+    if cell["cell_type"] == "code":
+        cell["source"] = [line for line in _lines(cell) if not line.startswith("results_root = ")]
+        hidden = {"parameters", "injected-parameters", "remove-cell"} & set(tags)
+        cell["metadata"]["tags"] = sorted({*tags, "remove-cell" if hidden else "remove-input"})
+        for output in cell["outputs"]:
+            if table := output.get("data", {}).get("text/markdown"):
+                output["data"]["text/markdown"] = _with_slug("".join(table), slug)
+    if figure := cell["metadata"].get("mystnb", {}).get("figure"):
+        figure["name"], figure["caption"] = _with_slug(figure["name"], slug), caption(run, figure["name"])
+        if figure["caption"] is None:  # what stands there says why there is no figure
+            del cell["metadata"]["mystnb"]
+    return cell
+
+
+def caption(run: Run, figure: str) -> str | None:
+    """The caption of a figure of a page, made from what the run has; None where it has nothing to show there."""
+    said = run.kind.showing.figure_caption(run, figure)
+    return said and f"{said} {measured_on(run)}"
+
+
+def measured_on(run: Run) -> str:
+    """What a caption must say beside what is shown: hardware, type, model and its source."""
+    params = run.config["parameters"]
+    return (
+        f"Measured on {load.label(run)}, {params['dtype']}; "
+        f"model: {load.model_name(run)} (source: {params['model_source']})."
+    )
+
+
+def _lines(cell: dict[str, Any]) -> list[str]:
+    return "".join(cell["source"]).splitlines(keepends=True)
+
+
+def _with_slug(text: str, slug: str) -> str:
+    """`fig-latency` becomes `fig-<slug>-latency`, in labels."""
+    return re.sub(r"(?<=:name: )(fig|tab)-|^(fig|tab)-", lambda found: f"{found[1] or found[2]}-{slug}-", text)
+
+
+def _read(notebook: Path) -> dict[str, Any]:
+    return paths.read_json(notebook)
+
+
+# ------------------------------------------------------------------ do published pages still hold?
+
+
+def pages_root() -> Path:
+    """Where published notebooks are."""
+    return paths.repo_root() / "book" / "studies"
+
+
+def pages() -> list[Path]:
+    """The published notebooks."""
+    return sorted(pages_root().glob("*/*.ipynb"))
+
+
+def told_by(page: Path) -> dict[str, str]:
+    """What a published page says that it shows: `run_id`, `slug`, `study`.
+
+    Raises:
+        RunError: it is no published page.
+    """
+    try:
+        return _read(page)["metadata"]["distilbench"]
+    except KeyError:
+        raise RunError(f"{page} was not written by `distilbench publish`: it does not say which run it shows") from None
+
+
+def _run_of(page: Path) -> str:
+    return told_by(page)["run_id"]
+
+
+def problems(page: Path) -> list[str]:
+    """Where a published page and its run disagree: derived numbers, header, captions, glued numbers; none: it holds.
+
+    Tables and pictures are compared by the tests, which execute the notebook again.
+    """
+    try:
+        return _problems(page)
+    except RunError as error:  # a file is missing or damaged
+        return [f"{page.relative_to(pages_root().parent)}: {error}"]
+
+
+def _problems(page: Path) -> list[str]:
+    notebook, told = _read(page), told_by(page)
+    run = Run(paths.published_root() / told["study"] / told["run_id"])
+    where = page.relative_to(pages_root().parent)
+    if not run.folder.is_dir():
+        return [f"{where} shows run {told['run_id']}, which is not in {run.folder.parent}"]
+    found = [f"run {run.run_id}: {problem}" for problem in verify.problems(run.folder)]
+    if "".join(notebook["cells"][0]["source"]) != header(run, told["slug"]):
+        found.append(f"{where}: its header is not what run {run.run_id} says")
+    for cell in notebook["cells"]:
+        figure = cell["metadata"].get("mystnb", {}).get("figure")
+        if figure and figure["caption"] != caption(run, figure["name"]):
+            found.append(f"{where}: the caption of {figure['name']} is not what run {run.run_id} says")
+    return found + verify.differences(glue.read(notebook), glue.values(run), f"{where}: glued")
+
+
+def newest() -> datetime | None:
+    """When the newest published run, or calibration, was begun; None: nothing is published."""
+    begun = [paths.read_json(file)["created"] for file in paths.published_root().glob("*/*/config.json")]
+    return datetime.fromisoformat(max(begun)) if begun else None
+
+
+def epoch() -> int:
+    """The time that everything made of the published runs bears: the given one, else when the newest was begun.
+
+    Seconds since 1970, UTC.
+    """
+    if (given := paths.source_date_epoch()) is not None:
+        return given
+    begun = newest()
+    return int(begun.timestamp()) if begun else 0
+
+
+def newest_ok(results_root: str = "") -> Run | None:
+    """The newest run of this machine that ended well; runs of the ci profile are tests, and never shown."""
+    known = [run for run in find.own_runs(results_root) if not _is_test(run)]
+    return next((run for run in reversed(known) if run.status["state"] == "ok"), None)
+
+
+def why_none(results_root: str = "") -> str:
+    """What there is where `newest_ok` finds nothing to show, and what to do."""
+    known = find.own_runs(results_root)
+    tests = [run for run in known if _is_test(run)]
+    there = [f"{len(tests)} of the ci profile (tests, which are never shown)"] * bool(tests)
+    if others := [run for run in known if not _is_test(run)]:
+        newest = others[-1]
+        there.append(f"{len(others)} that did not end well; the newest is {newest.status['state']}, {newest.go_on}")
+    said = " and ".join(there) or "no run"
+    return f"{paths.results_root(results_root)} has {said}. Make one: distilbench run distilbert"
+
+
+def _is_test(run: Run) -> bool:
+    return run.config["parameters"]["profile"] == "ci"

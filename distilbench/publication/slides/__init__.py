@@ -1,0 +1,1 @@
+"""Twelve slides of the published runs."""

@@ -1,0 +1,106 @@
+"""The slides: a template over the published runs, their pictures, and a PowerPoint file with both."""
+
+from __future__ import annotations
+
+import importlib.util
+from datetime import UTC, datetime
+from pathlib import Path
+
+from distilbench import paths, studies
+from distilbench.errors import DistilbenchError, RunError
+from distilbench.publication import publish
+from distilbench.publication.slides import powerpoint
+from distilbench.report import charts
+from distilbench.runs import find, verify
+from distilbench.runs.folder import Run
+from distilbench.runs.measurement import Measurement
+
+STUDY = "distilbert"
+DEPTH = "full"  # of what tells of the instrument
+NEEDED = {"pypandoc": "pypandoc-binary", "pptx": "python-pptx"}
+SCALE = 3  # pixels of a picture per point: sharp on a large screen
+
+
+# ------------------------------------------------------------------ building
+
+
+def build(folder: Path | None = None) -> Path:
+    """Makes slides.pptx of the published runs, with its source, pictures and reference document beside it.
+
+    Equal runs give equal bytes. The time inside the file is $SOURCE_DATE_EPOCH (seconds), else when the newest of the
+    runs was begun.
+
+    Args:
+        folder: where to; None: book/_build/slides of the checkout.
+
+    Returns:
+        The path of slides.pptx.
+
+    Raises:
+        DistilbenchError: pandoc or python-pptx is not installed, pandoc failed, a run that the slides need is not
+            published, or it and its page disagree; the message says which.
+    """
+    if missing := [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]:
+        raise DistilbenchError(
+            f"the slides need {' and '.join(missing)}: make env EXTRAS=slides, or pip install 'distilbench[slides]'"
+        )
+    folder = folder or paths.repo_root() / "book" / "_build" / "slides"
+    with paths.hold_lock(folder / ".lock", "the slides are being made by another process"):
+        deck = studies.kind_of(STUDY).showing.deck
+        runs = {name: published_run(page) for name, page in deck.PAGES.items()}
+        drawn, told = deck.pictures(runs), {name: deck.tell(run) for name, run in runs.items()}
+        for name, picture in drawn.items():
+            paths.write_atomic(folder / f"{name}.png", charts.png(picture.drawn, scale=SCALE))
+        source = folder / "slides.md"
+        paths.write_atomic(source, deck.render(told, instruments(), drawn))
+        return powerpoint.write(source, folder / "slides.pptx", moment([*runs.values()]))
+
+
+def published_run(name: str) -> Run:
+    """The run that a page of the report shows.
+
+    Raises:
+        RunError: there is no such page, its run is gone, or the two disagree.
+    """
+    page = publish.pages_root() / STUDY / f"{name}.ipynb"
+    if page not in publish.pages():
+        raise RunError(
+            f"the slides show the run of page {STUDY}/{name}, which is not published: "
+            f"`distilbench publish RUN --name {name}` (there is no {page})"
+        )
+    if found := publish.problems(page):
+        raise RunError("the slides cannot be made:\n" + "\n".join(f"- {problem}" for problem in found))
+    told = publish.told_by(page)
+    return Run(paths.published_root() / told["study"] / told["run_id"])
+
+
+def moment(shown: list[Run]) -> datetime:
+    """The one time in the file, in UTC: $SOURCE_DATE_EPOCH, else when the newest run was begun.
+
+    Raises:
+        ParameterError: the variable is no number of seconds.
+    """
+    if (given := paths.source_date_epoch()) is not None:
+        return datetime.fromtimestamp(given, UTC)
+    return max(datetime.fromisoformat(run.config["created"]) for run in shown).astimezone(UTC)
+
+
+def instruments() -> dict[str, dict[str, str]]:
+    """What is published of the instrument, by kind: its table, its caption, its name and the hash of its readings.
+
+    Raises:
+        RunError: there is none, or it disagrees with its readings.
+    """
+    return {name: _instrument(kind()) for name, kind in studies.INSTRUMENTS.items()}
+
+
+def _instrument(kind: Measurement) -> dict[str, str]:
+    folder = find.published_instrument(kind, DEPTH)
+    if folder is None:
+        raise RunError(
+            f"the slides show a {kind.name} of {kind.slot} {DEPTH!r}, and none is published: make one, then "
+            "`distilbench publish` with its folder"
+        )
+    if found := verify.problems(folder):
+        raise RunError(f"{kind.name} {folder.name} disagrees with its readings: {found[0]}")
+    return kind.showing.slide(folder)

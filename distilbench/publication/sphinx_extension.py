@@ -1,0 +1,270 @@
+"""What the book needs of Sphinx: charts that work offline, quoted numbers, and no page without its run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import vl_convert
+from docutils import nodes
+from docutils.parsers.rst import directives
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from distilbench import paths, studies
+from distilbench.errors import RunError
+from distilbench.machine import environment
+from distilbench.publication import generated_tables, provenance, publish
+from distilbench.report import charts
+from distilbench.runs import find, verify
+from distilbench.runs.folder import Run
+
+STATIC = Path(__file__).parent / "static"
+BUNDLE = "vega-bundle.js"
+
+
+class Quoted(SphinxRole):
+    """A number of somebody else, which carries its source: {quoted}`63 ms <sanh2019distilbert>`."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The text, then the citation."""
+        matched = re.fullmatch(r"(.+?)\s*<([\w:.-]+)>", self.text)
+        if not matched:
+            error = self.inliner.reporter.error(
+                f"a quoted number needs its source, as in 63 ms <key>: {self.text!r}", line=self.lineno
+            )
+            return [nodes.problematic(self.rawtext, self.rawtext)], [error]
+        cited, messages = self.inliner.parse(f"{{cite:p}}`{matched[2]}`", self.lineno, None, nodes.inline())
+        return [nodes.Text(f"{matched[1]} "), *cited], messages
+
+
+class Instrument(SphinxDirective):
+    """The table of what is published of the instrument, such as {calibration} full."""
+
+    required_arguments = 1
+    option_spec: ClassVar = {"name": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        """The table, computed again from its readings."""
+        kind = studies.INSTRUMENTS[self.name]()
+        folder = find.published_instrument(kind, self.arguments[0])
+        if folder is None:
+            raise self.error(f"no {kind.name} of {kind.slot} {self.arguments[0]!r} is published")
+        if found := verify.problems(folder):
+            raise self.error(f"{kind.name} {folder.name} disagrees with its readings: {found[0]}")
+        self.env.note_dependency(str(folder / "summary.json"))
+        rows = kind.showing.cells(Run(folder), paths.read_json(folder / "summary.json"))
+        caption = kind.showing.caption(folder)
+        table = nodes.table("", nodes.title(caption, caption), classes=["db-prose"])
+        group = nodes.tgroup(cols=len(rows.columns))
+        table += group
+        group += [nodes.colspec(colwidth=1) for _ in rows.columns]
+        head, body = nodes.thead(), nodes.tbody()
+        group += [head, body]
+        head += _row(rows.columns)
+        body += [_row(row) for row in rows.itertuples(index=False)]
+        self.add_name(table)
+        return [table]
+
+
+class Number(nodes.inline):
+    """A number of a run, with its birth certificate."""
+
+
+class Taken(SphinxRole):
+    """A number from a published page, as MyST-NB's own role has it: {glue:text}`page.ipynb::name:.1f`.
+
+    In HTML its birth certificate shows under the pointer; at the end of its page stand the runs that numbers were taken
+    from.
+    """
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The number as text."""
+        matched = re.fullmatch(r"(.+?\.ipynb)::([\w.-]+):(.*)", self.text)
+        if not matched:
+            return self._refused(f"a number is taken as in page.ipynb::name:.1f, not {self.text!r}")
+        place, field, form = matched.groups()
+        _, file = self.env.relfn2path(place, self.env.docname)
+        page = os.path.relpath(file, self.env.srcdir)
+        try:
+            told = provenance.certify(page, field, form)
+        except RunError as error:
+            return self._refused(str(error))
+        self.env.note_dependency(file)
+        return [Number(self.rawtext, told.text, certificate=told, classes=["db-number"])], []
+
+    def _refused(self, why: str) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        return [nodes.problematic(self.rawtext, self.rawtext)], [self.inliner.reporter.error(why, line=self.lineno)]
+
+
+def number_in_html(writer: Any, node: Number) -> None:
+    """The number in a span that carries its certificate."""
+    told = node["certificate"]
+    named = {"data-page": told.page, "data-field": told.field, "data-form": told.form, "data-raw": told.raw_sha256}
+    writer.body.append(writer.starttag(node, "span", "", CLASS="db-number", title=str(told), **named))
+
+
+def end_span(writer: Any, node: Number) -> None:
+    """The end of it."""
+    writer.body.append("</span>")
+
+
+def number_in_tex(writer: Any, node: Number) -> None:
+    """The number in a macro whose second argument is not printed, for the audit."""
+    told = node["certificate"]
+    source = f"{told.page}::{told.field}::{told.form}".replace("%", "(percent)")
+    writer.body.append(r"\dbnumber{" + writer.encode(told.text) + "}{" + source + "}")
+    raise nodes.SkipNode
+
+
+def runs_of_page(app: Sphinx, doctree: nodes.document) -> None:
+    """Below a chapter that took numbers: the runs that they come from."""
+    told = {number["certificate"].run_id: number["certificate"] for number in doctree.findall(Number)}
+    if not told:
+        return
+    box = nodes.container(classes=["db-certificates"])
+    box += nodes.paragraph(
+        text="The numbers of this page come from these runs; in brackets, how the SHA-256 of raw.jsonl begins:"
+    )
+    runs = nodes.bullet_list()
+    box += runs
+    for run_id, one in sorted(told.items()):
+        runs += nodes.list_item("", nodes.paragraph(text=f"{run_id} ({one.raw_sha256[:16]})"))
+    page = next((node for node in doctree.children if isinstance(node, nodes.section)), doctree)
+    others = (i for i, child in enumerate(page) if "toctree-wrapper" in child.get("classes", []))
+    page.insert(next(others, len(page)), box)  # pages below this one come after it in print
+
+
+class Source(nodes.inline):
+    """What a figure or a table of a published page was made of."""
+
+
+def runs_of_captions(app: Sphinx, doctree: nodes.document) -> None:
+    """Captions of a published page end with its run and the beginning of its raw file's hash."""
+    page = f"{app.env.docname}.ipynb"
+    if provenance.book_root() / page not in publish.pages():
+        return
+    for caption in list(doctree.findall(lambda node: isinstance(node, nodes.caption | nodes.title))):
+        if isinstance(caption.parent, nodes.figure | nodes.table):
+            names = caption.parent["names"] or caption.parent["ids"]
+            told = provenance.certify_picture(page, names[0] if names else "")
+            end = "" if caption.astext().rstrip().endswith(".") else "."
+            caption += [nodes.Text(f"{end} From "), Source("", told.source, certificate=told), nodes.Text(".")]
+
+
+def source_in_html(writer: Any, node: Source) -> None:
+    """The source in a span that carries the whole hash."""
+    told = node["certificate"]
+    named = {"data-page": told.page, "data-field": told.field, "data-raw": told.raw_sha256}
+    writer.body.append(writer.starttag(node, "span", "", CLASS="db-source", title=str(told), **named))
+
+
+def plain(writer: Any, node: nodes.Node) -> None:
+    """Nothing beside the text."""
+
+
+class Sheet(SphinxDirective):
+    """A table that is made of what is published, such as {headlines}: the names are those of `made_by`."""
+
+    made_by: ClassVar = {
+        "headlines": generated_tables.headlines, "runs-index": generated_tables.runs_index,
+        "machines": generated_tables.machines, "coverages": generated_tables.coverages,
+        "schema": generated_tables.schema, "example-record": generated_tables.example,
+    }  # fmt: skip
+
+    def run(self) -> list[nodes.Node]:
+        """What the Markdown of the sheet is parsed to."""
+        for file in paths.published_root().glob("*/*/raw.jsonl"):
+            self.env.note_dependency(str(file))
+        for page in publish.pages():
+            self.env.note_dependency(str(page))
+        self.env.note_dependency(str(paths.repo_root() / "params" / "studies.yml"))
+        made = nodes.container()
+        text = self.made_by[self.name]()
+        self.state.nested_parse(StringList(text.splitlines(), source=self.name), self.content_offset, made)
+        return made.children
+
+
+def _row(values: Iterable[str]) -> nodes.row:
+    return nodes.row("", *(nodes.entry("", nodes.paragraph(text=value)) for value in values))
+
+
+def refuse_unbacked_pages(app: Sphinx) -> None:
+    """Stops the build where a published page shows what its run does not say, or its run is gone.
+
+    Raises:
+        ExtensionError: every disagreement, by page and run.
+    """
+    found = [problem for page in publish.pages() for problem in publish.problems(page)]
+    if found:
+        raise ExtensionError("published pages and runs disagree:\n" + "\n".join(f"- {problem}" for problem in found))
+
+
+def add_static_files(app: Sphinx) -> None:
+    """The scripts and styles of the charts, made from the installed renderer, so that they fit its version."""
+    if app.builder.format != "html":
+        return
+    folder = Path(app.doctreedir) / "distilbench"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in STATIC.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    app.config.html_static_path.append(str(folder))
+    app.add_css_file("distilbench.css")
+    if app.builder.name == "singlehtml":  # for print: the charts stay pictures
+        app.add_css_file("print.css")
+        return
+    bundle = vl_convert.javascript_bundle(vl_version=charts.VEGA_LITE)
+    (folder / BUNDLE).write_text(f"(()=>{{{bundle}}})();", encoding="utf-8")  # wrapped: its names stay its own
+
+
+def scripts_of_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """The charts' scripts where there are charts, and none that asks other hosts for anything."""
+    context["script_files"][:] = [script for script in context["script_files"] if not _asks_other_hosts(script)]
+    body = context.get("body", "")
+    if app.builder.name == "singlehtml":
+        issue = f"distilbench {app.config.release}. {app.config.today}."
+        context["body"] = body.replace("</h1>", f'</h1>\n<p class="db-issue">{issue}</p>', 1)
+        return
+    if 'class="db-chart"' in body:
+        app.add_js_file(BUNDLE, loading_method="defer")
+    app.add_js_file("distilbench.js", loading_method="defer")
+    context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')  # deprecated, and not a list's item
+
+
+def _asks_other_hosts(script: Any) -> bool:
+    """Thebe (live kernels from a public service): not used here, and it declares one constant twice."""
+    return "thebe" in str(getattr(script, "filename", script)).lower() or "THEBE" in str(
+        getattr(script, "attributes", {}).get("body", "")
+    )
+
+
+def remove_a_page_that_is_no_longer_there(app: Sphinx, exception: Exception | None) -> None:
+    """What an earlier build showed of one's own run does not stay beside committed content."""
+    if app.builder.format == "html" and "your-run" not in app.env.found_docs:
+        (Path(app.outdir) / "your-run.html").unlink(missing_ok=True)
+
+
+def setup(app: Sphinx) -> dict[str, bool | int]:
+    """Registers everything with Sphinx; what other code of this package read is read again."""
+    app.add_role("quoted", Quoted())
+    app.add_role_to_domain("glue", "text", Taken(), override=True)
+    app.add_node(Number, html=(number_in_html, end_span), latex=(number_in_tex, None))
+    app.add_node(Source, html=(source_in_html, end_span), latex=(plain, plain))
+    for name in studies.INSTRUMENTS:
+        app.add_directive(name, Instrument)
+    for name in Sheet.made_by:
+        app.add_directive(name, Sheet)
+    app.connect("doctree-read", runs_of_page)
+    app.connect("doctree-read", runs_of_captions)
+    app.connect("builder-inited", refuse_unbacked_pages)
+    app.connect("builder-inited", add_static_files)
+    app.connect("build-finished", remove_a_page_that_is_no_longer_there)
+    app.connect("html-page-context", scripts_of_page, priority=900)
+    code = int(environment.code_sha256()[:12], 16)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": code}

@@ -1,0 +1,1 @@
+"""What a run folder is: made, found, held, resumed, verified."""

@@ -1,0 +1,257 @@
+"""Run folders: made, found, held, resumed. Any process may be killed at any moment; the next start goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from distilbench import paths
+from distilbench.errors import RunError
+from distilbench.machine import environment
+from distilbench.runs import measurement
+from distilbench.runs.measurement import Measurement
+from distilbench.runs.parameters import NOT_DESIGN, Resolved
+from distilbench.runs.rawfiles import mend_raw, read_raw
+from distilbench.runs.records import Key, Record
+from distilbench.runs.states import FINAL, MEASURED, RunState
+
+
+class Run:
+    """One run folder: results/<study>/<run_id>/."""
+
+    def __init__(self, folder: Path, kind: Measurement | None = None) -> None:
+        """
+        Args:
+            folder: its place.
+            kind: what it measures; None: as its config.json says.
+        """
+        self.folder = folder
+        self.run_id = folder.name
+        self._kind = kind
+
+    # -------------------------------------------------------------- files
+
+    @property
+    def kind(self) -> Measurement:
+        """What it measures."""
+        self._kind = self._kind or measurement.of(self.config)
+        return self._kind
+
+    @property
+    def raw(self) -> Path:
+        """The committed repetitions."""
+        return self.folder / self.kind.raw
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Resolved parameters, design hash, cells."""
+        return paths.read_json(self.folder / "config.json")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """State of the run and of its cells; a run that says running but whose process is gone was interrupted."""
+        status = paths.read_json(self.folder / "status.json")
+        if status["state"] == "running" and not self.in_use:
+            status |= {
+                "state": "cancelled",
+                "message": "the process ended without a word (killed, or power loss)",
+            }
+        return status
+
+    @property
+    def is_split(self) -> bool:
+        """Whether it is measured in parts, as jobs of a batch system (see `harness.shards`)."""
+        return (self.folder / "parts.json").is_file()
+
+    @property
+    def go_on(self) -> str:
+        """The command that goes on with it."""
+        return f"distilbench {'submit' if self.is_split else 'run'} {self.config['study']} --resume {self.run_id}"
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a living process works on this run."""
+        return paths.is_locked(self.folder / ".lock")
+
+    def set_status(self, state: RunState, message: str = "", cells: dict[str, str] | None = None) -> None:
+        """Writes status.json; cells that are not given keep their state."""
+        file = self.folder / "status.json"
+        known = paths.read_json(file) if file.is_file() else {"cells": {}}
+        paths.write_json(
+            file,
+            {
+                "schema_version": 1,
+                "run_id": self.run_id,
+                "state": state,
+                "message": message,
+                "updated": environment.now(),
+                "cells": known["cells"] | (cells or {}),
+            },
+        )
+
+    def record_once(self, name: str, content: dict[str, Any], hashes: tuple[str, ...]) -> None:
+        """Writes data.json or model.json; a later start of the run must find the same hashes.
+
+        Raises:
+            RunError: it does not; both hashes are named.
+        """
+        file = self.folder / name
+        if not file.is_file():
+            paths.write_json(file, content)
+            return
+        known = paths.read_json(file)
+        for key in hashes:
+            if known[key] != content[key]:
+                raise RunError(
+                    f"run {self.run_id} was begun with other content: {key} is {known[key]} in {name}, "
+                    f"{content[key]} now. Start a new run (--new)."
+                )
+
+    def add_to_environment(self, name: str, content: Any) -> None:
+        """Adds to env.json what only the measuring part can say; what is there already stays."""
+        file = self.folder / "env.json"
+        env = paths.read_json(file)
+        if name not in env:
+            paths.write_json(file, env | {name: content})
+
+    def link_notebook(self) -> None:
+        """Puts the notebook that papermill is writing elsewhere into notebooks/ too: a second name of the same file."""
+        output = _papermill_output()
+        if output is None or self.folder in output.parents or not output.is_file():
+            return
+        name = self.folder / "notebooks" / output.name
+        name.unlink(missing_ok=True)
+        try:
+            name.hardlink_to(output)
+        except OSError:  # another file system
+            name.symlink_to(output)
+
+    def inputs_of_cells(self) -> dict[str, set[str]]:
+        """The input hashes that each cell's repetitions saw; more than one means that they are not comparable."""
+        seen: dict[str, set[str]] = {}
+        for record in self.finished().values():
+            if record.inputs_sha256:
+                seen.setdefault(record.cell, set()).add(record.inputs_sha256)
+        return seen
+
+    def require_ok(self) -> None:
+        """Raises when something was not measured, so that a batch job does not count as a success.
+
+        Raises:
+            RunError: names what is missing, and how to go on.
+        """
+        status = self.status
+        if status["state"] != "ok":
+            raise RunError(
+                f"run {self.run_id} ended as {status['state']}: {status['message']}. "
+                f"`distilbench show` has its table; go on with: {self.go_on}"
+            )
+
+    # -------------------------------------------------------------- repetitions
+
+    @contextmanager
+    def held(self) -> Iterator[Run]:
+        """Keeps every other process from working on this run; a second start refuses."""
+        with paths.hold_lock(self.folder / ".lock", f"run {self.run_id} is being worked on by another process"):
+            yield self
+
+    def repetitions(self) -> list[Any]:
+        """All committed repetitions, in order of writing."""
+        return read_raw(self.raw, self.kind.record)[0]
+
+    def finished(self) -> dict[Key, Any]:
+        """The repetitions that need not be done again, by key."""
+        return {record.key: record for record in self.repetitions() if record.status in FINAL}
+
+    def measured(self) -> list[Any]:
+        """The finished repetitions that have numbers."""
+        return [record for record in self.finished().values() if record.status in MEASURED]
+
+    def commit(self, record: Record) -> None:
+        """Makes a record count: its files are there before its line (the line is the commit).
+
+        Raises:
+            ValidationError: the record breaks its own schema; a line that no reader takes would end the run for good.
+        """
+        line = record.to_line()
+        self.kind.record.model_validate_json(line)
+        paths.append_line(self.raw, line)
+
+    def recover(self) -> list[str]:
+        """Mends what a kill left: a half last line, iteration files that no line names. Says what it did."""
+        messages = [message] if (message := mend_raw(self.raw, self.kind.record)) else []
+        named = {file for record in self.repetitions() for file in record.files}
+        found = (file for name in self.kind.folders for file in sorted((self.folder / name).glob("*")))
+        for file in found:
+            name = str(file.relative_to(self.folder))
+            if name not in named:
+                aside = self.folder / "orphans" / file.name
+                aside.parent.mkdir(exist_ok=True)
+                file.replace(aside)
+                messages.append(f"{name} belongs to no committed repetition; moved to orphans/")
+        return messages
+
+    def require_same_design(self, resolved: Resolved) -> None:
+        """Refuses to mix designs in one run."""
+        known = self.config
+        if known["design_hash"] == resolved.design_hash:
+            return
+        new = resolved.params.model_dump(mode="json")
+        changed = [
+            f"{key}: {known['parameters'].get(key)!r} there, {value!r} now"
+            for key, value in new.items()
+            if known["parameters"].get(key) != value and key not in NOT_DESIGN
+        ] or ["measured by another version of the code"]
+        raise RunError(
+            f"run {self.run_id} has another design ({known['design_hash']}, now {resolved.design_hash}): "
+            + "; ".join(changed)
+            + ". Start a new run (--new, or an empty run_id), or resume with the run's own parameters."
+        )
+
+    def require_same_environment(self) -> None:
+        """Refuses to mix machines or versions in one run; one in parts sees to that when a part begins."""
+        if not self.is_split and (changed := self._environment_changes()):
+            raise RunError(
+                f"run {self.run_id} was begun in another environment: {'; '.join(changed)}. "
+                "Its repetitions cannot be mixed with new ones: start a new run (--new)."
+            )
+
+    def _why_not_here(self) -> str:
+        """Why a start that names no run does not go on with this unfinished one; empty: it does."""
+        if self.in_use:
+            return "another process works on it"
+        if self.is_split:
+            return f"it was submitted; go on with: {self.go_on}"
+        if changed := self._environment_changes():
+            return f"it was begun in another environment ({'; '.join(changed)})"
+        return ""
+
+    def _environment_changes(self) -> list[str]:
+        there = environment.key_of(paths.read_json(self.folder / "env.json"))
+        here = environment.key_of(environment.capture())
+        left_out = environment.OF_GPUS if self.config["parameters"]["device"] == "cpu" else ()
+        if "SLURM_JOB_ID" in os.environ:  # a requeued job may come to another node of the same kind: see `node`
+            left_out += ("host",)
+        changed = [key for key in here if key not in left_out and there.get(key) != here[key]]
+        return [f"{key}: {there.get(key)!r} there, {here[key]!r} here" for key in changed]
+
+
+def _papermill_output() -> Path | None:
+    """The output path of the papermill command that started this kernel, where there is one.
+
+    papermill tells a notebook its output path only on request (--inject-output-path), so the command line is read.
+    """
+    parent = psutil.Process().parent()
+    try:
+        command, where = (parent.cmdline(), parent.cwd()) if parent else ([], "")
+    except psutil.Error:
+        return None
+    notebooks = [word for word in command if word.endswith(".ipynb")]
+    if len(notebooks) < 2 or not any(Path(word).name.startswith("papermill") for word in command[:4]):
+        return None
+    return (Path(where) / notebooks[1]).resolve()

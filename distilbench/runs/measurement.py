@@ -1,0 +1,91 @@
+"""What the house asks of a kind of measurement; each is a folder below `distilbench.measurements`.
+
+States, locks, resuming, attempts, shards, verification, citing, publishing and releasing are the house's; what is
+measured, what follows from it and how it is shown are the kind's. General code gets a kind from a run, and names none.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from distilbench.runs.parameters import Resolved, StudyParams
+from distilbench.runs.records import Cell, Record
+
+Step = tuple[Cell, str, int]  # cell, pass, number of the repetition
+FIRST = "sweep"  # what the config.json of the first versions does not say
+NOTHING = re.compile(r"(?!)")
+
+
+def _same(resolved: Resolved) -> Resolved:
+    return resolved
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A kind of measurement.
+
+    Attributes:
+        name: that of its folder.
+        params: its parameters; besides those of every study they have device, num_threads, heap, repetition_timeout_s.
+        raw: name of the file of committed steps.
+        record: model of a line of that file.
+        cells: of the parameters, its points in reading order.
+        plan: of a design, all steps in the order of measuring.
+        summarise: of a run folder, its summary.json; a pure function of the other files there.
+        recompute: of a run folder and its records, where what they derive differs from their files.
+        measure: dotted name of the module that measures; by name, since it may need torch. It has `prepare(params,
+            run)`, `is_prepared(run)` and `load(run)`; `once(run, params)`: what is measured once a run; `take(run,
+            resolved, prepared)`: gives what measures a step; `later(run, params)` and `count_later(params)`: steps that
+            show only when the others are done; `bring(run, new)`: what comes along with records of shards.
+        show: dotted name of the module that shows; by name, since it needs pandas. Its functions are listed there.
+        comparable: numbers that runs are compared by, each with the pass that measures it; less is better in all.
+        folders: of a run folder, those whose files belong to a record each; others are orphans.
+        inexact: paths of numbers in summary.json that another machine may round otherwise.
+        for_jobs: a design as jobs of a batch system can measure it.
+        refusals: why a run of these parameters is no result to publish.
+        slot: of a kind that tells of the instrument, and of no study: for each value of that field of config.json one
+            is published; "" for the others.
+    """
+
+    name: str
+    params: type[StudyParams]
+    raw: str
+    record: type[Record]
+    cells: Callable[[Any], list[Cell]]
+    plan: Callable[[Resolved], list[Step]]
+    summarise: Callable[[Path], dict[str, Any]]
+    recompute: Callable[[Path, list[Any]], list[str]]
+    measure: str
+    show: str
+    comparable: dict[str, str]
+    folders: tuple[str, ...] = ()
+    inexact: re.Pattern[str] = NOTHING
+    for_jobs: Callable[[Resolved], Resolved] = _same
+    refusals: Callable[[dict[str, Any]], list[str]] = lambda _: []
+    slot: str = ""
+
+    @property
+    def measuring(self) -> ModuleType:
+        """The module that measures."""
+        return importlib.import_module(self.measure)
+
+    @property
+    def showing(self) -> ModuleType:
+        """The module that shows."""
+        return importlib.import_module(self.show)
+
+
+def named(name: str) -> Measurement:
+    """The kind of that name."""
+    return importlib.import_module(f"distilbench.measurements.{name}.kind").MEASUREMENT
+
+
+def of(config: dict[str, Any]) -> Measurement:
+    """The kind of a run, from its config.json."""
+    return named(config.get("kind", FIRST))

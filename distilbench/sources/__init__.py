@@ -1,0 +1,1 @@
+"""What is measured on: models and texts, from hub, files, packages or random numbers."""

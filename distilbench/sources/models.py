@@ -1,0 +1,292 @@
+"""The model loader: DistilBertForSequenceClassification from any source, on any device, with what it is recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+from distilbench import paths
+from distilbench.errors import ModelError
+from distilbench.machine.device import DTYPES, parse, synchronize
+from distilbench.sources import embedded, hub
+from distilbench.sources.parameters import SourceParams
+
+transformers.utils.logging.disable_progress_bar()  # bars of a few milliseconds would litter notebooks and logs
+
+HUB_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+TINY = {"n_layers": 2, "n_heads": 2, "dim": 64, "hidden_dim": 128}  # "base" is DistilBertConfig's default
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What was loaded, as recorded in model.json.
+
+    Attributes:
+        source: hub, local, embedded or random.
+        name: what to call it in captions.
+        revision: commit on the hub, where there is one.
+        parameters: number of parameters.
+        memory_bytes: parameters and buffers as loaded.
+        disk_bytes: weights file; null for random weights.
+        load_s: wall time from files to a model that is ready on its device.
+        sha256: of the weights file; of the parameters' bytes for random weights.
+        label_names: in the order of the logits.
+        dtype, attention, device: as loaded.
+    """
+
+    source: str
+    name: str
+    revision: str | None
+    parameters: int
+    memory_bytes: int
+    disk_bytes: int | None
+    load_s: float
+    sha256: str
+    label_names: tuple[str, ...]
+    dtype: str
+    attention: str
+    device: str
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to run.
+
+    Attributes:
+        module: the model itself, in evaluation mode.
+        forward: (input_ids, attention_mask), each int64 (batch, length) on the device -> logits (batch, labels).
+        info: what was loaded.
+    """
+
+    module: torch.nn.Module
+    forward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    info: ModelInfo
+
+
+def load_model(
+    device: str = "cpu",
+    *,
+    source: str = "hub",
+    path: str | Path = "",
+    name: str = HUB_MODEL,
+    revision: str = "main",
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    autocast: str | None = None,
+    compile: bool = False,
+    size: str = "base",
+    vocab_size: int = 30522,
+    seed: int = 17,
+) -> LoadedModel:
+    """Loads `DistilBertForSequenceClassification`, ready to run on `device`.
+
+    Args:
+        device: cpu, cuda or cuda:N.
+        source: hub (`name` at `revision`), local (`path`), embedded, or random (`size`, `vocab_size`, `seed`).
+        dtype: of the weights: float32, bfloat16 or float16.
+        attention: eager or sdpa (the implementation inside transformers).
+        autocast: dtype of mixed precision around each forward; None: none.
+        compile: run through torch.compile.
+
+    Raises:
+        DeviceError: no such device; those that are there are named.
+        ModelError: no checkpoint at `path`, or not one of this architecture.
+        HubError: the hub cannot be used; the message has the ways out.
+    """
+    where = parse(device)
+    folder, shown, commit = _locate(source, path, name, revision, size)
+    started = time.perf_counter()  # what is fetched or built the first time is not part of loading
+    if folder is None:
+        torch.manual_seed(seed)
+        config = DistilBertConfig(vocab_size=vocab_size, **(TINY if size == "tiny" else {}))
+        config._attn_implementation = attention
+        module = DistilBertForSequenceClassification(config).to(DTYPES[dtype])
+    else:
+        module = _from_folder(folder, dtype, attention)
+    module = module.eval().to(where)
+    synchronize(where)
+    load_s = time.perf_counter() - started
+    weights = folder / "model.safetensors" if folder else None
+    info = ModelInfo(
+        source=source,
+        name=shown,
+        revision=commit,
+        parameters=sum(p.numel() for p in module.parameters()),
+        memory_bytes=sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers())),
+        disk_bytes=weights.stat().st_size if weights else None,
+        load_s=load_s,
+        sha256=paths.sha256_file(weights) if weights else _bytes_sha256(module),
+        label_names=_label_names(module.config, shown),
+        dtype=dtype,
+        attention=module.config._attn_implementation,
+        device=str(where),
+    )
+    return LoadedModel(module, _forward(module, where, autocast, compile), info)
+
+
+def _locate(source: str, path: str | Path, name: str, revision: str, size: str) -> tuple[Path | None, str, str | None]:
+    """The checkpoint's folder, what to call it, and its commit."""
+    if source == "random":
+        return None, f"DistilBERT-{size} shape, random weights (timing only)", None
+    if source == "embedded":
+        return embedded.classifier_dir(), embedded.MODEL_NAME, None
+    if source == "local":
+        return paths.find_input(path), f"local checkpoint {Path(path).name}", None
+    folder, commit = hub.fetch_model(name, revision)
+    return folder, name, commit
+
+
+def _from_folder(folder: Path, dtype: str, attention: str) -> torch.nn.Module:
+    """Loads a checkpoint folder; one that lacks weights of the classifier is refused, not filled with random ones."""
+    if not (folder / "model.safetensors").is_file():
+        raise ModelError(
+            f"{folder} holds no DistilBERT checkpoint (config.json, model.safetensors): "
+            "model.safetensors is missing; save the checkpoint as one safetensors file"
+        )
+    try:
+        module, report = DistilBertForSequenceClassification.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{folder} holds no DistilBERT checkpoint (config.json, model.safetensors): {first}"
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{folder} lacks {len(missing)} tensors of a DistilBERT classifier, such as {missing[0]!r}")
+    return module
+
+
+def _label_names(config: DistilBertConfig, name: str) -> tuple[str, ...]:
+    """The class that each logit stands for, as the checkpoint's config.json names them."""
+    names = [config.id2label.get(i) for i in range(config.num_labels)]
+    if not all(isinstance(label, str) and label.strip() for label in names):
+        raise ModelError(
+            f"{name}: id2label in its config.json must name classes 0 to {len(names) - 1}; it is {config.id2label}"
+        )
+    return tuple(names)
+
+
+def _forward(
+    module: torch.nn.Module, device: torch.device, autocast: str | None, compile: bool
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    runnable = torch.compile(module) if compile else module
+
+    @torch.inference_mode()
+    def forward(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, DTYPES[autocast]) if autocast else nullcontext():
+            return runnable(input_ids=input_ids, attention_mask=attention_mask).logits  # (B, labels)
+
+    return forward
+
+
+def _bytes_sha256(module: torch.nn.Module) -> str:
+    """SHA-256 of all parameters' bytes in order of name: the checksum of weights that are in no file.
+
+    Tensor by tensor and without a copy: a second set of weights would show in the peak memory of the process.
+    """
+    digest = hashlib.sha256()
+    for _, tensor in sorted(module.state_dict().items()):
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_tokenizer(params: SourceParams) -> Any:
+    """The fast tokenizer that belongs to the model; for random weights the one that belongs to the text."""
+    from transformers import DistilBertTokenizerFast
+
+    if params.tokenizer_path:
+        folder = paths.find_input(params.tokenizer_path)
+    elif params.model_source == "local":
+        folder = paths.find_input(params.model_path)
+    elif "hub" in (params.model_source, params.data_source) and params.model_source != "embedded":
+        folder, _ = hub.fetch_model(params.model_name, params.model_revision)
+    else:
+        folder = embedded.tokenizer_dir()
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):  # else an empty one is made up
+        raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt)")
+    try:
+        return DistilBertTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt): {error}") from error
+
+
+def encoder(folder: Path, length_policy: str) -> Callable[[list[str]], Any]:
+    """What turns sentences into padded token ids on the host, as a caller would: the tokenizer in one batched call.
+
+    Args:
+        folder: of a saved fast tokenizer.
+        length_policy: fixed-N or longest, as in `batches.make_batches`.
+
+    Returns:
+        A function: sentences -> {input_ids, attention_mask}, int64 (batch, length).
+    """
+    from transformers import DistilBertTokenizerFast
+
+    tokenizer = DistilBertTokenizerFast.from_pretrained(folder, local_files_only=True)
+    how: dict[str, Any] = {"padding": "longest", "max_length": 512}
+    if length_policy != "longest":
+        how = {"padding": "max_length", "max_length": int(length_policy[6:])}
+    return lambda sentences: tokenizer(sentences, truncation=True, return_tensors="pt", **how)
+
+
+def table_rows(tokenizer: Any) -> int:
+    """Rows that an embedding table needs for the tokenizer: one more than its highest id."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def check_fit(loaded: LoadedModel, tokenizer: Any, longest: int) -> None:
+    """Refuses a tokenizer that is not the model's, and sequences longer than its positions.
+
+    A table may have more rows than the tokenizer has tokens: many are filled up to a round number.
+
+    Args:
+        longest: tokens in the longest sequence that will be given to the model.
+
+    Raises:
+        ModelError: the tokenizer has ids that the model's table has no row for, or the positions do not suffice.
+    """
+    config, needed = loaded.module.config, table_rows(tokenizer)
+    if needed > config.vocab_size:
+        raise ModelError(
+            f"the tokenizer's ids go up to {needed - 1}, the model's table has {config.vocab_size} rows: they do not "
+            "belong together; leave tokenizer_path empty to take the model's own"
+        )
+    if longest > config.max_position_embeddings:
+        raise ModelError(f"the model takes {config.max_position_embeddings} tokens at most, asked for are {longest}")
+
+
+def match_labels(model_labels: tuple[str, ...], data_labels: tuple[str, ...]) -> list[int]:
+    """For each logit, which label of the data set it stands for, matched by name whatever the case.
+
+    Raises:
+        ModelError: a name of either side has no counterpart, or more than one; both lists are named.
+    """
+    known = {name.strip().casefold(): index for index, name in enumerate(data_labels)}
+    asked = [name.strip().casefold() for name in model_labels]
+    if sorted(asked) == sorted(known):
+        return [known[name] for name in asked]
+    unnamed = all(re.fullmatch(r"label_\d+", name) for name in asked)
+    raise ModelError(
+        f"the model's labels {list(model_labels)} do not match the data's {list(data_labels)}: "
+        + (
+            "its checkpoint does not name its classes; save it with id2label and label2id in its config.json"
+            if unnamed
+            else "the data must use the model's names, each of them and no other"
+        )
+    )

@@ -1,0 +1,71 @@
+"""The one registry: which studies there are, with the parameters and the notebooks of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from distilbench import paths
+from distilbench.errors import ParameterError
+from distilbench.harness import preflight
+from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.runs import measurement, parameters
+from distilbench.runs.folder import Run
+from distilbench.runs.measurement import Measurement
+from distilbench.runs.parameters import Resolved, StudyParams, read_yaml
+
+#: The kinds of measurement, by the names of their folders.
+KINDS = ("sweep", "calibration")
+#: Of these, those that tell of the instrument, and of no study.
+INSTRUMENTS: dict[str, Callable[[], Measurement]] = {"calibration": partial(measurement.named, "calibration")}
+#: Per study its parameters, which say what it measures.
+STUDIES: dict[str, type[StudyParams]] = {"distilbert": DistilbertParams}
+
+
+def study_model(study: Any) -> type[StudyParams]:
+    """The parameter model of a study."""
+    if not isinstance(study, str) or study not in STUDIES:
+        raise ParameterError(f"unknown study {study!r}{parameters.hint(study, STUDIES)} Studies: {', '.join(STUDIES)}.")
+    return STUDIES[study]
+
+
+def kind_of(study: str) -> Measurement:
+    """What a study measures: the kind whose parameters are its own."""
+    model = study_model(study)
+    return next(kind for name in KINDS if issubclass(model, (kind := measurement.named(name)).params))
+
+
+def chain(study: str) -> list[str]:
+    """The study's notebooks in order, from params/studies.yml.
+
+    Raises:
+        ParameterError: there is no such study, or the file does not tell its notebooks.
+    """
+    study_model(study)
+    file = paths.repo_root() / "params" / "studies.yml"
+    told = read_yaml(file).get(study)
+    if not isinstance(told, dict) or not told.get("notebooks"):
+        raise ParameterError(f"{file} does not tell the notebooks of study {study!r}: give it a `notebooks:` list")
+    return told["notebooks"]
+
+
+def resolve(study: str, given: dict[str, Any] | None = None) -> Resolved:
+    """The checked parameters of a study: its defaults, the profile's file, what was given (`parameters.resolve`)."""
+    return parameters.resolve(study_model(study), study, given)
+
+
+def from_text(study: str, name: str, text: str) -> Any:
+    """What a text from the command line stands for (`parameters.from_text`)."""
+    return parameters.from_text(study_model(study), name, text)
+
+
+def from_notebook(namespace: dict[str, Any]) -> Resolved:
+    """The checked parameters of a notebook; call it in the cell after the parameters."""
+    given = parameters.given_in_notebook(namespace)
+    return resolve(given.pop("study", None), given)
+
+
+def start(resolved: Resolved, new: bool = False) -> Run:
+    """The run to work on (see `preflight.start`)."""
+    return preflight.start(resolved, kind_of(resolved.params.study), new)

@@ -1,1 +1,0 @@
-"""Training: extras that nothing else imports."""
