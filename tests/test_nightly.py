@@ -259,9 +259,9 @@ def test_published_calibrations_are_computed_again(monkeypatch):
     """The real ones of this checkout."""
     (row, *_) = [row for row in nightly.of_published() if row.of.startswith("calibration ")]
     assert row.state == "ok"
-    monkeypatch.setattr(nightly.calibrate, "problems", lambda folder: ["summary.json says 1, computed again it is 2"])
+    monkeypatch.setattr(nightly.verify, "problems", lambda folder: ["summary.json says 1, computed again it is 2"])
     with pytest.raises(DistilbenchError, match="computed again it is 2"):
-        nightly.calibration_again(Path("anywhere"))
+        nightly.instrument_again(Path("anywhere"))
 
 
 # ------------------------------------------------------------------ the book

@@ -81,6 +81,7 @@ def release(target: Path, pdf: Path, slides: Path, html: Path, draft: bool = Fal
     Raises:
         RunError: something was not built, the code is in no commit, or a published run does not hold.
     """
+    paths.source_date_epoch()  # a bad one is said before minutes of work, and before SciPy reads it
     unclean = environment.uncommitted(environment.git()) or ""
     if unclean and not draft:
         raise RunError(
