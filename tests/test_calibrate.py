@@ -17,6 +17,7 @@ from distilbench.measurements.calibration.workload import PROTOCOL
 from distilbench.measurements.sweep.records import Warmup
 from distilbench.publication.publish import publish_instrument
 from distilbench.runs import find, verify
+from distilbench.runs.folder import Run
 
 
 def says(checks, check: str) -> dict:
@@ -217,7 +218,7 @@ def test_a_pool_is_compared_with_the_sweep_that_it_is_of(quick):
 
 
 def test_the_table_has_words(quick):
-    table = show.cells(paths.read_json(quick / "summary.json"))
+    table = show.cells(Run(quick), paths.read_json(quick / "summary.json"))
     assert list(table.columns) == ["check", "truth", "measured", "bound", "verdict"]
     assert set(table["verdict"]) <= {"ok", "OFF", "reported"}, "one comparison judges nothing"
     assert [line for line in table["check"] if "two-mode" in line] == [
@@ -234,7 +235,7 @@ def test_a_rate_over_a_few_comparisons_is_not_refuted_and_never_ok():
         calibration_summary._rate("slow-down of 5% found", "always", 0.837, 2, at_least=0.95),
         calibration_summary._sleep_says({"wanted_ms": 10.0, "measured_ms": 10.1}),
     ]
-    assert list(show.cells({"checks": checks})["verdict"]) == ["not refuted", "OFF", "reported", "ok"]
+    assert list(show.cells(None, {"checks": checks})["verdict"]) == ["not refuted", "OFF", "reported", "ok"]
 
 
 def test_the_caption_says_when_no_published_run_is_of_that_machine(quick, make_run, tmp_path, monkeypatch):

@@ -180,7 +180,7 @@ def test_only_what_is_there_is_named():
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("heading", ["Add a study", "Add a variant", "Add a collector"])
+@pytest.mark.parametrize("heading", ["Add a study", "Add a kind of measurement", "Add a variant", "Add a collector"])
 def test_it_takes_a_few_steps(heading):
     section = CONTRIBUTING.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     numbers = [int(number) for number in re.findall(r"^(\d+)\. ", section, re.MULTILINE)]

@@ -42,7 +42,7 @@ def test_structure(notebook):
     assert len(cells[0].source.splitlines()) >= 3, "and the question"
     assert "| **reads** |" in cells[1].source, "then inputs and outputs"
     assert cells[2].metadata.get("tags") == ["parameters"], "then the parameters"
-    assert "params.from_notebook(globals())" in cells[3].source, "which the next cell checks"
+    assert "studies.from_notebook(globals())" in cells[3].source, "which the next cell checks"
     assert "Takeaways" in cells[-1].source
     assert len(cells) <= 30
     for cell in (cell for cell in cells if cell.cell_type == "code"):
