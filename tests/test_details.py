@@ -170,3 +170,9 @@ def test_a_run_of_few_repetitions_says_what_its_intervals_are_worth(make_run):
     assert said in load.unsaid([five]), "on its page"
     assert secondary_tables.intervals(ten) is None, "they are worth what they claim"
     assert secondary_tables.intervals(two) is None, "it has none"
+
+
+def test_unstable_cells_are_marked_in_tables_of_what_was_timed():
+    parts = {f"{name}_ms": 1.0 for name in ("tokenise", "transfer", "forward", "postprocess")}
+    assert secondary_tables.requests(one(request=parts, state="unstable"))["batch size"][0] == "8 (unstable)"
+    assert secondary_tables.requests(one(request=parts, state="ok"))["batch size"][0] == "8"

@@ -123,3 +123,11 @@ def test_machine_and_variant_are_named_where_they_vary():
     two = findings.sentences(pd.concat([curve(), curve(machine="GPU"), curve(variant="eager")]))
     assert two[0].startswith("CPU, eager, fixed-32: highest throughput")
     assert any(said.startswith("GPU, sdpa, fixed-32: ") for said in two)
+
+
+def test_the_mark_where_scaling_stops_is_that_of_its_own_cell():
+    """Not of the fastest one."""
+    rows = curve(throughput_samples_per_s=[50.0, 98.0, 100.0, 99.0]).assign(state=["ok", "unstable", "ok", "ok"])
+    found = findings.best(rows)
+    assert (found["saturated_batch_size"], found["throughput_batch_size"]) == (2, 4)
+    assert (found["saturated_mark"], found["throughput_mark"]) == (" (unstable)", "")

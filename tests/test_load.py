@@ -12,6 +12,7 @@ from distilbench import paths, studies
 from distilbench.errors import RunError
 from distilbench.measurements.sweep.show import lengths
 from distilbench.report import glue, load
+from distilbench.runs import find
 from distilbench.runs.folder import Run
 
 
@@ -178,3 +179,12 @@ def test_the_table_has_what_is_cut(two):
     assert table["truncated_share"].isna().tolist() == [True, True, False, False]
     assert glue.values(other)["longest-truncated_share"] == 0
     assert "longest-truncated_share" not in glue.values(one)
+
+
+def test_show_has_the_cut_of_published_runs_which_did_not_count_it():
+    run = next(run for run in find.published_runs() if "fixed-32" in run.config["parameters"]["length_policies"])
+    summary = paths.read_json(run.folder / "summary.json")
+    data = paths.read_json(run.folder / "data.json")
+    cut = round(data["tokens"]["share_over"]["32"] * data["rows"])  # sentences; the share was kept to four digits
+    table = run.kind.showing.cells(run, summary)
+    assert set(table.loc[table["length"] == "fixed-32", "cut"]) == {f"{cut / data['rows']:.1%}"}

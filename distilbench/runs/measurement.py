@@ -7,6 +7,7 @@ measured, what follows from it and how it is shown are the kind's. General code 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from distilbench.errors import RunError
 from distilbench.runs.parameters import Resolved, StudyParams
 from distilbench.runs.records import Cell, Record
 
@@ -82,8 +84,19 @@ class Measurement:
 
 
 def named(name: str) -> Measurement:
-    """The kind of that name."""
-    return importlib.import_module(f"distilbench.measurements.{name}.kind").MEASUREMENT
+    """The kind of that name.
+
+    Raises:
+        RunError: this version has none.
+    """
+    module = f"distilbench.measurements.{name}.kind"
+    try:
+        return importlib.import_module(module).MEASUREMENT
+    except ModuleNotFoundError as error:
+        if not module.startswith(error.name or module):  # a library that the kind needs
+            raise
+        known = ", ".join(one.name for one in pkgutil.iter_modules([str(Path(__file__).parents[1] / "measurements")]))
+        raise RunError(f"this version knows no kind of measurement {name!r}; it knows: {known}") from None
 
 
 def of(config: dict[str, Any]) -> Measurement:

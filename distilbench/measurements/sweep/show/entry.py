@@ -24,7 +24,7 @@ Latency is the median over repetitions of the median synchronised forward of one
 over total time."""
 headline = cell_tables.headline
 measured, caption = cell_tables.measured, cell_tables.measured_caption
-sentences, figures = findings.sentences, plots.save
+sentences = findings.sentences
 
 
 def cells(run: Run, summary: dict[str, Any]) -> pd.DataFrame:
