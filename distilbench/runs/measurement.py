@@ -24,10 +24,6 @@ FIRST = "sweep"  # what the config.json of the first versions does not say
 NOTHING = re.compile(r"(?!)")
 
 
-def _same(resolved: Resolved) -> Resolved:
-    return resolved
-
-
 @dataclass(frozen=True)
 class Measurement:
     """A kind of measurement.
@@ -51,8 +47,7 @@ class Measurement:
         inexact: paths of numbers in summary.json that another machine may round otherwise.
         for_jobs: a design as jobs of a batch system can measure it.
         refusals: why a run of these parameters is no result to publish.
-        slot: of a kind that tells of the instrument, and of no study: for each value of that field of config.json one
-            is published; "" for the others.
+        slot: of a kind that tells of the instrument, not of a study: one is published per value of that config field.
     """
 
     name: str
@@ -68,7 +63,7 @@ class Measurement:
     comparable: dict[str, str]
     folders: tuple[str, ...] = ()
     inexact: re.Pattern[str] = NOTHING
-    for_jobs: Callable[[Resolved], Resolved] = _same
+    for_jobs: Callable[[Resolved], Resolved] = lambda resolved: resolved
     refusals: Callable[[dict[str, Any]], list[str]] = lambda _: []
     slot: str = ""
 
