@@ -222,6 +222,7 @@ def test_a_failed_ingest_ends_the_chain(cluster, site):
     assert run.status["state"] == "failed"
     assert "ingest" in run.status["message"]
     assert "nowhere.tsv" in run.status["message"]
+    cluster.wait(lambda: "ended" not in {job["state"] for job in slurm.jobs(run)}, "the accounts, which lag behind")
     states = {job["name"]: job["state"].split(" ")[0] for job in slurm.jobs(run)}
     assert states["ingest"] == "FAILED"
     assert states["measure"] == states["analyse"] == "CANCELLED", "they do not wait for ever"

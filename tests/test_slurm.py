@@ -445,6 +445,14 @@ def test_without_accounting_what_left_the_queue_has_ended(run, programs):
     assert (job["state"], job["why"]) == ("ended", "not in the cluster's accounts (yet)")
 
 
+def test_what_left_the_queue_has_ended_also_where_the_accounts_lag_behind(run, programs):
+    submitted(run, ("measure", "12"))
+    programs.list("squeue")
+    programs.list("sacct", "12|RUNNING|n2|00:00:05|0:0\n")
+    (job,) = slurm.jobs(run)
+    assert (job["state"], job["why"]) == ("ended", "not in the cluster's accounts (yet)")
+
+
 def test_of_several_jobs_one_that_is_forgotten_hides_no_other(run, programs, tmp_path):
     submitted(run, ("ingest", "11"), ("measure", "12"))
     programs.list("squeue", "12|RUNNING|n1|0:07|None\n")

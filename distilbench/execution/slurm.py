@@ -352,7 +352,8 @@ def _ended(run: Run) -> tuple[dict[str, list[str]], str]:
         untold = str(error)
     found = {}
     for row in rows:
-        if row["State"] != "PENDING":  # those that wait stand in the queue, one by one
+        # The queue has been asked before: what it no longer has waits or runs only in accounts that lag behind.
+        if row["State"] not in ("PENDING", *ALIVE):
             why = "" if row["ExitCode"] == "0:0" else f"exit code {row['ExitCode']}"
             found[row["JobID"]] = [row["State"], row["NodeList"], row["Elapsed"], why]
     return found, untold
