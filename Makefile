@@ -67,7 +67,7 @@ test: $(TEST)  ## set up, then lint and the tests that fit into minutes (as root
 
 test-slurm: $(call installed,cluster)  ## the tests on a real SLURM cluster, which is installed (Debian, root) and started on this machine
 	scripts/system_packages.sh slurm
-	python -m pytest -n 2 -m "slurm and not slow" tests/test_cluster.py
+	python -m pytest -n 2 -m "slurm and not slow" tests/whole/test_cluster.py
 
 test-long: $(TEST)  ## also the tests that take many minutes (and those on a GPU, where there is one)
 	python -m pytest -m "slow or gpu"

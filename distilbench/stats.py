@@ -41,7 +41,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     """Student's t interval of the mean of per-repetition values (each from a fresh process, so independent).
 
     Over so few values a percentile bootstrap covers too rarely (0.84 at five, where 0.95 is claimed); this one holds
-    what it claims (`tests/test_stats.py` simulates it). Student (1908), "The probable error of a mean",
+    what it claims (`tests/ground/test_stats.py` simulates it). Student (1908), "The probable error of a mean",
     Biometrika 6(1).
 
     Args:

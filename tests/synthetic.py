@@ -8,7 +8,7 @@ from distilbench import paths, studies
 from distilbench.measurements.sweep import records
 from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.measure import design
-from distilbench.measurements.sweep.records import MEASURED_IN, Repetition, SweepCell, replace_predictions
+from distilbench.measurements.sweep.records import ITERATIONS, MEASURED_IN, Repetition, SweepCell, replace_predictions
 from distilbench.measurements.sweep.summary import derive, join
 from distilbench.runs import find, parameters, rawfiles
 from distilbench.runs.folder import Run
@@ -153,3 +153,19 @@ def summarised(run: Run) -> Run:
     paths.write_json(run.folder / "summary.json", derived)
     run.set_status("ok", cells={cell["cell"]: cell["state"] for cell in derived["cells"]})
     return run
+
+
+def slowed(run: Run, factor: float) -> Run:
+    """The same measurements, each iteration longer by the factor."""
+    lines = []
+    for record in run.repetitions():
+        if record.pass_ == "timing":
+            file = run.folder / record.iterations_file
+            rows = [row | {"latency_ms": row["latency_ms"] * factor} for row in rawfiles.read_parquet(file)]
+            record = record.model_copy(
+                update=derive.timing_fields(rows)
+                | {"iterations_sha256": rawfiles.write_parquet(file, rows, ITERATIONS)}
+            )
+        lines.append(record.to_line())
+    run.raw.write_text("\n".join(lines) + "\n")
+    return summarised(run)

@@ -237,7 +237,7 @@ steps.measure_run(run, resolved, prepared_by_hand(run))
 
 def test_a_kill_for_memory_is_proved_by_the_kernel(tmp_path):
     """A real control group, and a real kill by the kernel: the outcome is oom, and the cell is not tried again."""
-    env = os.environ | {"STAND_IN_ENDS": "grow", "PYTHONPATH": str(Path(__file__).parent)}
+    env = os.environ | {"STAND_IN_ENDS": "grow", "PYTHONPATH": str(Path(__file__).parents[2])}
     with group_with_little_memory(1200) as group:
         command = [sys.executable, "-c", IN_GROUP, str(group), str(tmp_path)]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
@@ -411,7 +411,7 @@ steps.measure_run(studies.start(resolved), resolved)
 
 def start_real(results: Path, given: dict) -> subprocess.Popen:
     """A sweep with the real worker in a process of its own."""
-    env = os.environ | {"DISTILBENCH_CACHE": str(results / "cache"), "PYTHONPATH": str(Path(__file__).parent)}
+    env = os.environ | {"DISTILBENCH_CACHE": str(results / "cache"), "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen([sys.executable, "-c", SWEEP, str(results), repr(given)], env=env, stdout=subprocess.PIPE)
 
 

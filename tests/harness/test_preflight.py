@@ -150,7 +150,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, number):
         assert not IN_CI, "CI has a compiler"
         pytest.skip("no C compiler here")
     library, place = tmp_path / "no_locks.so", tmp_path / "results"
-    source = Path(__file__).parent / "data" / "no_locks.c"
+    source = Path(__file__).parents[1] / "data" / "no_locks.c"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
     env = {"LD_PRELOAD": str(library), "NO_LOCKS_BELOW": str(place), "NO_LOCKS_ERROR": str(number)}
     done = subprocess.run(RUN, env=os.environ | env, capture_output=True, text=True, check=False)

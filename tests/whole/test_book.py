@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import checkouts
 import nbformat
 import pytest
 import synthetic
@@ -25,21 +26,10 @@ from distilbench.publication import provenance, publish
 from distilbench.report import glue
 from distilbench.runs.folder import Run
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 THEMES = ["light", "dark"]
-
-
-def copy_of_checkout(folder: Path) -> Path:
-    """What the book is built from, without what was built."""
-    for name in ("book", "notebooks", "params", "results/published"):
-        ignored = shutil.ignore_patterns("_build", "your-run.ipynb", ".ipynb_checkpoints")
-        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, folder)
-    (folder / "tests").symlink_to(ROOT / "tests")
-    return folder
 
 
 def call(checkout: Path, *command: str) -> subprocess.CompletedProcess:
@@ -53,7 +43,7 @@ def bare_build(checkout: Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_of_checkout(tmp_path_factory.mktemp("checkout"))
+    return checkouts.of_the_book(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +92,7 @@ def test_the_bare_command_builds_committed_content_without_a_warning(checkout, c
 
 
 def test_a_page_whose_run_is_gone_stops_the_build_by_name(tmp_path):
-    copy = copy_of_checkout(tmp_path / "checkout")
+    copy = checkouts.of_the_book(tmp_path / "checkout")
     run = next((copy / "results" / "published").glob("*/*/status.json")).parent
     shutil.rmtree(run)
     bare, ours = bare_build(copy), call(copy, str(BIN / "distilbench"), "book")
@@ -113,7 +103,7 @@ def test_a_page_whose_run_is_gone_stops_the_build_by_name(tmp_path):
 
 
 def test_a_second_build_at_once_is_refused(tmp_path, start_process):
-    copy = copy_of_checkout(tmp_path / "checkout")
+    copy = checkouts.of_the_book(tmp_path / "checkout")
     holder = start_process(
         "import sys; from distilbench.publication import build\n"
         "with build.alone(): print('ready', flush=True); sys.stdin.readline()",
@@ -126,7 +116,7 @@ def test_a_second_build_at_once_is_refused(tmp_path, start_process):
 
 def test_what_was_shown_before_does_not_stay(tmp_path, monkeypatch):
     """A second build in the same place: one's own run is gone, and numbers in chapters are those of the page now."""
-    copy = copy_of_checkout(tmp_path / "checkout")
+    copy = checkouts.of_the_book(tmp_path / "checkout")
     assert bare_build(copy).returncode == 0
     built = copy / "book" / "_build" / "html"
     (built / "your-run.html").touch()
@@ -165,7 +155,7 @@ def test_without_jupyter_book_the_way_out_is_said(monkeypatch):
 
 
 def test_a_quoted_number_needs_its_source(tmp_path):
-    copy = copy_of_checkout(tmp_path / "checkout")
+    copy = checkouts.of_the_book(tmp_path / "checkout")
     (copy / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "bibliography"}))
     shutil.rmtree(copy / "book" / "studies")
     page = copy / "book" / "bibliography.md"
@@ -223,7 +213,7 @@ def test_captions_of_published_pages_name_their_run(html):
 
 
 def test_an_unknown_number_stops_the_build(tmp_path):
-    copy = copy_of_checkout(tmp_path / "checkout")
+    copy = checkouts.of_the_book(tmp_path / "checkout")
     (copy / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "bibliography"}))
     page = copy / "book" / "bibliography.md"
     page.write_text(page.read_text() + "\n{glue:text}`studies/distilbert/cpu-embedded.ipynb::no-such-thing:.1f`\n")

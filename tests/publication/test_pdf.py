@@ -12,11 +12,11 @@ from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
+import checkouts
 import nbformat
 import pytest
 from conftest import IN_CI
 from docutils import nodes
-from test_book import copy_of_checkout
 
 from distilbench import paths
 from distilbench.errors import DistilbenchError
@@ -28,7 +28,7 @@ from distilbench.report import glue
 from distilbench.runs import find
 from distilbench.runs.folder import Run
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 READERS = ("pdftotext", "pdfinfo", "pdfimages", "qpdf")
 MARGIN_pt = 50.0  # 18 mm; the text keeps 25 mm
@@ -74,7 +74,7 @@ def squeezed(text: str) -> str:
 def typeset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The PDF by xelatex."""
     need(*printing.TEX, *READERS)
-    checkout = copy_of_checkout(tmp_path_factory.mktemp("typeset"))
+    checkout = checkouts.of_the_book(tmp_path_factory.mktemp("typeset"))
     done = run_pdf(checkout)
     assert done.stderr == ""
     return file_of(done, checkout)
@@ -87,7 +87,7 @@ def pages(typeset: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_of_checkout(tmp_path_factory.mktemp("elsewhere"))
+    return checkouts.of_the_book(tmp_path_factory.mktemp("elsewhere"))
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ Underfull \hbox (badness 10000) in paragraph at lines 20--22
 def test_what_a_reader_would_miss_ends_the_build(line, monkeypatch, tmp_path):
     assert printing.complaints(LOG) == []
     assert printing.complaints(f"{LOG}{line}\n") == [line]
-    checkout = copy_of_checkout(tmp_path / "checkout")
+    checkout = checkouts.of_the_book(tmp_path / "checkout")
     monkeypatch.setenv("DISTILBENCH_ROOT", str(checkout))
     monkeypatch.setattr(printing.shutil, "which", lambda program: f"/usr/bin/{program}")
 
@@ -317,7 +317,7 @@ def test_a_missing_part_of_tex_can_be_installed(complaint, hint, monkeypatch):
 
 @pytest.mark.parametrize(("left", "missing"), [([], "report.log"), (["report.log"], "report.pdf")])
 def test_a_tex_that_ends_well_without_its_files_is_not_believed(left, missing, monkeypatch, tmp_path):
-    monkeypatch.setenv("DISTILBENCH_ROOT", str(copy_of_checkout(tmp_path / "checkout")))
+    monkeypatch.setenv("DISTILBENCH_ROOT", str(checkouts.of_the_book(tmp_path / "checkout")))
     folder = tmp_path / "checkout" / "book" / "_build" / "latex"
 
     def end(*_: str, env: dict[str, str]) -> None:

@@ -8,10 +8,7 @@ import synthetic
 
 from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.measurements.sweep import records
-from distilbench.measurements.sweep.summary import derive
 from distilbench.report import compare
-from distilbench.runs import rawfiles
 from distilbench.runs.folder import Run
 
 
@@ -37,27 +34,11 @@ def test_the_threshold_is_the_users():
     assert compare.verdict_of((1.001, 1.002), threshold=0) == "SLOWER"
 
 
-def slowed(run: Run, factor: float) -> Run:
-    """The same measurements, each iteration longer by the factor."""
-    lines = []
-    for record in run.repetitions():
-        if record.pass_ == "timing":
-            file = run.folder / record.iterations_file
-            rows = [row | {"latency_ms": row["latency_ms"] * factor} for row in rawfiles.read_parquet(file)]
-            record = record.model_copy(
-                update=derive.timing_fields(rows)
-                | {"iterations_sha256": rawfiles.write_parquet(file, rows, records.ITERATIONS)}
-            )
-        lines.append(record.to_line())
-    run.raw.write_text("\n".join(lines) + "\n")
-    return synthetic.summarised(run)
-
-
 @pytest.fixture
 def three(make_run) -> dict[str, Run]:
     """A run, one like it, one ten per cent slower; ten repetitions that differ by up to 9 %."""
     made = {name: make_run(name, repetitions=10) for name in ("base", "like", "slow")}
-    slowed(made["slow"], 1.5)
+    synthetic.slowed(made["slow"], 1.5)
     return made
 
 
@@ -88,7 +69,7 @@ def test_several_cells_are_judged_together(three):
 
 def test_too_few_repetitions_are_never_judged(make_run):
     one, two = make_run("one"), make_run("two")
-    found = compare.compare(one, slowed(two, 3.0))
+    found = compare.compare(one, synthetic.slowed(two, 3.0))
     assert {one.verdict for one in found} == {"AMBIGUOUS"}
     assert found[0].note == "2 repetitions: no interval (from 5 on)"
     assert found[0].low is None

@@ -134,7 +134,7 @@ def test_a_cluster_dies_with_its_process_even_when_that_is_killed(tmp_path):
         assert not IN_CI, why
         pytest.skip(why)
     command = [sys.executable, "-c", BOOT, str(tmp_path / "c")]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     owner = subprocess.Popen(command, env=env, **pipes)
     try:

@@ -34,7 +34,7 @@ def plain_ms(job_file: Path) -> float:
     Both sides keep their freed memory: a heap that gives it back costs each process another amount (up to a tenth of
     a forward, by luck), and it is the measuring that is compared here.
     """
-    command = [sys.executable, str(Path(__file__).with_name("plain_loop.py")), str(job_file)]
+    command = [sys.executable, str(Path(__file__).parents[1] / "plain_loop.py"), str(job_file)]
     done = subprocess.run(command, env=os.environ | KEPT_HEAP, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout)
 

@@ -11,7 +11,6 @@ import pytest
 import synthetic
 from measuring import checkout_with_notebooks
 from nightly import NotDone
-from test_compare import slowed
 
 from distilbench import paths
 from distilbench.cli import doctor
@@ -129,7 +128,7 @@ def test_equal_runs_pass_a_slower_one_fails(checkout, ten):
     said = nightly.compared(base, ten)
     assert sum(int(part.split()[0]) for part in said.split(", ")) == 2
     assert "SLOWER" not in said
-    slowed(ten, 1.5)
+    synthetic.slowed(ten, 1.5)
     with pytest.raises(DistilbenchError, match=r"2 of 2 cells SLOWER: sdpa-.*, sdpa-"):
         nightly.compared(base, ten)
     assert "2 FASTER" in nightly.compared(ten, base)
@@ -193,7 +192,7 @@ def test_a_full_run_of_this_machine_is_compared_as_well(checkout, monkeypatch, t
     smoke_runs_are(monkeypatch, lambda: made_smoke("tonight"))
     full = synthetic.finished_run("careful", profile="full", repetitions=10, control=False)
     published(full, "base")
-    slowed(full, 1.5)
+    synthetic.slowed(full, 1.5)
     rows = [row for row in nightly.of_study("distilbert") if row.step == "compare"]
     assert [(row.of, row.state) for row in rows] == [
         ("tonight with published base", "not done"),

@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import IN_CI
-from test_prose import typed_results
 
 from distilbench import paths
 from distilbench.cli import main
@@ -27,13 +26,14 @@ from distilbench.measurements.sweep.show.slides import pictures as slides_pictur
 from distilbench.publication import publish
 from distilbench.publication.slides import build as slides
 from distilbench.publication.slides import powerpoint
+from distilbench.publication.typed_numbers import typed_results
 from distilbench.report import charts
 from distilbench.runs import find
 from distilbench.runs.folder import Run
 
 pptx = pytest.importorskip("pptx", reason="no python-pptx: make env EXTRAS=slides")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RULER = {"run_id": "", "caption": "", "table": "", "readings_sha256": ""}
 
 
@@ -307,7 +307,7 @@ def test_readings_of_a_kind_share_a_row_and_one_that_is_off_stays_apart():
 
 
 def test_the_words_say_what_the_runs_say(told):
-    """Beside what tests/test_prose.py holds the chapter to: words of the slides that no number carries."""
+    """Beside what test_typed_numbers.py holds the chapter to: words of the slides that no number carries."""
     small, large, kept = told.values()
     for name in ("dtype", "repetitions", "torch", "transformers", "python", "text"):
         assert small[name] == large[name] == kept[name], "captions say it once for all"

@@ -22,7 +22,7 @@ from distilbench.runs import measurement, rawfiles, verify
 from distilbench.runs.folder import Run
 from distilbench.runs.rawfiles import read_parquet
 
-RECORDED = sorted((Path(__file__).parent / "data" / "runs").glob("*/*/"))
+RECORDED = sorted((Path(__file__).parents[2] / "data" / "runs").glob("*/*/"))
 
 
 def rows(latencies_ms: list[float], samples: list[int], warmup_ms: float = 1000.0) -> list[dict]:

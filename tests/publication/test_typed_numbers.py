@@ -15,7 +15,7 @@ from distilbench.publication.typed_numbers import typed_results
 from distilbench.report import glue, load
 from distilbench.runs.folder import Run
 
-BOOK = Path(__file__).resolve().parents[1] / "book"
+BOOK = Path(__file__).resolve().parents[2] / "book"
 CHAPTERS = sorted(file for file in BOOK.rglob("*.md") if "_build" not in file.parts)
 
 

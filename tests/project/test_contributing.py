@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import checkouts
 import pytest
+import studied
 import yaml
-from test_prose import typed_results
-from test_studies import lacking
 
 from distilbench import paths
+from distilbench.publication.typed_numbers import typed_results
 from distilbench.runs import find, verify
 
 ROOT = paths.repo_root()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 ADD_A_STUDY = CONTRIBUTING.partition("## Add a study\n")[2].partition("\n## ")[0]
 BLOCK = re.compile(r"^   ```(\w+)\n(.*?)^   ```$", re.MULTILINE | re.DOTALL)
-LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv*", "_build", "__pycache__", ".*_cache", ".coverage*", "dist", "slurm_logs", "*.egg-info"
-)
 
 
 def blocks(language: str) -> list[str]:
     """The blocks of one language in the steps, in order."""
     return [textwrap.dedent(text) for told, text in BLOCK.findall(ADD_A_STUDY) if told == language]
-
-
-def copy_of_checkout(folder: Path) -> Path:
-    """All that is needed to work on the project, without what was built and measured here."""
-    shutil.copytree(ROOT, folder, symlinks=True, ignore=_left_out)
-    return folder
-
-
-def _left_out(where: str, names: list[str]) -> set[str]:
-    return set(names) - {"published"} if Path(where) == ROOT / "results" else LEFT_OUT(where, names)
 
 
 def call(checkout: Path, command: str, **variables: str) -> subprocess.CompletedProcess:
@@ -96,7 +83,7 @@ STEPS = [add_the_model, add_the_profiles, add_the_entry, add_the_chapter, add_to
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with the new study."""
-    folder = copy_of_checkout(tmp_path_factory.mktemp("contributing") / "checkout")
+    folder = checkouts.whole(tmp_path_factory.mktemp("contributing") / "checkout")
     for step in STEPS:
         step(folder)
     return folder
@@ -124,11 +111,11 @@ def test_the_last_step_finds_nothing_missing_and_the_chain_runs(checkout, tmp_pa
 
 @pytest.mark.parametrize("forgotten", STEPS[1:], ids=lambda step: step.__name__)
 def test_a_forgotten_step_is_said(tmp_path, forgotten):
-    folder = copy_of_checkout(tmp_path / "checkout")
+    folder = checkouts.whole(tmp_path / "checkout")
     for step in STEPS[1:]:  # `lacking` reads files only
         if step is not forgotten:
             step(folder)
-    said = "; ".join(lacking(folder, "half"))
+    said = "; ".join(studied.lacking(folder, "half"))
     assert {
         "add_the_profiles": "there is no params/half/ci.yml",
         "add_the_entry": "params/studies.yml has no entry 'half'",
@@ -139,13 +126,13 @@ def test_a_forgotten_step_is_said(tmp_path, forgotten):
 
 def test_a_study_without_a_model_is_said(tmp_path):
     """The first step forgotten: the package does not know the study."""
-    folder = copy_of_checkout(tmp_path / "checkout")
+    folder = checkouts.whole(tmp_path / "checkout")
     for step in STEPS[1:]:
         step(folder)
     done = call(folder, "distilbench run half --profile ci")
     assert done.returncode == 1
     assert "unknown study 'half'. Studies: distilbert." in done.stderr
-    done = call(folder, "python -m pytest -q -p no:cacheprovider tests/test_studies.py")
+    done = call(folder, "python -m pytest -q -p no:cacheprovider tests/project/test_studies.py")
     assert done.returncode == 1
     assert "test_parameters_and_entries_are_of_the_same_studies" in done.stdout
 

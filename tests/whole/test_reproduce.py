@@ -10,9 +10,9 @@ import sys
 import venv
 from pathlib import Path
 
+import checkouts
 import pytest
 import yaml
-from test_contributing import copy_of_checkout
 
 from distilbench import paths
 from distilbench.runs import find, verify
@@ -50,7 +50,7 @@ def test_the_first_page_has_four_commands_and_says_so():
 
 def origin(folder: Path, short: bool) -> Path:
     """This checkout as a repository to clone; with `short`, its profiles measure as little as they can."""
-    copy_of_checkout(folder)
+    checkouts.whole(folder)
     if short:
         for file in ("distilbert/smoke.yml", "distilbert/full.yml", "hardware/two-cores.yml"):
             settings = yaml.safe_load((folder / "params" / file).read_text())

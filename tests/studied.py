@@ -1,4 +1,4 @@
-"""Every study is whole: parameters, entry, notebooks, chapter. What one lacks is said by name (see CONTRIBUTING.md)."""
+"""What makes a study whole: parameters, entry, notebooks, chapter (see CONTRIBUTING.md)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
-from distilbench import paths, studies
 from distilbench.runs import parameters
 
-ROOT = paths.repo_root()
 HEADINGS = ["Question", "Protocol", "Results", "Takeaways", "Threats to validity", "Versions"]
 ENTRY, ROW = {"question", "notebooks", "headline"}, {"what", "value"}  # a row may have form, low and high as well
 
@@ -52,21 +49,3 @@ def _of_chapter(chapter: Path, entry: dict[str, Any]) -> list[str]:
     if " ".join(str(entry.get("question")).split()) not in " ".join(text.split()):
         found.append(f"{chapter.name} asks another question than params/studies.yml")
     return found
-
-
-def test_parameters_and_entries_are_of_the_same_studies():
-    assert set(studies.STUDIES) == set(yaml.safe_load((ROOT / "params" / "studies.yml").read_text()))
-
-
-@pytest.mark.parametrize("study", studies.STUDIES)
-def test_a_study_is_whole(study):
-    assert lacking(ROOT, study) == []
-
-
-@pytest.mark.parametrize("study", studies.STUDIES)
-@pytest.mark.parametrize("profile", parameters.PROFILES)
-def test_its_profiles_resolve_to_its_own_model(study, profile):
-    resolved = studies.resolve(study, {"profile": profile}).params
-    assert type(resolved) is studies.STUDIES[study]
-    assert resolved.study == study
-    assert resolved.profile == profile
