@@ -153,7 +153,7 @@ def _t_quantile(confidence: float, degrees: float) -> float:
     return float(stdtrit(degrees, 0.5 + confidence / 2))
 
 
-def settled(cycles: Sequence[Sequence[float]]) -> bool:
+def converged(cycles: Sequence[Sequence[float]]) -> bool:
     """Whether a warm-up is over: the last two half-windows agree in median (2 %) and in both quartiles (5 %).
 
     A window holds whole cycles, so that both halves went over the same batches; it grows with the warm-up (half of all

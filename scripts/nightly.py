@@ -213,7 +213,7 @@ def build() -> str:
     Raises:
         DistilbenchError: what the builder complains of.
     """
-    with building.alone(wait=True):
+    with building.build_lock(wait=True):
         return str(building.build())
 
 

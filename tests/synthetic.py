@@ -75,7 +75,7 @@ def repetition(cell: SweepCell, where: str = "timing", number: int = 0, **fields
     return Repetition(**cell.model_dump() | common | fields)
 
 
-def settled(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def warmup_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The warm-up of these iterations; one of a single cycle is said to have settled."""
     found = derive.warmup_of(rows, tested=True)
     return found if found["cycles"] > 1 else found | {"settled": True}
@@ -91,7 +91,7 @@ def timing(
         cell,
         number=number,
         **fields,
-        warmup=settled(rows),
+        warmup=warmup_of(rows),
         iterations_file=file,
         iterations_sha256=rawfiles.write_parquet(run.folder / file, rows, records.ITERATIONS),
         inputs_sha256=paths.sha256_bytes(cell.length_policy.encode(), bytes([cell.batch_size])),

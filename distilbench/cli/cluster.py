@@ -96,7 +96,7 @@ def submit(
         if dry_run:
             print(submission.dry(one, options, split, tasks, bool(resume), retry_oom))
             continue
-        made = submission.go_on(one, options, retry_oom) if resume else submission.new(one, options, split, tasks)
+        made = submission.resume(one, options, retry_oom) if resume else submission.new(one, options, split, tasks)
         done.append(made)
     if as_json and not dry_run:
         told = [{"run_id": m.run.run_id, "folder": str(m.run.folder), "parts": m.parts, "jobs": m.ids} for m in done]
@@ -148,7 +148,11 @@ def cancel(reference: RunName, results_root: ResultsRoot = "") -> None:
 
     run = find.find(reference, results_root)
     left = slurm.cancel(run)
-    print(f"{len(left)} jobs of run {run.run_id} cancelled; go on with: {run.go_on}" if left else "no job was left")
+    print(
+        f"{len(left)} jobs of run {run.run_id} cancelled; go on with: {run.resume_command}"
+        if left
+        else "no job was left"
+    )
 
 
 @app.command(rich_help_panel=BATCH)
@@ -275,7 +279,7 @@ def book(reference: RunName, results_root: ResultsRoot = "") -> None:
     from distilbench.publication import build as building
     from distilbench.runs import find
 
-    with building.alone(wait=True):
+    with building.build_lock(wait=True):
         print(building.build(find.find(reference, results_root)))
 
 

@@ -244,7 +244,7 @@ def compare(
 
     one, two = (find.find(reference, results_root) for reference in (base, other))
     found = comparing.compare(one, two, threshold, force)
-    notes = comparing.remarks(one, two) + (comparing.differences(one, two) if force else [])
+    notes = comparing.tolerated_differences(one, two) + (comparing.differences(one, two) if force else [])
     counts = Counter(cell.verdict for cell in found)
     if as_json:
         print_json({"base": one.run_id, "other": two.run_id, "notes": notes, "cells": [vars(cell) for cell in found]})
@@ -301,7 +301,7 @@ def book(
     from distilbench.publication import publish as publishing
 
     run = publishing.newest_ok(results_root) if own else None
-    with building.alone():
+    with building.build_lock():
         if run and not publishing.is_analysed(run):
             notebooks.analyse(run.config["study"], [run.run_id], str(run.folder.parent.parent))
         page = building.build(run)
@@ -316,7 +316,7 @@ def pdf() -> None:
     from distilbench.publication import build as building
     from distilbench.publication import pdf as printing
 
-    with building.alone():
+    with building.build_lock():
         file, note = printing.build()
     print(f"{'report':>12}  {file}")
     if note:

@@ -19,7 +19,7 @@ USER, NICE, SYSTEM, _IDLE, _IOWAIT, IRQ, SOFTIRQ, STEAL = range(8)  # the column
 
 
 @dataclass(frozen=True)
-class Look:
+class CpuCounters:
     """Seconds so far: the clock, use and steal of the usable `cores`, use of this process and of its ended children."""
 
     clock_s: float
@@ -30,13 +30,13 @@ class Look:
     cores: frozenset[int] = frozenset()
 
 
-def look() -> Look:
+def cpu_counters() -> CpuCounters:
     """The counters now; what the system does not show is None."""
     cores = frozenset(os.sched_getaffinity(0))
     used_s, stolen_s = _cores(_stat(), cores) or (None, None)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended_s = children.ru_utime + children.ru_stime
-    return Look(time.monotonic(), used_s, stolen_s, time.process_time(), ended_s, cores)
+    return CpuCounters(time.monotonic(), used_s, stolen_s, time.process_time(), ended_s, cores)
 
 
 def _stat() -> str:
@@ -63,7 +63,7 @@ def _cores(stat: str, usable: frozenset[int]) -> tuple[float, float] | None:
 UNCOUNTED = 0.5
 
 
-def between(before: Look, after: Look) -> dict[str, float | None]:
+def cpu_use_between(before: CpuCounters, after: CpuCounters) -> dict[str, float | None]:
     """What happened between two looks, in cores (1 is a whole core for the whole time).
 
     Returns:

@@ -24,19 +24,19 @@ class Telemetry:
 
     def __init__(self, gpu: Gpu | None = None) -> None:
         self.gpu = gpu
-        self._look, self._throttles = cpu_use.look(), cpu_throttles()
+        self._counters, self._throttles = cpu_use.cpu_counters(), cpu_throttles()
 
     def due(self) -> bool:
         """Whether the last reading is a second old."""
-        return time.monotonic() - self._look.clock_s >= BLOCK_S
+        return time.monotonic() - self._counters.clock_s >= BLOCK_S
 
     def block(self) -> dict[str, float | int | None]:
         """Columns for the last iteration of a block: the state now, and what happened since the last reading."""
-        look, throttles = cpu_use.look(), cpu_throttles()
-        meanwhile = cpu_use.between(self._look, look)
+        now, throttles = cpu_use.cpu_counters(), cpu_throttles()
+        meanwhile = cpu_use.cpu_use_between(self._counters, now)
         counted = None not in (throttles, self._throttles) and throttles >= self._throttles  # none went back
         since = throttles - self._throttles if counted else None
-        self._look, self._throttles = look, throttles
+        self._counters, self._throttles = now, throttles
         found = {name: meanwhile[name] for name in ("foreign_cores", "stolen_cores")}
         found |= {"cpu_MHz": cpu_MHz(), "cpu_temperature_C": cpu_temperature_C(), "cpu_throttles": since}
         return found | (self.gpu.state() if self.gpu else {})

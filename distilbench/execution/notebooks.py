@@ -113,7 +113,7 @@ def analyse(study: str, run_ids: list[str], results_root: str = "") -> list[Run]
 
 def analysis_of(chosen: list[Run]) -> Path:
     """Where the executed analysis of these runs goes; overlays are kept beside a run's own."""
-    return load.home_of(chosen) / "notebooks" / f"03_analyse{load.beside(chosen)}.ipynb"
+    return load.output_folder(chosen) / "notebooks" / f"03_analyse{load.overlay_suffix(chosen)}.ipynb"
 
 
 def _say(message: str, **fields: Any) -> None:

@@ -405,7 +405,7 @@ def cancel(run: Run) -> list[str]:
     if still:  # else they ended by themselves meanwhile, or are about to
         raise SlurmError(f"{len(still)} jobs of run {run.run_id} are not cancelled: {'; '.join(failed)}")
     if run.status["state"] != "ok":
-        run.set_status("cancelled", f"cancelled; go on with: {run.go_on}")
+        run.set_status("cancelled", f"cancelled; go on with: {run.resume_command}")
     return left
 
 

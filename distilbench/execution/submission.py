@@ -37,14 +37,14 @@ def new(
     """
     kind = studies.kind_of(resolved.params.study)
     resolved = kind.for_jobs(resolved)
-    shards.shares(kind, resolved, split, tasks)  # refuses before a folder is made
+    shards.shard_plan(kind, resolved, split, tasks)  # refuses before a folder is made
     slurm.require("sbatch")
     run = find.create(resolved, kind)
     numbers = list(range(shards.divide(run, resolved, split, tasks)))
     return _submit(run, numbers, options, ingest=True)
 
 
-def go_on(resolved: Resolved, options: slurm.Options, retry_oom: bool = False) -> Submission:
+def resume(resolved: Resolved, options: slurm.Options, retry_oom: bool = False) -> Submission:
     """Submits what is missing in a run that was submitted before.
 
     Raises:
@@ -52,7 +52,7 @@ def go_on(resolved: Resolved, options: slurm.Options, retry_oom: bool = False) -
     """
     run = find.named(resolved.params)
     if not run.is_split:
-        raise RunError(f"run {run.run_id} was not submitted: go on with it by `{run.go_on}`")
+        raise RunError(f"run {run.run_id} was not submitted: go on with it by `{run.resume_command}`")
     with run.held():  # two at once: the second is refused
         run.require_same_design(resolved)
         if left := slurm.living(run):
@@ -76,7 +76,7 @@ def _submit(run: Run, numbers: list[int], options: slurm.Options, ingest: bool, 
     try:
         return Submission(run, numbers, slurm.submit(run, jobs, numbers))
     except Exception as error:
-        run.set_status("cancelled", f"not submitted: {error}; again with: {run.go_on}")
+        run.set_status("cancelled", f"not submitted: {error}; again with: {run.resume_command}")
         raise
 
 
@@ -98,7 +98,7 @@ def dry(
         kind = studies.kind_of(resolved.params.study)
         resolved = kind.for_jobs(resolved)
         run = Run(root / (resolved.params.run_id or find.new_run_id(resolved.params.device)), kind)
-        numbers, ingest = list(range(len(shards.shares(kind, resolved, split, tasks)))), True
+        numbers, ingest = list(range(len(shards.shard_plan(kind, resolved, split, tasks)))), True
     return slurm.script_of(slurm.chain(run, numbers, _with_book(options), ingest, retry_oom))
 
 
@@ -110,7 +110,7 @@ def cells(run: Run) -> list[dict[str, Any]]:
         records += [record for n in range(len(shards.of(run, resolved))) for record in shards.repetitions(run, n)]
     done = {record.key for record in records if record.status in FINAL}
     steps = _steps(run, resolved, done)
-    hopeless = {record.cell for record in records if record.status == "oom"}
+    oom_cells = {record.cell for record in records if record.status == "oom"}
     rows = []
     for name in (cell["cell"] for cell in run.config["cells"]):
         wanted = {step for step in steps if step[0] == name}
@@ -118,7 +118,7 @@ def cells(run: Run) -> list[dict[str, Any]]:
         state = states.get(name, "pending")
         if state == "pending" and have:
             state = "measured" if have == count else "running"
-        rows.append({"cell": name, "state": "oom" if name in hopeless else state, "done": f"{have} of {count}"})
+        rows.append({"cell": name, "state": "oom" if name in oom_cells else state, "done": f"{have} of {count}"})
     return rows
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from distilbench.collectors.telemetry import Telemetry
 from distilbench.errors import ImplausibleError
-from distilbench.stats import half_width, settled
+from distilbench.stats import converged, half_width
 
 Row = dict[str, Any]
 FORWARD = "forward"
@@ -69,7 +69,7 @@ class Loop:
             if len(cycles) < next_test and not at_cap:
                 continue
             next_test = len(cycles) * 1.1  # the test itself takes time, which no cycle counts
-            done = settled(cycles) if protocol["warmup_max_seconds"] else None
+            done = converged(cycles) if protocol["warmup_max_seconds"] else None
             if done is not False or at_cap:
                 return {"cycles": len(cycles), "seconds": spent_s, "settled": done}
 

@@ -51,9 +51,9 @@ def run_worker(run: Run, command: tuple[str, ...], spec: Spec, timeout_s: float)
     for stale in job_file.parent.glob("job.*"):
         stale.unlink()
     spec.save(job_file)
-    started, clock, before, kills = environment.now(), time.monotonic(), cpu_use.look(), cgroups.oom_kills()
+    started, clock, before, kills = environment.now(), time.monotonic(), cpu_use.cpu_counters(), cgroups.oom_kills()
     code, log = _spawn((*command, str(job_file)), timeout_s, spec.protocol["num_threads"], spec.protocol["heap"])
-    meanwhile = cpu_use.between(before, cpu_use.look())
+    meanwhile = cpu_use.cpu_use_between(before, cpu_use.cpu_counters())
     record_file, failure_file = job_file.with_suffix(".record.json"), job_file.with_suffix(".failure.json")
     if code == 0 and record_file.is_file():
         record = run.kind.record.model_validate_json(record_file.read_text(encoding="utf-8"))

@@ -39,7 +39,7 @@ LOST = "the process ended without a word (killed, or the node lost power)"
 # ------------------------------------------------------------------ shares of the plan
 
 
-def shares(kind: Measurement, resolved: Resolved, split: Split, tasks: int | None = None) -> list[list[Step]]:
+def shard_plan(kind: Measurement, resolved: Resolved, split: Split, tasks: int | None = None) -> list[list[Step]]:
     """The plan, shared out; each share keeps the plan's order, so that it stays shuffled and interleaved.
 
     Args:
@@ -66,7 +66,7 @@ def shares(kind: Measurement, resolved: Resolved, split: Split, tasks: int | Non
 
 def divide(run: Run, resolved: Resolved, split: Split, tasks: int | None = None) -> int:
     """Fixes how a new run is shared out; returns the number of parts."""
-    count = len(shares(run.kind, resolved, split, tasks))
+    count = len(shard_plan(run.kind, resolved, split, tasks))
     paths.write_json(run.folder / "parts.json", {"schema_version": 1, "split": split, "tasks": count})
     return count
 
@@ -74,7 +74,7 @@ def divide(run: Run, resolved: Resolved, split: Split, tasks: int | None = None)
 def of(run: Run, resolved: Resolved) -> list[list[Step]]:
     """What each part of a run measures."""
     told = paths.read_json(run.folder / "parts.json")
-    return shares(run.kind, resolved, told["split"], told["tasks"])
+    return shard_plan(run.kind, resolved, told["split"], told["tasks"])
 
 
 # ------------------------------------------------------------------ attempts
@@ -105,19 +105,19 @@ def finished(records: list[Any], retry_oom: bool = False) -> dict[Key, Any]:
 def unfinished(run: Run, resolved: Resolved, retry_oom: bool = False) -> list[int]:
     """The parts that lack something, by number."""
     each = enumerate(of(run, resolved))
-    return [part for part, steps in each if lacking(steps, repetitions(run, part), retry_oom)]
+    return [part for part, steps in each if missing_steps(steps, repetitions(run, part), retry_oom)]
 
 
-def lacking(steps: list[Step], records: list[Any], retry_oom: bool = False) -> set[Key]:
+def missing_steps(steps: list[Step], records: list[Any], retry_oom: bool = False) -> set[Key]:
     """The keys of steps that no record finishes; a cell that once lacked memory lacks nothing else."""
     done = finished(records, retry_oom)
-    hopeless = {record.cell for record in done.values() if record.status == "oom"}
-    keys = {(cell.cell, where, repetition) for cell, where, repetition in steps if cell.cell not in hopeless}
+    oom_cells = {record.cell for record in done.values() if record.status == "oom"}
+    keys = {(cell.cell, where, repetition) for cell, where, repetition in steps if cell.cell not in oom_cells}
     return keys - done.keys()
 
 
 @contextmanager
-def begun(run: Run, part: int) -> Iterator[Run]:
+def start_attempt(run: Run, part: int) -> Iterator[Run]:
     """A new attempt at a part; whatever ends it is recorded, but for a kill, which nobody can record.
 
     Raises:
@@ -221,16 +221,16 @@ def _chosen(run: Run) -> list[tuple[Run, Any]]:
 
 def _tell_environment(run: Run) -> None:
     """env.json becomes that of the nodes (it was that of the machine that submitted), ceilings.json the first one's."""
-    begun_ = [attempt for attempt in attempts(run) if read_raw(attempt.raw, run.kind.record)[0]]
-    if not begun_:
+    started = [attempt for attempt in attempts(run) if read_raw(attempt.raw, run.kind.record)[0]]
+    if not started:
         return
-    env, known = paths.read_json(begun_[0].folder / "env.json"), paths.read_json(run.folder / "env.json")
+    env, known = paths.read_json(started[0].folder / "env.json"), paths.read_json(run.folder / "env.json")
     nodes = sorted(
-        {record.node for attempt in begun_ for record in read_raw(attempt.raw, run.kind.record)[0] if record.node}
+        {record.node for attempt in started for record in read_raw(attempt.raw, run.kind.record)[0] if record.node}
     )
     software = {"torch": known["torch"]} if "torch" in known else {}
     paths.write_json(run.folder / "env.json", env | software | {"nodes": nodes})
-    ceilings = next((file for a in begun_ if (file := a.folder / "ceilings.json").is_file()), None)
+    ceilings = next((file for a in started if (file := a.folder / "ceilings.json").is_file()), None)
     if ceilings and not (run.folder / "ceilings.json").is_file():
         paths.write_json(run.folder / "ceilings.json", paths.read_json(ceilings))
 
@@ -253,7 +253,7 @@ def ends(run: Run, resolved: Resolved) -> dict[str, str]:
     """Per cell that lacks something: how the last attempt at it ended (timeout, oom, cancelled, ...), if one began."""
     found: dict[str, str] = {}
     for part, steps in enumerate(of(run, resolved)):
-        missing, begun_ = lacking(steps, repetitions(run, part)), attempts(run, part)
-        if missing and begun_ and (state := about(begun_[-1])["state"]) != "ok":
+        missing, tries = missing_steps(steps, repetitions(run, part)), attempts(run, part)
+        if missing and tries and (state := about(tries[-1])["state"]) != "ok":
             found |= {cell: state for cell, _, _ in missing}
     return found

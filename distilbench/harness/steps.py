@@ -43,10 +43,10 @@ def measure_run(run: Run, resolved: Resolved, prepared: Any = None) -> dict[str,
             else:
                 _measure_missing(run, resolved, prepared or run.kind.measuring.prepare(resolved.params, run))
         except KeyboardInterrupt:
-            run.set_status("cancelled", f"interrupted; go on with: {run.go_on}")
+            run.set_status("cancelled", f"interrupted; go on with: {run.resume_command}")
             raise
         except Stopped as stopped:
-            run.set_status("preempted", f"{stopped}; go on with: {run.go_on}")
+            run.set_status("preempted", f"{stopped}; go on with: {run.resume_command}")
             raise
         except Exception as error:
             run.set_status("failed", str(error).splitlines()[0] if str(error) else type(error).__name__)
@@ -79,7 +79,7 @@ def finish(run: Run, resolved: Resolved) -> dict[str, Any]:
 
 
 def measure_shard(run: Run, resolved: Resolved, number: int, retry_oom: bool = False) -> None:
-    """Measures what a shard of a run lacks, into an attempt of its own; nothing is done where nothing is lacking.
+    """Measures what a shard of a run lacks, into an attempt of its own; nothing is done where nothing is missing.
 
     Args:
         run: a run in shards, prepared.
@@ -96,12 +96,12 @@ def measure_shard(run: Run, resolved: Resolved, number: int, retry_oom: bool = F
     if not 0 <= number < len(shares):
         raise RunError(f"run {run.run_id} has parts 0 to {len(shares) - 1}, and no part {number}")
     steps, before = shares[number], shards.repetitions(run, number)
-    if not shards.lacking(steps, before, retry_oom):
+    if not shards.missing_steps(steps, before, retry_oom):
         print(f"part {number} of run {run.run_id}: all of its {len(steps)} repetitions are done", flush=True)
         return
     measuring = run.kind.measuring
     prepared = measuring.load(run)
-    with shards.begun(run, number) as attempt:
+    with shards.start_attempt(run, number) as attempt:
         if not number and not any((a.folder / "ceilings.json").is_file() for a in shards.attempts(run, number)):
             measuring.once(attempt, resolved.params)
         take = measuring.take(attempt, resolved, prepared)
@@ -128,27 +128,27 @@ def measure_steps(
         extra: steps that will come after these.
     """
     done = shards.finished(before, retry_oom)
-    hopeless = {record.cell for record in done.values() if record.status == "oom"}
+    oom_cells = {record.cell for record in done.values() if record.status == "oom"}
     attempts = {record.key: record.attempt for record in before}
     progress = Progress(len(steps) + extra, done=0)
-    lacking, finished_now = shards.lacking(steps, before, retry_oom), 0
+    missing, finished_now = shards.missing_steps(steps, before, retry_oom), 0
 
     def step(cell: Cell, where: str, repetition: int) -> None:
         nonlocal finished_now
         key = (cell.cell, where, repetition)
-        lacking.discard(key)
-        if key in done or cell.cell in hopeless:
+        missing.discard(key)
+        if key in done or cell.cell in oom_cells:
             progress.done += 1
             return
         run.set_status("running", cells={cell.cell: "running"})
         record = take(cell, where, repetition, attempts.get(key, 0) + 1)
         run.commit(record)
         if record.status == "oom":
-            hopeless.add(cell.cell)  # its other repetitions would end the same way
+            oom_cells.add(cell.cell)  # its other repetitions would end the same way
         progress.step(record.in_words())
         finished_now += record.status in FINAL
-        if lacking:
-            _stop_if_asked(finished_now, len(lacking))
+        if missing:
+            _stop_if_asked(finished_now, len(missing))
 
     for planned in steps:
         step(*planned)

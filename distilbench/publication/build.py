@@ -23,7 +23,7 @@ RUN = "from jupyter_book.cli.main import main; main()"  # it has no __main__
 
 
 @contextmanager
-def alone(wait: bool = False) -> Iterator[None]:
+def build_lock(wait: bool = False) -> Iterator[None]:
     """Keeps a second build away while inside; with `wait`, waits for its turn.
 
     Raises:
@@ -34,11 +34,11 @@ def alone(wait: bool = False) -> Iterator[None]:
         yield
 
 
-def build(yours: Run | None = None) -> Path:
+def build(own_run: Run | None = None) -> Path:
     """Builds book/_build/html; a warning is an error.
 
     Args:
-        yours: a finished and analysed run to show as "Your run"; None: committed content only.
+        own_run: a finished and analysed run to show as "Your run"; None: committed content only.
 
     Returns:
         The page of the run, else the first page.
@@ -48,8 +48,8 @@ def build(yours: Run | None = None) -> Path:
             holds what was complained of.
     """
     book = paths.repo_root() / "book"
-    call_builder(toc=_with_your_run(book, yours) if yours else None)
-    page = book / "_build" / "html" / (f"{YOURS}.html" if yours else "index.html")
+    call_builder(toc=_with_your_run(book, own_run) if own_run else None)
+    page = book / "_build" / "html" / (f"{YOURS}.html" if own_run else "index.html")
     if not page.is_file():
         raise DistilbenchError(f"jupyter-book ended well, but there is no {page}")
     return page
@@ -78,7 +78,7 @@ def call_builder(*options: str, toc: Path | None = None, env: dict[str, str] | N
 def _with_your_run(book: Path, run: Run) -> Path:
     """Writes the page of the run and a table of contents that has it; both are ignored by git."""
     notebook = run.folder / "notebooks" / publish.NOTEBOOK
-    publish.write_page(book / f"{YOURS}.ipynb", notebook, run, YOURS, yours=True)
+    publish.write_page(book / f"{YOURS}.ipynb", notebook, run, YOURS, own_run=True)
     toc: dict[str, Any] = yaml.safe_load((paths.repo_root() / "_toc.yml").read_text(encoding="utf-8"))
     toc["parts"].insert(0, {"caption": "Your run", "chapters": [{"file": YOURS}]})
     file = book / "_build" / "_toc.yml"

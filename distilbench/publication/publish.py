@@ -74,9 +74,9 @@ def publish(run: Run, name: str = "", replace: bool = False) -> tuple[Path, Path
     return page, folder
 
 
-def write_page(page: Path, notebook: Path, run: Run, slug: str, yours: bool = False) -> None:
+def write_page(page: Path, notebook: Path, run: Run, slug: str, own_run: bool = False) -> None:
     """Writes an executed analysis of a run as a page of the book."""
-    content = as_page(_read(notebook), run, slug, yours)
+    content = as_page(_read(notebook), run, slug, own_run)
     paths.write_atomic(page, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -160,10 +160,10 @@ def _take_out_what_is_private(folder: Path) -> None:
     params |= {key: Path(value).name for key, value in params.items() if key.endswith("_path") and value}
     params["results_root"] = ""
     paths.write_json(folder / "config.json", config)
-    take_out_what_is_private(folder / "env.json")
+    scrub(folder / "env.json")
 
 
-def take_out_what_is_private(file: Path) -> None:
+def scrub(file: Path) -> None:
     """The same of an env.json."""
     env = paths.read_json(file)
     env["python"]["executable"] = Path(env["python"]["executable"]).name
@@ -190,7 +190,7 @@ def publish_instrument(folder: Path) -> Path:
     shutil.rmtree(part, ignore_errors=True)
     with paths.clear_write_errors(part):
         shutil.copytree(folder, part)
-        take_out_what_is_private(part / "env.json")
+        scrub(part / "env.json")
         shutil.rmtree(target, ignore_errors=True)
         part.replace(target)
     for other in before:
@@ -202,27 +202,27 @@ def publish_instrument(folder: Path) -> Path:
 # ------------------------------------------------------------------ pages
 
 
-def as_page(notebook: dict[str, Any], run: Run, slug: str, yours: bool = False) -> dict[str, Any]:
+def as_page(notebook: dict[str, Any], run: Run, slug: str, own_run: bool = False) -> dict[str, Any]:
     """An executed analysis as a page: its own title, captions that say what was measured, results without code.
 
     Labels of figures and tables get the page's slug, since labels are unique in the book.
     """
     page = copy.deepcopy(notebook)
     cells = [cell for cell in page["cells"][2:] if UNPUBLISHED_CELL not in cell["metadata"].get("tags", [])]
-    page["cells"] = [_markdown_cell(header(run, slug, yours)), *(_page_cell(cell, run, slug) for cell in cells)]
+    page["cells"] = [_markdown_cell(header(run, slug, own_run)), *(_page_cell(cell, run, slug) for cell in cells)]
     page["metadata"] = {key: notebook["metadata"][key] for key in ("kernelspec", "language_info")}
     page["metadata"]["distilbench"] = {"run_id": run.run_id, "slug": slug, "study": run.config["study"]}
     return page
 
 
-def header(run: Run, slug: str, yours: bool = False) -> str:
+def header(run: Run, slug: str, own_run: bool = False) -> str:
     """The page's beginning, rendered from the run's files."""
     profile = run.config["parameters"]["profile"]
     note = "" if profile == "full" else f"Profile {profile}: {PROFILES[profile]}.\n"
     return HEADER.format(
         slug=slug,
-        title=f"{'Your run: ' if yours else ''}{load.model_name(run)} on {load.label(run)}",
-        warning=YOURS.format(doubt=note) + "\n" if yours else "",
+        title=f"{'Your run: ' if own_run else ''}{load.model_name(run)} on {load.label(run)}",
+        warning=YOURS.format(doubt=note) + "\n" if own_run else "",
         citation=load.citation(run),
         run_id=run.run_id,
     )
@@ -364,7 +364,9 @@ def why_none(results_root: str = "") -> str:
     there = [f"{len(tests)} of the ci profile (tests, which are never shown)"] * bool(tests)
     if others := [run for run in known if not _is_test(run)]:
         newest = others[-1]
-        there.append(f"{len(others)} that did not end well; the newest is {newest.status['state']}, {newest.go_on}")
+        there.append(
+            f"{len(others)} that did not end well; the newest is {newest.status['state']}, {newest.resume_command}"
+        )
     said = " and ".join(there) or "no run"
     return f"{paths.results_root(results_root)} has {said}. Make one: distilbench run distilbert"
 

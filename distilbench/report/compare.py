@@ -85,7 +85,7 @@ def differences(base: Run, other: Run) -> list[str]:
     return [line for line in found if line.partition(":")[0] not in COMPARED] + settings + _different_work(base, other)
 
 
-def remarks(base: Run, other: Run) -> list[str]:
+def tolerated_differences(base: Run, other: Run) -> list[str]:
     """What differs and may be what the comparison is about."""
     return [line for line in _different_environment(base, other) if line.partition(":")[0] in COMPARED]
 

@@ -38,7 +38,7 @@ def choose(params: StudyParams) -> list[Run]:
     return chosen
 
 
-def home_of(chosen: list[Run]) -> Path:
+def output_folder(chosen: list[Run]) -> Path:
     """Where what is made of these runs goes: the first one's folder, but never that of a published run.
 
     An analysis of published runs only gets a folder of its own beside one's own runs.
@@ -49,15 +49,15 @@ def home_of(chosen: list[Run]) -> Path:
     return paths.results_root() / chosen[0].config["study"] / f"analysis-of-{chosen[0].run_id}"
 
 
-def beside(chosen: list[Run]) -> str:
+def overlay_suffix(chosen: list[Run]) -> str:
     """Tells an overlay from the analysis of one run: nothing, or the ends of the other runs' ids."""
-    others = [run.run_id[-8:] for run in chosen if run.folder != home_of(chosen)]
+    others = [run.run_id[-8:] for run in chosen if run.folder != output_folder(chosen)]
     return f"-with-{'-'.join(others)}" if len(chosen) > 1 else ""
 
 
 def plots_of(chosen: list[Run]) -> Path:
     """Where plots of these runs go; overlays have a folder of their own there."""
-    return home_of(chosen) / "plots" / beside(chosen).removeprefix("-")
+    return output_folder(chosen) / "plots" / overlay_suffix(chosen).removeprefix("-")
 
 
 def _is_finished(run: Run) -> bool:
@@ -151,7 +151,7 @@ def table(chosen: list[Run]) -> pd.DataFrame:
     )
 
 
-def unsaid(chosen: list[Run]) -> list[str]:
+def limitations(chosen: list[Run]) -> list[str]:
     """What the runs cannot say: what was not measured and every doubt, one line each."""
     names, lines = labels(chosen), []
     for run in chosen:

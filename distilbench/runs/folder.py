@@ -69,7 +69,7 @@ class Run:
         return (self.folder / "parts.json").is_file()
 
     @property
-    def go_on(self) -> str:
+    def resume_command(self) -> str:
         """The command that goes on with it."""
         return f"distilbench {'submit' if self.is_split else 'run'} {self.config['study']} --resume {self.run_id}"
 
@@ -149,7 +149,7 @@ class Run:
         if status["state"] != "ok":
             raise RunError(
                 f"run {self.run_id} ended as {status['state']}: {status['message']}. "
-                f"`distilbench show` has its table; go on with: {self.go_on}"
+                f"`distilbench show` has its table; go on with: {self.resume_command}"
             )
 
     # -------------------------------------------------------------- repetitions
@@ -226,7 +226,7 @@ class Run:
         if self.in_use:
             return "another process works on it"
         if self.is_split:
-            return f"it was submitted; go on with: {self.go_on}"
+            return f"it was submitted; go on with: {self.resume_command}"
         if changed := self._environment_changes():
             return f"it was begun in another environment ({'; '.join(changed)})"
         return ""

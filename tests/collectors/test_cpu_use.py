@@ -12,7 +12,7 @@ import pytest
 from waiting import cpu_time_s, wait_for
 
 from distilbench.collectors import cpu_use
-from distilbench.collectors.cpu_use import Look, between
+from distilbench.collectors.cpu_use import CpuCounters, cpu_use_between
 
 STAT = """\
 cpu  999 999 999 999 999 999 999 999 999 999
@@ -64,51 +64,51 @@ def test_beside_a_busy_loop_what_is_not_counted_is_absent_and_not_0(monkeypatch,
     own = max(os.sched_getaffinity(0))
     (tmp_path / "stat").write_text("cpu  100 0 0 100 0 0 0 0 0 0\n" + lines.format(own=own, other=own + 1))
     monkeypatch.setattr(cpu_use, "STAT", tmp_path / "stat")
-    before = cpu_use.look()
+    before = cpu_use.cpu_counters()
     while time.process_time() < before.own_s + 0.05:
         pass
-    meanwhile = between(before, cpu_use.look())
+    meanwhile = cpu_use_between(before, cpu_use.cpu_counters())
     assert (meanwhile["foreign_cores"], meanwhile["stolen_cores"]) == (None, None)
     assert meanwhile["parent_cores"] > 0
 
 
 def test_between_two_looks_by_hand():
-    before = Look(clock_s=100, used_s=50, stolen_s=5, own_s=2, children_s=10)
-    after = Look(clock_s=110, used_s=65, stolen_s=6, own_s=2.05, children_s=20)
-    assert between(before, after) == pytest.approx(
+    before = CpuCounters(clock_s=100, used_s=50, stolen_s=5, own_s=2, children_s=10)
+    after = CpuCounters(clock_s=110, used_s=65, stolen_s=6, own_s=2.05, children_s=20)
+    assert cpu_use_between(before, after) == pytest.approx(
         {"parent_cores": 0.005, "foreign_cores": (15 - 0.05 - 10) / 10, "stolen_cores": 0.1}
     )
 
 
 def test_ticks_that_round_down_are_not_negative_use():
-    before, after = Look(0, 0, 0, 0, 0), Look(1, 0.99, 0, 0, 1.0)
-    assert between(before, after)["foreign_cores"] == 0
+    before, after = CpuCounters(0, 0, 0, 0, 0), CpuCounters(1, 0.99, 0, 0, 1.0)
+    assert cpu_use_between(before, after)["foreign_cores"] == 0
 
 
 @pytest.mark.parametrize(
     "after",
     [
-        Look(110, 65, 6, 2, 20, cores=frozenset({1})),
-        Look(110, 65, 4.99, 2, 20, cores=frozenset({0, 1})),
-        Look(110, 49.99, 6, 2, 20, cores=frozenset({0, 1})),
-        Look(110, 50, 5, 2, 19, cores=frozenset({0, 1})),  # children worked for 9 s, and the cores say nothing
+        CpuCounters(110, 65, 6, 2, 20, cores=frozenset({1})),
+        CpuCounters(110, 65, 4.99, 2, 20, cores=frozenset({0, 1})),
+        CpuCounters(110, 49.99, 6, 2, 20, cores=frozenset({0, 1})),
+        CpuCounters(110, 50, 5, 2, 19, cores=frozenset({0, 1})),  # children worked for 9 s, and the cores say nothing
     ],
     ids=["other cores", "steal went back", "use went back", "they stand still"],
 )
 def test_what_was_not_counted_of_the_same_cores_is_absent(after):
-    meanwhile = between(Look(100, 50, 5, 2, 10, cores=frozenset({0, 1})), after)
+    meanwhile = cpu_use_between(CpuCounters(100, 50, 5, 2, 10, cores=frozenset({0, 1})), after)
     assert meanwhile == {"parent_cores": 0, "foreign_cores": None, "stolen_cores": None}
 
 
 def test_a_look_says_of_which_cores_it_is(monkeypatch):
     monkeypatch.setattr(cpu_use.os, "sched_getaffinity", lambda pid: {0})
-    assert cpu_use.look().cores == {0}
+    assert cpu_use.cpu_counters().cores == {0}
 
 
 def test_what_the_system_does_not_show_is_absent(monkeypatch, tmp_path):
     monkeypatch.setattr(cpu_use, "STAT", tmp_path / "stat")
-    before = cpu_use.look()
-    meanwhile = between(before, cpu_use.look())
+    before = cpu_use.cpu_counters()
+    meanwhile = cpu_use_between(before, cpu_use.cpu_counters())
     assert (meanwhile["foreign_cores"], meanwhile["stolen_cores"]) == (None, None)
     assert meanwhile["parent_cores"] is not None
 
@@ -120,9 +120,9 @@ def test_the_work_of_a_stranger_is_foreign():
     """Others that are at work meanwhile can only add to it."""
     stranger = subprocess.Popen([sys.executable, "-c", BURN])
     wait_for(lambda: cpu_time_s([psutil.Process(stranger.pid)]) > 0.1, "it is at work")
-    before = cpu_use.look()
+    before = cpu_use.cpu_counters()
     time.sleep(0.8)
-    meanwhile = between(before, cpu_use.look())
+    meanwhile = cpu_use_between(before, cpu_use.cpu_counters())
     stranger.wait()
     assert meanwhile["foreign_cores"] > 0.3
     assert meanwhile["parent_cores"] < 0.1
@@ -130,16 +130,16 @@ def test_the_work_of_a_stranger_is_foreign():
 
 def test_the_work_of_an_ended_child_is_not():
     """As long as the measured process lives its use is counted with all use; once it has ended, it is taken out."""
-    before = cpu_use.look()
+    before = cpu_use.cpu_counters()
     subprocess.run([sys.executable, "-c", BURN], check=True)
-    after = cpu_use.look()
+    after = cpu_use.cpu_counters()
     assert after.children_s - before.children_s >= 1.0
     with_child = after.used_s - before.used_s
-    assert between(before, after)["foreign_cores"] * (after.clock_s - before.clock_s) <= with_child - 1.0
+    assert cpu_use_between(before, after)["foreign_cores"] * (after.clock_s - before.clock_s) <= with_child - 1.0
 
 
 def test_a_parent_that_spins_is_seen():
-    before = cpu_use.look()
+    before = cpu_use.cpu_counters()
     while time.process_time() < before.own_s + 0.3:
         pass
-    assert between(before, cpu_use.look())["parent_cores"] > 0.1
+    assert cpu_use_between(before, cpu_use.cpu_counters())["parent_cores"] > 0.1

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from distilbench.collectors import cpu_use, telemetry
-from distilbench.collectors.cpu_use import Look
+from distilbench.collectors.cpu_use import CpuCounters
 from distilbench.collectors.telemetry import Telemetry, cpu_MHz, cpu_temperature_C, cpu_throttles
 from distilbench.measurements.sweep.records import ITERATIONS
 from distilbench.measurements.sweep.summary.join import TELEMETRY
@@ -124,8 +124,8 @@ def test_the_temperature_is_that_of_the_hottest_sensor_on_the_cpu(sensors, said,
 def machine(put, sensors, monkeypatch):
     """A machine whose time and counters are set by the test."""
     state = SimpleNamespace(now=100.0, used_s=0.0, stolen_s=0.0, own_s=0.0, put=put, sensors=sensors)
-    look = lambda: Look(state.now, state.used_s, state.stolen_s, state.own_s, 0.0)  # noqa: E731
-    monkeypatch.setattr(cpu_use, "look", look)
+    look = lambda: CpuCounters(state.now, state.used_s, state.stolen_s, state.own_s, 0.0)  # noqa: E731
+    monkeypatch.setattr(cpu_use, "cpu_counters", look)
     monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: state.now))
     return state
 

@@ -487,7 +487,7 @@ def test_a_controller_that_does_not_answer_has_not_said_that_all_ended(run, prog
     with pytest.raises(SlurmError):
         slurm.cancel(run)
     with pytest.raises(SlurmError):
-        submission.go_on(notebooks.resolve_again(run), slurm.Options())
+        submission.resume(notebooks.resolve_again(run), slurm.Options())
     assert programs.asked("sbatch") == [], "nothing is submitted twice"
     assert run.status == before
 
@@ -547,14 +547,14 @@ def test_what_is_still_queued_is_not_submitted_again(run, programs):
     programs.list("squeue", "12|RUNNING|n1|0:07|None\n")
     resolved = notebooks.resolve_again(run)
     with pytest.raises(RunError, match=f"1 jobs of run {run.run_id} still wait or run: .*distilbench cancel"):
-        submission.go_on(resolved, slurm.Options())
+        submission.resume(resolved, slurm.Options())
 
 
 def test_an_ordinary_run_is_not_submitted_again(tmp_path, this_machine):
     resolved = small_design(tmp_path / "results")
     run = studies.start(resolved)
     with pytest.raises(RunError, match="was not submitted: go on with it by `distilbench run distilbert"):
-        submission.go_on(notebooks.resolve_again(run), slurm.Options())
+        submission.resume(notebooks.resolve_again(run), slurm.Options())
 
 
 def test_a_dry_run_makes_nothing(run, tmp_path):
@@ -627,7 +627,7 @@ def silent(run, monkeypatch) -> Run:
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setattr(environment, "now", lambda: "2026-11-25T12:00:10Z")
     monkeypatch.setattr(environment, "slurm_job", lambda: None)
-    with shards.begun(run, 0) as attempt:
+    with shards.start_attempt(run, 0) as attempt:
         pass
     shards.end(attempt, "running", "")
     return attempt

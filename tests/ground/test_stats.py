@@ -14,13 +14,13 @@ from distilbench.simulated_traces import processes
 from distilbench.stats import (
     Z95,
     autocorrelation,
+    converged,
     half_width,
     licence_threshold,
     node_effects,
     outliers,
     paired_ratio_interval,
     ratio_interval,
-    settled,
     summary_of,
     t_interval,
     variance_split,
@@ -235,8 +235,8 @@ def test_processes_that_agree_have_no_variance_between_them():
 
 
 def test_one_cycle_cannot_have_settled():
-    assert not settled([[1.0, 2.0, 3.0]])
-    assert settled([[1.0, 2.0, 3.0]] * 2)
+    assert not converged([[1.0, 2.0, 3.0]])
+    assert converged([[1.0, 2.0, 3.0]] * 2)
 
 
 @pytest.mark.parametrize(
@@ -251,16 +251,16 @@ def test_one_cycle_cannot_have_settled():
     ],
 )
 def test_halves_must_agree_in_median_and_quartiles(last, done):
-    assert settled([[100.0] * 3, last]) is done
+    assert converged([[100.0] * 3, last]) is done
 
 
 def test_the_window_grows_and_forgets_its_beginning():
     cold, warm = [200.0] * 4, [100.0] * 4
-    assert not settled([cold, warm])
-    assert settled([cold, warm, warm]), "one cycle against the one before"
+    assert not converged([cold, warm])
+    assert converged([cold, warm, warm]), "one cycle against the one before"
     drifting = [[100.0 * 0.985**i] * 4 for i in range(8)]
-    assert settled(drifting[:3]), "1.5 % from cycle to cycle seems settled at first"
-    assert not settled(drifting), "but not over two cycles against two"
+    assert converged(drifting[:3]), "1.5 % from cycle to cycle seems settled at first"
+    assert not converged(drifting), "but not over two cycles against two"
 
 
 def test_the_half_width_is_a_share_of_the_middle():

@@ -53,7 +53,7 @@ def committed(run: Run, part: int) -> list[tuple]:
 
 
 def test_rounds_hold_every_cell_once(resolved):
-    shares = shards.shares(SWEEP, resolved, "rounds")
+    shares = shards.shard_plan(SWEEP, resolved, "rounds")
     assert [{(where, number) for _, where, number in share} for share in shares] == [
         {("timing", 0)}, {("timing", 1)}, {("memory", 0)},
     ]  # fmt: skip
@@ -62,7 +62,7 @@ def test_rounds_hold_every_cell_once(resolved):
 
 def test_cells_hold_every_repetition_of_one_and_of_its_control():
     controlled = studies.resolve("distilbert", {"profile": "full", "source": "random", "batch_sizes": [1, 2]})
-    shares = shards.shares(SWEEP, controlled, "cells")
+    shares = shards.shard_plan(SWEEP, controlled, "cells")
     assert len(shares) == 6
     both = next(share for share in shares if any(cell.control_of for cell, _, _ in share))
     assert {cell.control_of or cell.cell for cell, _, _ in both} == {
@@ -73,7 +73,7 @@ def test_cells_hold_every_repetition_of_one_and_of_its_control():
 
 @pytest.mark.parametrize(("split", "tasks"), [("rounds", 2), ("cells", 2), ("rounds", 1), ("cells", 3)])
 def test_dealt_over_tasks_all_is_measured_in_the_plans_order(resolved, split, tasks):
-    plan, shares = design.plan(resolved), shards.shares(SWEEP, resolved, split, tasks)
+    plan, shares = design.plan(resolved), shards.shard_plan(SWEEP, resolved, split, tasks)
     assert len(shares) == tasks
     assert sorted(map(plan.index, (step for share in shares for step in share))) == list(range(len(plan)))
     for share in shares:
@@ -84,7 +84,7 @@ def test_dealt_over_tasks_all_is_measured_in_the_plans_order(resolved, split, ta
 @pytest.mark.parametrize("tasks", [-1, 4])
 def test_more_tasks_than_units_are_refused(resolved, tasks):
     with pytest.raises(ParameterError, match=f"got {tasks}; split by rounds this design has 3 units"):
-        shards.shares(SWEEP, resolved, "rounds", tasks)
+        shards.shard_plan(SWEEP, resolved, "rounds", tasks)
 
 
 # ------------------------------------------------------------------ measuring and gathering
@@ -244,8 +244,8 @@ def test_a_cell_without_memory_lacks_nothing_else(run, resolved):
         **cell.model_dump(), study="distilbert", repetition=0, **{"pass": "timing"}, status="oom", error="too big",
         started="2026-11-22T14:15:00Z", seconds=1,
     )  # fmt: skip
-    assert {key[0] for key in shards.lacking(share, [record])} == {c.cell for c, _, _ in share} - {cell.cell}
-    assert shards.lacking(share, [record], retry_oom=True) == {(c.cell, w, n) for c, w, n in share}
+    assert {key[0] for key in shards.missing_steps(share, [record])} == {c.cell for c, _, _ in share} - {cell.cell}
+    assert shards.missing_steps(share, [record], retry_oom=True) == {(c.cell, w, n) for c, w, n in share}
 
 
 # ------------------------------------------------------------------ nodes
@@ -310,7 +310,7 @@ def test_asked_to_stop_with_nothing_left_it_is_done(run, resolved, stop_file):
     attempt.raw.write_text("".join(lines[:-1]))
     stop_file.touch()
     steps.measure_shard(run, resolved, 0)
-    assert shards.lacking(shards.of(run, resolved)[0], shards.repetitions(run, 0)) == set()
+    assert shards.missing_steps(shards.of(run, resolved)[0], shards.repetitions(run, 0)) == set()
 
 
 def test_a_limit_too_short_for_one_repetition_is_no_reason_to_start_again(run, resolved, stop_file, monkeypatch):

@@ -315,7 +315,7 @@ def test_labels_are_those_of_the_page_and_captions_say_hardware_and_n(run):
 
 def test_your_run_says_what_it_is(run):
     smoke(run)
-    said = publish.header(run, "your-run", yours=True)
+    said = publish.header(run, "your-run", own_run=True)
     assert "# Your run: imagined on " in said
     assert "not part of the published report" in said
     assert "Profile smoke: shows that it works, not for citation." in said

@@ -206,5 +206,5 @@ def test_a_page_says_what_its_run_cannot_say(page):
     run = provenance.run_of(str(page.relative_to(provenance.book_root())))
     texts = ["".join(o["data"]["text/markdown"]) for c in paths.read_json(page)["cells"] for o in c.get("outputs", [])
              if "text/markdown" in o.get("data", {})]  # fmt: skip
-    wanted = "\n".join(f"- {sentence}" for sentence in load.unsaid([run]))
+    wanted = "\n".join(f"- {sentence}" for sentence in load.limitations([run]))
     assert wanted in texts

@@ -103,7 +103,7 @@ def test_what_was_made_otherwise_is_compared_by_force_only(three, name, change, 
 def test_other_code_is_what_may_be_compared(three):
     alter(three["like"], "env.json", lambda env: env.update(measuring_sha256="another"))
     assert compare.compare(three["base"], three["like"])
-    (said,) = compare.remarks(three["base"], three["like"])
+    (said,) = compare.tolerated_differences(three["base"], three["like"])
     assert said.startswith("code: ")
 
 

@@ -119,10 +119,10 @@ def test_what_was_measured_names_the_code(two):
 
 def test_what_runs_cannot_say_is_said_of_each(two):
     one, other = two
-    said = load.unsaid([one])
+    said = load.limitations([one])
     assert any(line.startswith("energy_J: ") for line in said)
     assert any("2 repetitions: no interval" in line for line in said)
-    both = load.unsaid([one, other])
+    both = load.limitations([one, other])
     assert len(both) == 2 * len(said)
     assert all(line.startswith(load.label(one)) for line in both)
 

@@ -64,7 +64,7 @@ def test_isolated_and_plain_agree(tmp_path):
     job_file, attempts, measure = tmp_path / "plain.json", [], take(run, resolved, prepared)
     job_file.write_text(json.dumps(work))
     for attempt in range(3):
-        before = cpu_use.look()
+        before = cpu_use.cpu_counters()
         ratios, number = [], 0
         while len(ratios) < PAIRS or (len(ratios) < MOST_PAIRS and half_width(ratios) > HALF_WIDTH):
             isolated, by_hand = [], []
@@ -79,7 +79,7 @@ def test_isolated_and_plain_agree(tmp_path):
             ratios.append(np.log(np.mean(isolated) / np.mean(by_hand)))
             print(f"isolated {isolated} ms, plain {by_hand} ms", flush=True)
         low, high = np.exp(t_interval(ratios))
-        busy = cpu_use.between(before, cpu_use.look())["foreign_cores"] or 0.0
+        busy = cpu_use.cpu_use_between(before, cpu_use.cpu_counters())["foreign_cores"] or 0.0
         attempts.append(f"{np.exp(np.mean(ratios)):.4f} ({low:.4f} to {high:.4f}), foreign load {busy:.2f} cores")
         print(attempts[-1])
         if busy <= 0.2:

@@ -106,7 +106,7 @@ def test_a_second_build_at_once_is_refused(tmp_path, start_process):
     copy = checkouts.of_the_book(tmp_path / "checkout")
     holder = start_process(
         "import sys; from distilbench.publication import build\n"
-        "with build.alone(): print('ready', flush=True); sys.stdin.readline()",
+        "with build.build_lock(): print('ready', flush=True); sys.stdin.readline()",
         root=copy,
     )
     done = call(copy, str(BIN / "distilbench"), "book")

@@ -10,7 +10,7 @@ import numpy as np
 
 from distilbench import paths
 from distilbench.errors import ImplausibleError
-from distilbench.stats import half_width, settled
+from distilbench.stats import converged, half_width
 
 NO_QUEUE = "on a CPU nothing queues: samples/s of forwards one after the other is the steady state"
 NO_REQUESTS = "no requests were timed: the run has no texts"
@@ -73,7 +73,7 @@ def warmup_of(rows: list[dict[str, Any]], tested: bool) -> dict[str, Any]:
     seconds = 0.0
     for times in cycles.values():
         seconds += sum(times) / 1e3
-    return {"cycles": len(cycles), "seconds": seconds, "settled": settled(list(cycles.values())) if tested else None}
+    return {"cycles": len(cycles), "seconds": seconds, "settled": converged(list(cycles.values())) if tested else None}
 
 
 def of_kind(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
