@@ -217,7 +217,7 @@ def test_notes_name_every_run_that_a_slide_has_a_number_of(told, rendered):
 
 
 def test_notes_name_the_calibration(deck):
-    (slide,) = (slide for slide in deck.slides if "ruler" in slide.shapes.title.text)
+    (slide,) = (slide for slide in deck.slides if "instrument" in slide.shapes.title.text)
     folder = find.published_instrument(CALIBRATION, "full")
     assert folder.name in notes_of(slide)
     assert paths.sha256_file(folder / "checks.jsonl") in notes_of(slide)
@@ -284,9 +284,9 @@ def test_pictures_show_the_runs(told, drawn):
             )
 
 
-def test_the_table_of_the_ruler_has_every_check(deck):
+def test_the_table_of_the_calibration_has_every_check(deck):
     folder = find.published_instrument(CALIBRATION, "full")
-    shown = slide_with(deck, "ruler")
+    shown = slide_with(deck, "instrument")
     for check in paths.read_json(folder / "summary.json")["checks"]:
         assert check["measured"].split()[0].rstrip("%") in shown, check
         if check["ok"] is None:
