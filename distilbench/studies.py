@@ -33,7 +33,13 @@ def study_model(study: Any) -> type[StudyParams]:
 def kind_of(study: str) -> Measurement:
     """What a study measures: the kind whose parameters are its own."""
     model = study_model(study)
-    return next(kind for name in KINDS if issubclass(model, (kind := measurement.named(name)).params))
+    kinds = (measurement.named(name) for name in KINDS if name not in INSTRUMENTS)
+    return next(kind for kind in kinds if issubclass(model, kind.params))
+
+
+def instrument() -> Measurement:
+    """The kind that `distilbench calibrate` takes."""
+    return next(iter(INSTRUMENTS.values()))()
 
 
 def chain(study: str) -> list[str]:
@@ -48,6 +54,16 @@ def chain(study: str) -> list[str]:
     if not isinstance(told, dict) or not told.get("notebooks"):
         raise ParameterError(f"{file} does not tell the notebooks of study {study!r}: give it a `notebooks:` list")
     return told["notebooks"]
+
+
+def measuring_notebook(study: str) -> str:
+    """The one that measures, or gathers what was measured elsewhere: the last but one; those before it prepare."""
+    return chain(study)[-2]
+
+
+def analysis(study: str) -> str:
+    """The one that shows finished runs, which becomes their page: the last one."""
+    return chain(study)[-1]
 
 
 def resolve(study: str, given: dict[str, Any] | None = None) -> Resolved:

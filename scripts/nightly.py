@@ -24,7 +24,7 @@ import check_links
 from distilbench import logs, paths, terminal
 from distilbench import studies as studies_
 from distilbench.cli import doctor
-from distilbench.errors import DistilbenchError, HubError, RunError
+from distilbench.errors import DistilbenchError, HubError, ParameterError, RunError
 from distilbench.execution import notebooks
 from distilbench.publication import audit, generated_tables
 from distilbench.publication import build as building
@@ -32,6 +32,7 @@ from distilbench.report import compare as comparing
 from distilbench.runs import find, verify
 from distilbench.runs.folder import Run
 from distilbench.sources import texts as sources_texts
+from distilbench.sources.parameters import with_sources
 
 State = Literal["ok", "not done", "FAILED"]
 
@@ -104,10 +105,14 @@ def text_unchanged(study: str, profile: str) -> str:
     Raises:
         DataError: it is another one now.
         HubError: the hub answers, and does not give it.
-        NotDone: the hub cannot be reached; or the text was never seen before, and there is nothing to compare with.
+        NotDone: the study has no text, the hub cannot be reached, or the text was never seen before, and there is
+            nothing to compare with.
     """
+    params = studies_.resolve(study, {"profile": profile}).params
     try:
-        texts = sources_texts.load_texts(studies_.resolve(study, {"profile": profile}).params)
+        texts = sources_texts.load_texts(with_sources(params))
+    except ParameterError as why:
+        raise NotDone(str(why)) from None
     except HubError as error:
         if doctor.model_hub().state == "ok":  # it answers, so the text is gone from it, or damaged
             raise

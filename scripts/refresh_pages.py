@@ -8,7 +8,6 @@ from pathlib import Path
 
 from distilbench import paths
 from distilbench.execution import notebooks
-from distilbench.measurements.sweep.summary import join
 from distilbench.publication import publish
 from distilbench.report import insights
 from distilbench.runs.folder import Run
@@ -27,13 +26,13 @@ for page in publish.pages():
     with tempfile.TemporaryDirectory() as results:
         copy = Path(results) / told["study"] / told["run_id"]
         shutil.copytree(published.folder, copy)
-        derived = join.summarise(copy)
+        derived = published.kind.summarise(copy)
         paths.write_json(copy / "summary.json", derived)
         insights.write(Run(copy), derived)
         notebooks.analyse(told["study"], [published.run_id], results)
         for name in ("summary.json", "run_summary.md", "plots"):
             _copy(copy / name, published.folder / name)
-        publish.write_page(page, copy / "notebooks" / publish.NOTEBOOK, published, told["slug"])  # reads them
+        publish.write_page(page, publish.analysis_file(Run(copy)), published, told["slug"])  # reads them
     print(page.relative_to(paths.repo_root()))
 
 # The picture of the README: a plot has no background, and a dark page would hide its text.

@@ -24,7 +24,10 @@ from distilbench.cli.options import (
 from distilbench.errors import DistilbenchError, ParameterError, RunError, SlurmError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from distilbench.runs.folder import Run
+    from distilbench.runs.measurement import Measurement
 
 app = typer.Typer()
 job_app = typer.Typer(
@@ -171,6 +174,17 @@ def push(
     print(f"{count} files of run {run.run_id} are in {place}, equal by checksum")
 
 
+def _planning(kind: Measurement) -> ModuleType:
+    """What a kind says of the capacity that a service needs.
+
+    Raises:
+        ParameterError: it says nothing of it.
+    """
+    if not (planning := getattr(kind.showing, "capacity", None)):
+        raise ParameterError(f"runs of kind {kind.name!r} say nothing of batches and capacity")
+    return planning
+
+
 @app.command(rich_help_panel=BATCH)
 def optimal(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
@@ -180,7 +194,7 @@ def optimal(
     """Print the batch size with the best throughput, of the newest run that was measured on this kind of machine."""
     from distilbench import studies
 
-    planning = studies.kind_of(study).showing.capacity
+    planning = _planning(studies.kind_of(study))
     size, said = planning.optimal(study, device, results_root)
     print(said, file=sys.stderr)
     print(size)
@@ -200,7 +214,7 @@ def capacity(
     from distilbench.runs import find
 
     run = find.find(reference, results_root)
-    planning = run.kind.showing.capacity
+    planning = _planning(run.kind)
     plans = planning.plans(run, planning.Demand(rate, max_latency_ms, utilisation, devices_per_node))
     if as_json:
         print_json({"run_id": run.run_id, "plans": [vars(plan) for plan in plans]})
@@ -217,14 +231,15 @@ def capacity(
 @job_app.command()
 def ingest(reference: RunName, results_root: ResultsRoot = "", log_format: LogFormat = "text") -> None:
     """Prepare text and model, and record what they are."""
-    from distilbench import logs
+    from distilbench import logs, studies
     from distilbench.execution import notebooks
     from distilbench.runs import find
 
     logs.setup(log_format)
     run = find.find(reference, results_root)
     with notebooks.failures_of(run, "ingest"):
-        notebooks.step(run, "01_ingest")
+        for name in studies.chain(run.config["study"])[:-2]:
+            notebooks.step(run, name)
         run.kind.measuring.prepare(notebooks.resolve_again(run).params, run)
 
 
@@ -247,7 +262,7 @@ def measure(
 @job_app.command()
 def gather(reference: RunName, results_root: ResultsRoot = "", log_format: LogFormat = "text") -> None:
     """Bring what the parts measured into the run; exit code 1 where something is missing."""
-    from distilbench import logs
+    from distilbench import logs, studies
     from distilbench.execution import notebooks, slurm
     from distilbench.harness import shards
     from distilbench.runs import find
@@ -259,18 +274,19 @@ def gather(reference: RunName, results_root: ResultsRoot = "", log_format: LogFo
     if not shards.attempts(run):
         with notebooks.failures_of(run, "gather"):
             raise RunError(f"no part of it began; before: {run.status['message']} (see slurm_logs/)")
-    notebooks.step(run, "02_benchmark")
+    notebooks.step(run, studies.measuring_notebook(run.config["study"]))
 
 
 @job_app.command()
 def analyse(reference: RunName, results_root: ResultsRoot = "", log_format: LogFormat = "text") -> None:
     """Plots and findings of the run."""
-    from distilbench import logs
+    from distilbench import logs, studies
     from distilbench.execution import notebooks
     from distilbench.runs import find
 
     logs.setup(log_format)
-    notebooks.step(find.find(reference, results_root), "03_analyse")
+    run = find.find(reference, results_root)
+    notebooks.step(run, studies.analysis(run.config["study"]))
 
 
 @job_app.command()

@@ -98,8 +98,9 @@ def fetch(
     Their labels and lengths are checked against each other now, as a run does before it measures.
     """
     from distilbench import studies
+    from distilbench.sources.parameters import with_sources
 
-    p = studies.resolve(study, given_of(study, profile, param)).params
+    p = with_sources(studies.resolve(study, given_of(study, profile, param)).params)
     manifest, info = studies.kind_of(study).measuring.fetch(p)
     if as_json:
         print_json({"data": manifest, "model": vars(info)})
@@ -162,8 +163,9 @@ def verify_data(
     """Load a study's text and compare it with the hash of the first time; exit code 1 when it changed."""
     from distilbench import studies
     from distilbench.sources import texts as sources_texts
+    from distilbench.sources.parameters import with_sources
 
-    texts = sources_texts.load_texts(studies.resolve(study, given_of(study, profile, param)).params)
+    texts = sources_texts.load_texts(with_sources(studies.resolve(study, given_of(study, profile, param)).params))
     name, sha256 = texts.about["name"], texts.content_sha256()
     if as_json:
         print_json({"name": name, "rows": len(texts.texts), "content_sha256": sha256, "compared": not texts.first_seen})
@@ -381,7 +383,7 @@ def calibrate(
     from distilbench import paths, studies
     from distilbench.runs.folder import Run
 
-    instrument = studies.INSTRUMENTS["calibration"]()
+    instrument = studies.instrument()
     chosen = [name for name, given in (("quick", quick), ("full", full), ("deep", deep)) if given]
     if len(chosen) > 1:
         raise ParameterError(f"--{' and --'.join(chosen)} exclude each other: give one of them")
@@ -391,7 +393,7 @@ def calibrate(
         print_json(summary)
     else:
         print_table(instrument.showing.cells(Run(folder), summary))
-        print(f"\n{'calibration':>12}  {folder}")
+        print(f"\n{instrument.name:>12}  {folder}")
     if off := [check["check"] for check in summary["checks"] if check["ok"] is False]:
         raise DistilbenchError(f"the instrument is off: {'; '.join(off)} (on a busy machine, try again on a quiet one)")
 

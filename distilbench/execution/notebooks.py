@@ -89,7 +89,7 @@ def run_study(study: str, given: dict[str, Any], resume: str = "", new: bool = F
 
 
 def analyse(study: str, run_ids: list[str], results_root: str = "") -> list[Run]:
-    """Executes 03_analyse over runs that are finished; returns them.
+    """Executes the analysis over runs that are finished; returns them.
 
     Raises:
         RunError: one is not there or not finished, or they are in several results folders.
@@ -107,13 +107,14 @@ def analyse(study: str, run_ids: list[str], results_root: str = "") -> list[Run]
         "results_root": str(own.pop()) if own else results_root,
     }
     with _around_kernels():
-        _execute(chosen[0], "03_analyse", values, analysis_of(chosen))
+        _execute(chosen[0], studies.analysis(study), values, analysis_of(chosen))
     return chosen
 
 
 def analysis_of(chosen: list[Run]) -> Path:
     """Where the executed analysis of these runs goes; overlays are kept beside a run's own."""
-    return load.output_folder(chosen) / "notebooks" / f"03_analyse{load.overlay_suffix(chosen)}.ipynb"
+    name = studies.analysis(chosen[0].config["study"])
+    return load.output_folder(chosen) / "notebooks" / f"{name}{load.overlay_suffix(chosen)}.ipynb"
 
 
 def _say(message: str, **fields: Any) -> None:

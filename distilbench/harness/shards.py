@@ -2,7 +2,7 @@
 
     parts.json                  how the plan is shared out
     parts/environment.json      what all nodes must have in common; the first one to begin says
-    parts/<part>/<attempt>/     one start of a part: attempt.json, env.json, raw.jsonl, iterations/, predictions.parquet
+    parts/<part>/<attempt>/     one start of a part: attempt.json, env.json, and records with their files
 
 Each start of a part writes into a folder of its own, so that two at once (a node that was believed lost and lives on)
 never write the same file. What an earlier start finished is not done again. No torch.
@@ -26,7 +26,7 @@ from distilbench.machine import environment
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement, Step
 from distilbench.runs.parameters import Resolved
-from distilbench.runs.rawfiles import read_parquet, read_raw
+from distilbench.runs.rawfiles import read_raw, require_committed
 from distilbench.runs.records import Key
 from distilbench.runs.states import FINAL, MEASURED
 
@@ -237,7 +237,7 @@ def _tell_environment(run: Run) -> None:
 
 def _bring(source: Path, target: Path, sha256: str) -> None:
     """A second name of a part's file in the run (a copy, where there can be none); it must be the committed one."""
-    read_parquet(source, sha256)
+    require_committed(source, sha256)
     coming = target.with_name(f".{target.name}.part")
     with paths.clear_write_errors(target):
         target.parent.mkdir(exist_ok=True)

@@ -142,7 +142,7 @@ def _problem(number: Shown, values: dict[str, glue.Value] | str) -> str | None:
         return f"{what}: the raw files give {again!r}"
     raw = provenance.run_of(number.page).raw
     if number.raw_sha256 is not None and number.raw_sha256 != paths.sha256_file(raw):
-        return f"{what}: its certificate names another raw.jsonl than {raw}"
+        return f"{what}: its certificate names another {raw.name} than {raw}"
     return None
 
 

@@ -77,7 +77,7 @@ def call_builder(*options: str, toc: Path | None = None, env: dict[str, str] | N
 
 def _with_your_run(book: Path, run: Run) -> Path:
     """Writes the page of the run and a table of contents that has it; both are ignored by git."""
-    notebook = run.folder / "notebooks" / publish.NOTEBOOK
+    notebook = publish.analysis_file(run)
     publish.write_page(book / f"{YOURS}.ipynb", notebook, run, YOURS, own_run=True)
     toc: dict[str, Any] = yaml.safe_load((paths.repo_root() / "_toc.yml").read_text(encoding="utf-8"))
     toc["parts"].insert(0, {"caption": "Your run", "chapters": [{"file": YOURS}]})

@@ -13,6 +13,7 @@ from distilbench.report.tables import escaped
 from distilbench.runs import parameters
 from distilbench.runs.folder import Run
 from distilbench.stats import MIN_REPETITIONS, median_level
+from distilbench.studies import KINDS
 
 
 def studies() -> dict[str, dict[str, Any]]:
@@ -69,9 +70,9 @@ def runs_index() -> str:
             [f"`{run.run_id}`", ", ".join(shown.get(run.run_id, ["–"])), config["created"][:10], f"`{code}`",
              f"`{paths.sha256_file(run.raw)[:12]}`"]
         )  # fmt: skip
-    titles = ["Run", "Page", "Measured", "Code", "raw.jsonl"]
+    titles = ["Run", "Page", "Measured", "Code", "Raw file"]
     return _table(
-        "The runs that this book cites, and how the SHA-256 of each raw.jsonl begins",
+        "The runs that this book cites, and how the SHA-256 of each raw file begins",
         "tab-runs-index",
         titles,
         rows,
@@ -132,8 +133,8 @@ def coverages() -> str:
     pages: dict[int, str] = {}
     for page in publish.pages():
         name = str(page.relative_to(provenance.book_root()))
-        pages.setdefault(provenance.run_of(name).config["parameters"]["repetitions"], name)
-    sizes = sorted(n for n in {*pages, simulated_traces.USUAL} if n >= MIN_REPETITIONS)
+        pages.setdefault(provenance.run_of(name).config["parameters"].get("repetitions"), name)
+    sizes = sorted(n for n in {*pages, simulated_traces.USUAL} if n and n >= MIN_REPETITIONS)
     rows = [
         ["Student's t", kind, *(_coverage(kind, n, pages.get(n)) for n in sizes)] for kind in simulated_traces.KINDS
     ]
@@ -151,12 +152,22 @@ def _coverage(kind: str, repetitions: int, page: str | None) -> str:
 
 
 def schema() -> str:
-    """The fields of a line of raw.jsonl, from the pydantic model that reads and writes it."""
-    rows = []
-    for name, field in _published()[0].kind.record.model_json_schema(by_alias=True)["properties"].items():
-        rows.append([f"`{name}`", _type(field), escaped(field.get("description", ""))])
-    titles = ["Field", "Type", "Meaning"]
-    return _table("A line of raw.jsonl", "tab-schema", titles, rows, "db-prose")
+    """Per kind the fields of a line of its raw file, from the pydantic model that reads and writes it."""
+    parts, titles = [], ["Field", "Type", "Meaning"]
+    for run in _first_of_each_kind():
+        rows = [
+            [f"`{name}`", _type(field), escaped(field.get("description", ""))]
+            for name, field in run.kind.record.model_json_schema(by_alias=True)["properties"].items()
+        ]
+        label = "tab-schema" + f"-{run.kind.name}" * bool(parts)  # chapters refer to the first one
+        parts.append(_table(f"A line of {run.raw.name}", label, titles, rows, "db-prose"))
+    return "\n\n".join(parts)
+
+
+def _first_of_each_kind() -> list[Run]:
+    """The first published run of each kind, in the order of the kinds."""
+    first = {run.kind.name: run for run in reversed(_published())}
+    return [first[name] for name in KINDS if name in first]
 
 
 def _type(field: dict[str, Any]) -> str:
@@ -169,8 +180,8 @@ def _type(field: dict[str, Any]) -> str:
 
 
 def example() -> str:
-    """A real line of raw.jsonl, of the first published run, laid out over many lines."""
-    run = _published()[0]
+    """A real line of a raw file, of the first published run, laid out over many lines."""
+    run = _first_of_each_kind()[0]
     record = json.loads(run.raw.read_text(encoding="utf-8").splitlines()[0])
     told = {name: value for name, value in record.items() if value not in (None, {}, [])}
     text = json.dumps(told, indent=2)

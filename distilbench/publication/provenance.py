@@ -24,8 +24,9 @@ class Certificate:
         field: its name there (see `glue.values`).
         form: how it is written, as `format` takes it; "" as it is.
         run_id: of the run.
-        raw_sha256: of the run's raw.jsonl.
+        raw_sha256: of the run's raw file.
         text: the number as shown.
+        raw: name of that file.
     """
 
     page: str
@@ -34,14 +35,15 @@ class Certificate:
     run_id: str
     raw_sha256: str
     text: str
+    raw: str = "raw.jsonl"
 
     @property
     def source(self) -> str:
         """What a caption says."""
-        return f"run {self.run_id} (raw.jsonl {self.raw_sha256[:16]})"
+        return f"run {self.run_id} ({self.raw} {self.raw_sha256[:16]})"
 
     def __str__(self) -> str:
-        return f"{self.field} of run {self.run_id}; raw.jsonl has SHA-256 {self.raw_sha256}"
+        return f"{self.field} of run {self.run_id}; {self.raw} has SHA-256 {self.raw_sha256}"
 
 
 def book_root() -> Path:
@@ -69,7 +71,7 @@ def certify(page: str, field: str, form: str = "") -> Certificate:
     if field not in values:
         raise RunError(f"page {page} carries no number {field!r}")
     run = run_of(page)
-    return Certificate(page, field, form, run.run_id, _raw_of(run), written(values[field], form))
+    return Certificate(page, field, form, run.run_id, _raw_of(run), written(values[field], form), run.raw.name)
 
 
 def certify_picture(page: str, label: str) -> Certificate:
@@ -80,7 +82,7 @@ def certify_picture(page: str, label: str) -> Certificate:
         label: of the figure or table, such as fig-distilbert-cpu-random-latency.
     """
     run = run_of(page)
-    return Certificate(page, label, "", run.run_id, _raw_of(run), "")
+    return Certificate(page, label, "", run.run_id, _raw_of(run), "", run.raw.name)
 
 
 def carried(page: str) -> dict[str, glue.Value]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from distilbench import paths
+from distilbench import paths, studies
 from distilbench.errors import ParameterError, RunError
 from distilbench.machine import environment
 from distilbench.report import glue, load
@@ -18,7 +18,6 @@ from distilbench.runs import find, verify
 from distilbench.runs.folder import Run
 from distilbench.runs.parameters import PROFILES
 
-NOTEBOOK = "03_analyse.ipynb"
 UNPUBLISHED_CELL = "not-published"  # tag of cells that serve the run or the tests, not the reader
 LEFT_OUT = (".lock", "notebooks", "orphans", "work")  # of a run folder: what a published one needs not hold
 LARGEST_MiB = 2.0
@@ -35,7 +34,7 @@ HEADER = """\
 {warning}{citation}
 
 Every number of this page can be computed again from the run's files: `distilbench verify run {run_id}`.
-The page is `notebooks/03_analyse.ipynb`, executed over the run, without its code.
+The page is `notebooks/{notebook}.ipynb`, executed over the run, without its code.
 """
 
 
@@ -47,7 +46,7 @@ def publish(run: Run, name: str = "", replace: bool = False) -> tuple[Path, Path
 
     Args:
         run: the run; its notebooks must have been executed into it.
-        name: the page's name; empty: device and source of the model, such as `cpu-embedded`.
+        name: the page's name; empty: as its kind calls it, such as `cpu-embedded`.
         replace: put it in the place of the page of that name, and remove the run that page showed.
 
     Returns:
@@ -60,15 +59,14 @@ def publish(run: Run, name: str = "", replace: bool = False) -> tuple[Path, Path
         raise ParameterError(f"{name!r} cannot name a page: small letters, digits and hyphens can, but not 'index'")
     if reasons := refusals(run):
         raise RunError(f"run {run.run_id} cannot be published:\n" + "\n".join(f"- {reason}" for reason in reasons))
-    params = run.config["parameters"]
-    name = name or f"{params['device'].replace(':', '')}-{params['model_source']}"
+    name = name or run.kind.showing.page_name(run)
     page = pages_root() / run.config["study"] / f"{name}.ipynb"
     folder = paths.published_root() / run.config["study"] / run.run_id
     if page.exists() and not replace:
         raise RunError(f"{page} shows run {_run_of(page)} already: choose another --name, or give --replace")
     before = _run_of(page) if page.exists() else run.run_id
     _copy_run(run, folder)
-    write_page(page, run.folder / "notebooks" / NOTEBOOK, Run(folder), f"{run.config['study']}-{name}")
+    write_page(page, analysis_file(run), Run(folder), f"{run.config['study']}-{name}")
     if before not in {_run_of(other) for other in pages()}:  # last, so that a failure loses nothing
         shutil.rmtree(folder.parent / before, ignore_errors=True)
     return page, folder
@@ -103,7 +101,7 @@ def refusals(run: Run) -> list[str]:
 
 def _failed_notebooks(run: Run) -> list[str]:
     executed = sorted((run.folder / "notebooks").glob("*.ipynb"))
-    others = [file for file in executed if not file.stem.startswith(Path(NOTEBOOK).stem)]
+    others = [file for file in executed if not file.stem.startswith(analysis_file(run).stem)]
     reasons = [f"notebook {file.stem} failed or was stopped" for file in others if not _executed(_read(file))]
     if not is_analysed(run):
         again = f"`distilbench analyse {run.config['study']} {run.run_id}`"
@@ -111,9 +109,14 @@ def _failed_notebooks(run: Run) -> list[str]:
     return reasons
 
 
+def analysis_file(run: Run) -> Path:
+    """Where the executed analysis of a run is."""
+    return run.folder / "notebooks" / f"{studies.analysis(run.config['study'])}.ipynb"
+
+
 def is_analysed(run: Run) -> bool:
     """Whether the run holds its analysis, executed to the end, with the numbers that the run gives now."""
-    file = run.folder / "notebooks" / NOTEBOOK
+    file = analysis_file(run)
     if not file.is_file():
         return False
     try:
@@ -221,10 +224,11 @@ def header(run: Run, slug: str, own_run: bool = False) -> str:
     note = "" if profile == "full" else f"Profile {profile}: {PROFILES[profile]}.\n"
     return HEADER.format(
         slug=slug,
-        title=f"{'Your run: ' if own_run else ''}{load.model_name(run)} on {load.label(run)}",
+        title=f"{'Your run: ' if own_run else ''}{run.kind.showing.title(run)} on {load.label(run)}",
         warning=YOURS.format(doubt=note) + "\n" if own_run else "",
         citation=load.citation(run),
         run_id=run.run_id,
+        notebook=studies.analysis(run.config["study"]),
     )
 
 
@@ -257,12 +261,8 @@ def caption(run: Run, figure: str) -> str | None:
 
 
 def measured_on(run: Run) -> str:
-    """What a caption must say beside what is shown: hardware, type, model and its source."""
-    params = run.config["parameters"]
-    return (
-        f"Measured on {load.label(run)}, {params['dtype']}; "
-        f"model: {load.model_name(run)} (source: {params['model_source']})."
-    )
+    """What a caption must say beside what is shown: hardware, and what was measured."""
+    return f"Measured on {load.label(run)}{run.kind.showing.measured_with(run)}."
 
 
 def _lines(cell: dict[str, Any]) -> list[str]:

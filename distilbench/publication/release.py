@@ -62,7 +62,7 @@ FILES = {
     "slides.pptx": "the slides, with speaker notes",
     "report-html.tar.gz": "the report as pages: open index.html, no network needed",
     "results.parquet": "one row per cell of each run: every measured number, unrounded, with range, interval and n",
-    "records.tar.gz": "raw.jsonl of each run (one line per repetition), and its JSON Schema",
+    "records.tar.gz": "the raw file of each run (one line per repetition), and its JSON Schema",
     "notebooks.tar.gz": "the executed notebooks that the report shows, and the sources of all notebooks",
     "runs.tar.gz": "the runs: parameters, environment, every iteration",
     "constraints.txt": "the exact versions of the environment",

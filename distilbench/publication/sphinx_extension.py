@@ -130,7 +130,7 @@ def runs_of_page(app: Sphinx, doctree: nodes.document) -> None:
         return
     box = nodes.container(classes=["db-certificates"])
     box += nodes.paragraph(
-        text="The numbers of this page come from these runs; in brackets, how the SHA-256 of raw.jsonl begins:"
+        text="The numbers of this page come from these runs; in brackets, how the SHA-256 of their raw files begins:"
     )
     runs = nodes.bullet_list()
     box += runs
@@ -180,8 +180,8 @@ class Sheet(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """What the Markdown of the sheet is parsed to."""
-        for file in paths.published_root().glob("*/*/raw.jsonl"):
-            self.env.note_dependency(str(file))
+        for run in find.published_runs():
+            self.env.note_dependency(str(run.raw))
         for page in publish.pages():
             self.env.note_dependency(str(page))
         self.env.note_dependency(str(paths.repo_root() / "params" / "studies.yml"))

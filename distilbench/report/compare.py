@@ -107,7 +107,9 @@ def _different_environment(base: Run, other: Run) -> list[str]:
 def _different_work(base: Run, other: Run) -> list[str]:
     lines = []
     for file, keys in (("data.json", ("content_sha256", "tokenizer_sha256")), ("model.json", ("sha256",))):
-        one, two = paths.read_json(base.folder / file), paths.read_json(other.folder / file)
+        one, two = (
+            paths.read_json(run.folder / file) if (run.folder / file).is_file() else {} for run in (base, other)
+        )
         lines += [f"{file} {line}" for line in _different_fields(one, two, keys)]
     one, two = base.inputs_of_cells(), other.inputs_of_cells()
     cells = [cell for cell in one if cell in two and one[cell] != two[cell]]

@@ -78,17 +78,12 @@ def label(run: Run) -> str:
 def labels(chosen: list[Run]) -> dict[str, str]:
     """A label per run id, unique: runs on the same device are told apart by their model, their day, or their id."""
     plain = {run.run_id: label(run) for run in chosen}
-    model = {run.run_id: f"{plain[run.run_id]}: {model_name(run)}" for run in chosen}
+    model = {run.run_id: f"{plain[run.run_id]}: {run.kind.showing.title(run)}" for run in chosen}
     dated = {run.run_id: f"{plain[run.run_id]} ({run.config['created'][:10]})" for run in chosen}
     for candidate in (plain, model, dated):
         if len(set(candidate.values())) == len(candidate):
             return candidate
     return {run_id: f"{text} [{run_id[-8:]}]" for run_id, text in plain.items()}
-
-
-def model_name(run: Run) -> str:
-    """What the run's model is called."""
-    return paths.read_json(run.folder / "model.json")["name"]
 
 
 def about(chosen: list[Run]) -> list[dict[str, Any]]:
@@ -130,14 +125,15 @@ def citation(run: Run) -> str:
     version = paths.read_json(run.folder / "env.json")["packages"]["distilbench"]
     doubt = "" if params["profile"] == "full" else f" (profile {row['profile']})"
     return (
-        f"{row['model']} ({row['source of the model']}) on {row['machine']}; {row['software']}; "
+        f"{run.kind.showing.cited(run)} on {row['machine']}; {row['software']}; "
         f"{_n(run)}; measured with distilbench {version}, "
         f"{row['measured']}, run {run.run_id}{doubt}."
     )
 
 
 def _n(run: Run) -> str:
-    timed = processes(run).get("timing")
+    (pass_name,) = run.kind.comparable.values()
+    timed = processes(run).get(pass_name)
     return f"n = {timed} fresh processes per cell" if timed else "not timed"
 
 

@@ -70,12 +70,17 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> 
     return paths.sha256_bytes(content)
 
 
-def read_parquet(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
-    """Reads rows; a missing or damaged file is an error, and with a hash given one that is not the committed file."""
+def require_committed(path: Path, sha256: str | None) -> None:
+    """Refuses a file that is missing, or with a hash given is not the committed one."""
     if not path.is_file():
         raise RunError(f"{path} is missing")
     if sha256 and (got := paths.sha256_file(path)) != sha256:
         raise RunError(f"{path} is not the committed file: its SHA-256 is {got}, the record says {sha256}")
+
+
+def read_parquet(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
+    """Reads rows; a missing or damaged file is an error, and with a hash given one that is not the committed file."""
+    require_committed(path, sha256)
     try:
         content = path.read_bytes()  # Arrow would take the path for UTF-8, whatever the locale
     except OSError as error:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from distilbench.errors import ParameterError
 from distilbench.runs.parameters import Device, Source, StudyParams
 
 
@@ -58,3 +59,14 @@ class SourceParams(StudyParams):
             "revision": self.model_revision, "dtype": self.dtype, "size": self.model_size, "vocab_size": vocab_size,
             "seed": self.seed,
         }  # fmt: skip
+
+
+def with_sources(params: StudyParams) -> SourceParams:
+    """The parameters of a study that measures on a model and a text.
+
+    Raises:
+        ParameterError: it measures on neither.
+    """
+    if not isinstance(params, SourceParams):
+        raise ParameterError(f"study {params.study!r} measures on no model and no text")
+    return params

@@ -102,7 +102,7 @@ def failed(run):
 
 
 def failed_notebook(run):
-    file = run.folder / "notebooks" / publish.NOTEBOOK
+    file = publish.analysis_file(run)
     notebook = nbformat.read(file, 4)
     cell = next(cell for cell in notebook.cells if "outputs" in cell)
     cell.outputs = [nbformat.v4.new_output("error", ename="E", evalue="no", traceback=[])]
@@ -111,7 +111,7 @@ def failed_notebook(run):
 
 def stopped_notebook(run):
     """As a kill leaves it: papermill saves after each cell."""
-    file = run.folder / "notebooks" / publish.NOTEBOOK
+    file = publish.analysis_file(run)
     notebook = nbformat.read(file, 4)
     last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
     last.outputs, last.execution_count = [], None
@@ -120,24 +120,24 @@ def stopped_notebook(run):
 
 def stale_notebook(run):
     """Its numbers are not those that the run gives now."""
-    file = run.folder / "notebooks" / publish.NOTEBOOK
+    file = publish.analysis_file(run)
     file.write_text(file.read_text().replace("'imagined'", "'another'"))
 
 
 def half_written_notebook(run):
-    file = run.folder / "notebooks" / publish.NOTEBOOK
+    file = publish.analysis_file(run)
     file.write_text(file.read_text()[:1000])
 
 
 def failed_for_papermill(run):
-    file = run.folder / "notebooks" / publish.NOTEBOOK
+    file = publish.analysis_file(run)
     notebook = nbformat.read(file, 4)
     notebook.metadata["papermill"]["exception"] = True
     nbformat.write(notebook, file.with_name("02_benchmark.ipynb"))
 
 
 def not_analysed(run):
-    (run.folder / "notebooks" / publish.NOTEBOOK).unlink()
+    (publish.analysis_file(run)).unlink()
 
 
 def too_large(run):
@@ -415,10 +415,10 @@ def test_a_removed_run_is_named(run):
 
 
 def test_a_second_execution_gives_the_same_bytes(run):
-    before = paths.read_json(run.folder / "notebooks" / publish.NOTEBOOK)
+    before = paths.read_json(publish.analysis_file(run))
     plots = {file.name: file.read_bytes() for file in (run.folder / "plots").iterdir()}
     notebooks.analyse("distilbert", [run.run_id], str(run.folder.parent.parent))
-    after = paths.read_json(run.folder / "notebooks" / publish.NOTEBOOK)
+    after = paths.read_json(publish.analysis_file(run))
     outputs = [[c["outputs"] for c in nb["cells"] if c["cell_type"] == "code"] for nb in (before, after)]
     assert outputs[0] == outputs[1]
     assert len(plots) == 6
@@ -463,7 +463,7 @@ def test_a_page_executed_again_is_the_same(page, tmp_path):
     folder = tmp_path / "results" / told["study"] / told["run_id"]
     shutil.copytree(paths.published_root() / told["study"] / told["run_id"], folder)
     notebooks.analyse(told["study"], [told["run_id"]], str(tmp_path / "results"))
-    again = publish.as_page(paths.read_json(folder / "notebooks" / publish.NOTEBOOK), Run(folder), told["slug"])
+    again = publish.as_page(paths.read_json(publish.analysis_file(Run(folder))), Run(folder), told["slug"])
 
     def shown(notebook):
         cells = [c for c in notebook["cells"] if "injected-parameters" not in c["metadata"].get("tags", [])]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from distilbench import paths
 from distilbench.report import tables
+from distilbench.runs import find
 from distilbench.runs.folder import Run
 
 
@@ -41,7 +42,7 @@ def _elsewhere(env: dict[str, Any]) -> str:
     def machine(of: dict[str, Any]) -> tuple[str, int]:
         return of["cpu"]["model"], len(of["cpu"]["affinity"])
 
-    folders = [file.parent for file in paths.published_root().glob("*/*/raw.jsonl")]
+    folders = [run.folder for run in find.published_runs()]
     others = {machine(paths.read_json(folder / "env.json")) for folder in folders}
     return "; no published run is of this machine" if others and machine(env) not in others else ""
 

@@ -62,6 +62,29 @@ def about(run: Run) -> dict[str, str | int]:
     }
 
 
+def title(run: Run) -> str:
+    """What the run's model is called."""
+    return paths.read_json(run.folder / "model.json")["name"]
+
+
+def cited(run: Run) -> str:
+    """What was measured, for a citation."""
+    row = about(run)
+    return f"{row['model']} ({row['source of the model']})"
+
+
+def measured_with(run: Run) -> str:
+    """What a caption says of it, after the machine."""
+    params = run.config["parameters"]
+    return f", {params['dtype']}; model: {title(run)} (source: {params['model_source']})"
+
+
+def page_name(run: Run) -> str:
+    """How its page is called where no other name is given: device and source of the model."""
+    params = run.config["parameters"]
+    return f"{params['device'].replace(':', '')}-{params['model_source']}"
+
+
 def _passes(run: Run) -> str:
     """What each pass of a run has, and which pass it has not."""
     found, asked = load.processes(run), run.config["parameters"]["passes"]

@@ -1,0 +1,39 @@
+"""What a kind of measurement takes from here where it needs nothing more (see `Measurement.measure`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distilbench.runs.folder import Run
+from distilbench.runs.measurement import Step
+
+
+def prepare(params: Any, run: Run) -> None:
+    """Nothing is prepared that all steps share."""
+
+
+def is_prepared(run: Run) -> bool:
+    """What needs no preparation is ready at any time."""
+    return True
+
+
+def load(run: Run) -> None:
+    """Another process prepared nothing."""
+
+
+def once(run: Run, params: Any) -> None:
+    """Nothing is measured once a run."""
+
+
+def count_later(params: Any) -> int:
+    """All steps are known beforehand."""
+    return 0
+
+
+def later(run: Run, params: Any) -> list[Step]:
+    """All steps are known beforehand."""
+    return []
+
+
+def bring(run: Run, new: list[Any]) -> None:
+    """Nothing comes along with records of shards."""
