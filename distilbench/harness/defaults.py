@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from distilbench import paths
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Step
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a worker is told (see `processes.Spec`)."""
+
+    identity: dict[str, Any]
+    protocol: dict[str, Any]
+
+    def save(self, file: Path) -> None:
+        """Writes it for the worker."""
+        paths.write_json(file, vars(self))
 
 
 def prepare(params: Any, run: Run) -> None:

@@ -38,11 +38,11 @@ class Measurement:
         summarise: of a run folder, its summary.json; a pure function of the other files there.
         recompute: of a run folder and its records, where what they derive differs from their files.
         measure: dotted name of the module that measures; by name, since it may need torch. It has `prepare(params,
-            run)`, `is_prepared(run)` and `load(run)`; `once(run, params)`: what is measured once a run; `take(run,
-            resolved, prepared)`: gives what measures a step; `later(run, params)` and `count_later(params)`: steps that
-            show only when the others are done; `bring(run, new)`: what comes along with records of shards.
-        show: dotted name of the module that shows; by name, since it needs pandas. Its functions are listed there.
-        comparable: numbers that runs are compared by, each with the pass that measures it; less is better in all.
+            run)`, `is_prepared(run)`, `load(run)`; `once(run, params)`: what is measured once a run; `take(run,
+            resolved, prepared)`: gives what measures a step; `later(run, params)`, `count_later(params)`: steps that show
+            when all others are done; `bring(run, new)`: what comes with records of shards; see `harness.defaults`.
+        show: dotted name of the module that shows; by name, since it needs pandas. CONTRIBUTING.md has its functions.
+        comparable: the time in ms that runs are compared by, with the pass that measures it.
         folders: of a run folder, those whose files belong to a record each; others are orphans.
         inexact: paths of numbers in summary.json that another machine may round otherwise.
         for_jobs: a design as jobs of a batch system can measure it.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import distilbench
-from distilbench import paths
+from distilbench import paths, studies
 
 #: Floors 0 and 3: the analysis, the book and most tests need no machine-learning stack.
 WITHOUT_TORCH = (
@@ -54,3 +56,42 @@ def test_import_linter_holds_the_contracts():
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+ROOT = paths.repo_root()
+#: Where no kind of measurement is named: all code and scripts but its own folder, and the registry.
+GENERAL = [
+    file
+    for file in sorted([*(ROOT / "distilbench").rglob("*.py"), *(ROOT / "scripts").glob("*.py")])
+    if "measurements" not in file.relative_to(ROOT).parts and file.name != "studies.py"
+]
+
+
+def names_of_kinds(code: str) -> list[str]:
+    """Imports of a kind, its name as a text, and texts with its place; prose in docstrings and messages may have it."""
+    named = re.compile(rf"({'|'.join(studies.KINDS)})|.*measurements[./]({'|'.join(studies.KINDS)})\b.*", re.DOTALL)
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        texts = [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+        texts += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            texts += [f"{node.module}.{alias.name}" for alias in node.names]
+        found += [text for text in texts if named.fullmatch(text)]
+    return found
+
+
+@pytest.mark.parametrize("file", GENERAL, ids=lambda file: str(file.relative_to(ROOT)))
+def test_general_code_names_no_kind_of_measurement(file):
+    assert names_of_kinds(file.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from distilbench.measurements.sweep import params", "from distilbench.measurements import calibration",
+        "import distilbench.measurements.sweep.params", "kind = 'sweep'", "files = ['measurements/sweep/params']",
+        "f'{\"calibration\":>12}'",
+    ],
+)  # fmt: skip
+def test_a_named_kind_is_found(code):
+    assert names_of_kinds(code)
