@@ -39,8 +39,8 @@ class Measurement:
         recompute: of a run folder and its records, where what they derive differs from their files.
         measure: dotted name of the module that measures; by name, since it may need torch. It has `prepare(params,
             run)`, `is_prepared(run)`, `load(run)`; `once(run, params)`: what is measured once a run; `take(run,
-            resolved, prepared)`: gives what measures a step; `later(run, params)`, `count_later(params)`: steps that show
-            when all others are done; `bring(run, new)`: what comes with records of shards; see `harness.defaults`.
+            resolved, prepared)`: gives what measures a step; `later(run, params)`, `count_later(params)`: steps that
+            show when all others are done; `bring(run, new)`: what comes with records of shards; see `harness.defaults`.
         show: dotted name of the module that shows; by name, since it needs pandas. CONTRIBUTING.md has its functions.
         comparable: the time in ms that runs are compared by, with the pass that measures it.
         folders: of a run folder, those whose files belong to a record each; others are orphans.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -12,8 +13,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import checkouts
 import psutil
 import pytest
+import toy_kind
 from cluster import Cluster, free_ports, missing
 from conftest import IN_CI
 from measuring import finished_once
@@ -156,6 +159,26 @@ def test_the_whole_chain(cluster, site, tmp_path, monkeypatch):
     assert run.raw.read_bytes() == before
     assert "COMPLETED" in distilbench("status", run.run_id)
     assert "nothing is missing" in distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
+
+
+def test_the_chain_of_another_kind_of_measurement(cluster, site, tmp_path, monkeypatch):
+    """The toy kind of CONTRIBUTING.md, in a copy of the checkout that all nodes share."""
+    root = checkouts.whole(tmp_path / "copy")
+    toy_kind.follow(root)
+    monkeypatch.setenv("DISTILBENCH_ROOT", str(root))
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.chdir(root)
+    (root / "slurm_logs").mkdir()
+    words = ["--profile", "ci", *TASK, "--step-flags", STEPS, "--no-book", "--json"]
+    (made,) = json.loads(distilbench("submit", "copies", *words))
+    cluster.wait_until_gone(*made["jobs"].values())
+    folder = Path(made["folder"])
+    assert paths.read_json(folder / "status.json")["state"] == "ok", logs(root)
+    lines = [json.loads(line) for line in (folder / "copies.jsonl").read_text().splitlines()]
+    keys = sorted((line["cell"], line["repetition"]) for line in lines)
+    assert keys == [("1MiB", 0), ("1MiB", 1), ("2MiB", 0), ("2MiB", 1)], "every repetition once"
+    assert sorted(file.name for file in (folder / "notebooks").iterdir()) == ["04_copy.ipynb", "05_copies.ipynb"]
+    distilbench("verify", "run", made["run_id"])
 
 
 def test_status_shows_jobs_and_cells(cluster, site, monkeypatch):
