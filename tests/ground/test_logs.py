@@ -9,8 +9,7 @@ import re
 
 import pytest
 
-from distilbench import logs
-from distilbench.logs import log, setup
+from distilbench.progress import log, set_up_log
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +27,7 @@ class Terminal(io.StringIO):
 
 def test_text_is_the_message_alone():
     stream = io.StringIO()
-    setup("text", stream)
+    set_up_log("text", stream)
     log.info("notebook %s", "01_ingest", extra={"fields": {"event": "notebook"}})
     log.debug("not shown")
     assert stream.getvalue() == "notebook 01_ingest\n"
@@ -36,7 +35,7 @@ def test_text_is_the_message_alone():
 
 def test_json_is_one_object_per_line_with_the_fields():
     stream = io.StringIO()
-    setup("json", stream)
+    set_up_log("json", stream)
     log.info("two\nlines – ü", extra={"fields": {"event": "progress", "done": 1, "total": 2}})
     log.warning("no fields")
     one, two = (json.loads(line) for line in stream.getvalue().splitlines())
@@ -46,15 +45,15 @@ def test_json_is_one_object_per_line_with_the_fields():
 
 
 def test_a_terminal_gets_colours_unless_json_was_asked_for():
-    setup("text", Terminal())
+    set_up_log("text", Terminal())
     assert type(log.handlers[0]).__name__ == "RichHandler"
-    setup("json", stream := Terminal())
+    set_up_log("json", stream := Terminal())
     log.info("x")
     assert json.loads(stream.getvalue())["message"] == "x"
 
 
 def test_without_a_stream_it_is_stderr(capsys):
-    setup("text")
+    set_up_log("text")
     log.info("to stderr")
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "to stderr\n")
@@ -62,10 +61,10 @@ def test_without_a_stream_it_is_stderr(capsys):
 
 def test_setting_up_again_replaces_and_nothing_is_said_twice(capsys):
     first, second = io.StringIO(), io.StringIO()
-    setup("text", first)
-    setup("text", second)
+    set_up_log("text", first)
+    set_up_log("text", second)
     log.info("once")
     assert (first.getvalue(), second.getvalue()) == ("", "once\n")
     assert log.handlers[1:] == []
     assert log.propagate is False, "the root logger of a program that uses the package says nothing"
-    assert logging.getLogger("distilbench") is logs.log
+    assert logging.getLogger("distilbench") is log

@@ -8,8 +8,7 @@ import types
 import pytest
 
 from distilbench import progress
-from distilbench.execution.notebooks import PROGRESS_LINE
-from distilbench.progress import Progress, duration
+from distilbench.progress import PROGRESS_LINE, Progress, duration
 
 
 @pytest.fixture
