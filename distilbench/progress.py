@@ -27,15 +27,10 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Progress:
-    """Counts steps; the estimate of what is left is the median step so far times the steps left.
-
-    Attributes:
-        total: steps in all.
-        done: steps finished, those of an earlier start included.
-    """
+    """Counts steps; the estimate of what is left is the median step so far times the steps left."""
 
     total: int
-    done: int = 0
+    done: int = 0  # those of an earlier start included
     _seconds: list[float] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
     _bar: object = None

@@ -88,7 +88,7 @@ def calibrate(
     from distilbench.runs.folder import Run
 
     instrument = studies.INSTRUMENTS["calibration"]()
-    chosen = [name for name, given in (("quick", quick), ("full", full), ("deep", deep)) if given]
+    chosen = [name for name, given in {"quick": quick, "full": full, "deep": deep}.items() if given]
     if len(chosen) > 1:
         raise ParameterError(f"--{' and --'.join(chosen)} exclude each other: give one of them")
     folder = instrument.measuring.calibrate(chosen[0] if chosen else "quick", results_root)
@@ -106,8 +106,7 @@ def doctor(as_json: options.AsJson = False) -> None:
     colours = {"ok": "green", "limited": "yellow", "missing": "red"}
     findings = looks.examine()
     rows = [
-        {"what": one["topic"], "state": f"[{colours[one['state']]}]{one['state']}[/]", "found": one["text"]}
-        for one in findings
+        {"what": f["topic"], "state": f"[{colours[f['state']]}]{f['state']}[/]", "found": f["text"]} for f in findings
     ]
     options.print_result(as_json, findings, rows)
 

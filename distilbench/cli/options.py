@@ -61,21 +61,15 @@ def given_of(
     return {key: value for key, value in given.items() if value is not None}
 
 
-def run_of(reference: str, results_root: str = "") -> Run:
-    """The run that is meant (see `find.find`)."""
-    from distilbench.runs import find
-
-    return find.find(reference, results_root)
-
-
-def run_or_calibration(reference: str, results_root: str = "") -> Run:
-    """The run that is meant, or what tells of the instrument, by its folder."""
+def run_of(reference: str, results_root: str, or_calibration: bool = False) -> Run:
+    """The run that is meant (see `find.find`); a calibration is named by its folder."""
     from distilbench import paths
+    from distilbench.runs import find
     from distilbench.runs.folder import Run
 
-    if (Path(reference) / "config.json").is_file():
+    if or_calibration and (Path(reference) / "config.json").is_file():
         return Run(paths.readable(Path(reference).resolve()))
-    return run_of(reference, results_root)
+    return find.find(reference, results_root)
 
 
 def print_result(as_json: bool, content: Any, *parts: Any) -> None:

@@ -36,16 +36,14 @@ def show(
     elif file.is_file():
         summary = paths.read_json(file)
         title = f"run {run.run_id} ({status['state']}), profile {summary['profile']}"
-        options.print_result(
-            as_json, summary, title, *options.summary_parts(run, summary), f"\ncite as: {export.citation(run)}"
-        )
+        parts = [title, *options.summary_parts(run, summary), f"\ncite as: {export.citation(run)}"]
+        options.print_result(as_json, summary, *parts)
     elif form:
         raise DistilbenchError(f"run {run.run_id} is unfinished: there is no table yet")
     else:
         done = f"{len(run.measured())} repetitions done. {status['message']}"
-        options.print_result(
-            as_json, status, f"run {run.run_id} is {status['state']}, {done}", f"go on with: {run.resume_command}"
-        )
+        text = f"run {run.run_id} is {status['state']}, {done}\ngo on with: {run.resume_command}"
+        options.print_result(as_json, status, text)
 
 
 def compare(
@@ -117,7 +115,7 @@ def publish(
     """
     from distilbench.publication import publish as publishing
 
-    run = options.run_or_calibration(reference, results_root)
+    run = options.run_of(reference, results_root, or_calibration=True)
     if not run.kind.slot:
         page, folder = publishing.publish(run, name, replace)
         print(f"{'page':>12}  {page}")

@@ -17,7 +17,7 @@ def run(
     """Compute every number of a run (or of a calibration, by its folder) again; exit code 1 on any difference."""
     from distilbench.runs import verify
 
-    given = options.run_or_calibration(reference, results_root)
+    given = options.run_of(reference, results_root, or_calibration=True)
     problems = verify.problems(given.folder)
     lines = problems or [f"{given.run_id}: {given.kind.showing.counted(given)}, no difference"]
     options.print_result(as_json, {"run_id": given.run_id, "problems": problems}, *lines)
@@ -59,9 +59,8 @@ def data(
 
     texts = sources_texts.load_texts(studies.resolve(study, options.given_of(study, profile, param)).params)
     name, rows, sha256, new = texts.about["name"], len(texts.texts), texts.content_sha256(), texts.first_seen
+    content = {"name": name, "rows": rows, "content_sha256": sha256, "compared": not new}
     unchanged = [] if new else [f"{name}: {rows} sentences, unchanged: SHA-256 {sha256}"]
-    options.print_result(
-        as_json, {"name": name, "rows": rows, "content_sha256": sha256, "compared": not new}, *unchanged
-    )
+    options.print_result(as_json, content, *unchanged)
     if new:
         raise DataError(f"{name} was seen for the first time, so nothing was compared; from now on it must be {sha256}")

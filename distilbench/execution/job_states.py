@@ -27,7 +27,7 @@ STATES = {
     "BOOT_FAIL": ("failed", "the node did not boot"),
 }
 UNEXPLAINED = ("running", "cancelled")  # of an attempt: killed without a word, or asked to end (SIGTERM) but not why
-#: What else than a cancelled job SIGTERM can mean; also a node that was believed lost and lives on is told to end.
+#: What else than a cancelled job SIGTERM can mean; also a node that was believed lost and lives on is asked to end.
 TERMINATED = [STATES[name] for name in ("PREEMPTED", "REQUEUED", "TIMEOUT", "DEADLINE", "NODE_FAIL")]
 ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "STOPPED", "SIGNALING", "STAGE_OUT")
 FIELDS = (
@@ -123,9 +123,8 @@ def cancel(run: Run) -> list[str]:
     slurm.require("squeue", "scancel")
     left = living(run)
     numbers = {job.split("_")[0] for job in left}
-    failed = slurm.cancel(
-        {cluster: [one for one in ids if one in numbers] for cluster, ids in _by_cluster(run).items()}
-    )
+    by_cluster = _by_cluster(run)
+    failed = slurm.cancel({cluster: [one for one in by_cluster[cluster] if one in numbers] for cluster in by_cluster})
     remaining = [row for row in _queue(run) if row["STATE"] != "COMPLETING"] if failed else []
     if remaining:  # else they ended by themselves meanwhile, or are about to
         raise SlurmError(f"{len(remaining)} jobs of run {run.run_id} are not cancelled: {'; '.join(failed)}")
@@ -140,7 +139,7 @@ def cancel(run: Run) -> list[str]:
 def settle(run: Run) -> list[str]:
     """Records how attempts ended that could not say so (killed, timed out, node lost); returns what it recorded.
 
-    While SLURM does not answer they stay as they are, which is said too: a later call may learn it.
+    While SLURM does not answer they stay as they are, which is a message too: a later call may learn it.
     """
     messages: list[str] = []
     if not shutil.which("scontrol"):  # gathered somewhere else
@@ -183,7 +182,7 @@ def _end_of(job: dict[str, Any], started: str, cluster: str) -> tuple[str, str] 
 
 
 def account(run: Run) -> Path:
-    """Writes slurm_jobs.json: the final figures of every job, task, step and attempt; returns the file.
+    """Writes slurm_jobs.json: what SLURM counted for every job and each of its starts; returns the file.
 
     Consumed energy of 0 or nothing was not measured, and is null with that reason.
     """

@@ -26,19 +26,12 @@ SET_BY_BASH = ("_", "PWD", "OLDPWD", "SHLVL")
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asks of the batch system.
+    """What the user asks of the batch system."""
 
-    Attributes:
-        tasks: sbatch options of the measuring tasks.
-        others: sbatch options of the other jobs.
-        throttle: how many tasks run at once; 0: as many as there is room for.
-        book: whether the chain ends with building the report.
-    """
-
-    tasks: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    throttle: int = 0
-    book: bool = True
+    tasks: list[str] = field(default_factory=list)  # sbatch options of the measuring tasks
+    others: list[str] = field(default_factory=list)  # sbatch options of the other jobs
+    throttle: int = 0  # how many tasks run at once; 0: as many as there is room for
+    book: bool = True  # whether the chain ends with building the report
 
 
 def flags(**named: str | int | bool) -> list[str]:
@@ -49,21 +42,13 @@ def flags(**named: str | int | bool) -> list[str]:
 
 @dataclass(frozen=True)
 class Job:
-    """One sbatch call.
+    """One sbatch call."""
 
-    Attributes:
-        name: in the chain.
-        script: file in slurm/.
-        flags: options of sbatch.
-        variables: environment of the job, beside that of sbatch.
-        after: the job before, and how it must have ended: ("ingest", "afterok").
-    """
-
-    name: str
-    script: str
-    flags: list[str]
-    variables: dict[str, str]
-    after: tuple[str, str] | None = None
+    name: str  # in the chain
+    script: str  # file in slurm/
+    flags: list[str]  # options of sbatch
+    variables: dict[str, str]  # environment of the job, beside that of sbatch
+    after: tuple[str, str] | None = None  # the job before, and how it must have ended: ("ingest", "afterok")
 
     def command(self, ids: dict[str, str]) -> list[str]:
         """The words of the sbatch call; `ids` are those of the jobs before."""
@@ -77,12 +62,8 @@ class Job:
 def chain(run: Run, numbers: list[int], options: Options, ingest: bool, retry_oom: bool = False) -> list[Job]:
     """The jobs of a submission: ingest, measure (an array over parts), gather, analyse, book, account.
 
-    Args:
-        run: its folder is fixed before any job starts, so that a requeued one goes on in it.
-        numbers: the parts to measure; none: what was measured is gathered.
-        options: what the user asks for.
-        ingest: whether text and model must be prepared first.
-        retry_oom: measure again what ended for want of memory.
+    The run's folder is fixed before any job starts, so that a requeued one goes on in it. Without numbers of parts what
+    was measured is gathered; with `ingest` text and model are prepared first.
     """
     tag, variables = run.run_id[-8:], {"RUN": str(run.folder), "DISTILBENCH_BIN": str(Path(sys.executable).parent)}
 

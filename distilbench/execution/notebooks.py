@@ -35,7 +35,7 @@ def resolve(study: str, given: dict[str, Any], resume: str = "", results_root: s
 
 
 def resolve_again(run: Run) -> parameters.Resolved:
-    """The parameters that a run was begun with, and where it is now."""
+    """The parameters that a run was started with, and where it is now."""
     return studies.resolve(run.config["study"], run.config["parameters"] | _place_of(run))
 
 
@@ -44,11 +44,7 @@ def _place_of(run: Run) -> dict[str, str]:
 
 
 def run_study(study: str, given: dict[str, Any], resume: str = "", new: bool = False, results_root: str = "") -> Run:
-    """Executes the study's notebooks in order; each writes into the one run folder.
-
-    Raises:
-        DistilbenchError: what a notebook or a check complains of; the run can be resumed.
-    """
+    """Executes the study's notebooks in order; each writes into the one run folder, which can be resumed."""
     paths.home()  # Jupyter and libraries look for it: said before a folder is made
     preflight.open_files()  # before git and locks need some
     resolved = resolve(study, given, resume, results_root)
@@ -61,7 +57,7 @@ def run_study(study: str, given: dict[str, Any], resume: str = "", new: bool = F
 
 
 def execute(run: Run, names: list[str], resolved: parameters.Resolved | None = None) -> None:
-    """Executes notebooks of the chain into a run; without others with the parameters that it was begun with."""
+    """Executes notebooks of the chain into a run; without others with the parameters that it was started with."""
     values = (resolved or resolve_again(run)).params.model_dump(mode="json") | _place_of(run)
     with _around_kernels():
         for name in names:
@@ -70,13 +66,9 @@ def execute(run: Run, names: list[str], resolved: parameters.Resolved | None = N
 
 
 def analyse(study: str, run_ids: list[str], results_root: str = "") -> list[Run]:
-    """Executes 03_analyse over runs that are finished; returns them.
-
-    Raises:
-        RunError: one is not there or not finished, or they are in several results folders.
-    """
-    given = {"run_ids": run_ids, "results_root": results_root}
-    chosen = load.choose(studies.resolve(study, {key: value for key, value in given.items() if value}).params)
+    """Executes 03_analyse over runs that are finished; returns them."""
+    given = {"run_ids": run_ids or None, "results_root": results_root or None}
+    chosen = load.choose(studies.resolve(study, given).params)
     roots = {run.folder.parent.parent for run in chosen} - {paths.published_root()}
     if len(roots) > 1:
         raise RunError(f"runs of several results folders cannot be overlaid: {', '.join(map(str, sorted(roots)))}")

@@ -24,17 +24,8 @@ COMPARE = ("--recursive", "--links", "--checksum", "--dry-run", "--out-format=%i
 def push(run: Run, to: str = "", tries: int = 3) -> tuple[int, str]:
     """Copies a run below a place and compares every file there with the one here by checksum.
 
-    Args:
-        run: the run.
-        to: a folder, host:folder or rsync://host/module; "" takes $RESULTS_DEST.
-        tries: how often, with longer and longer waits in between.
-
-    Returns:
-        How many files there are, and where the run is now.
-
-    Raises:
-        ParameterError: no place was named.
-        StorageError: it cannot be reached or written, or a file differs there; everything here is as it was.
+    The place is a folder, host:folder or rsync://host/module; "" takes $RESULTS_DEST. Returns how many files there are,
+    and where the run is now. Whatever fails, everything here is as it was.
     """
     if not (top := to or os.environ.get("RESULTS_DEST", "")):
         raise ParameterError(

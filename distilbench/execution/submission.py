@@ -17,11 +17,7 @@ from distilbench.runs.states import FINAL
 def new(
     resolved: Resolved, options: jobs.Options, split: shards.Split = "rounds", tasks: int | None = None
 ) -> dict[str, Any]:
-    """Makes a run folder and submits the chain that fills it.
-
-    Raises:
-        DistilbenchError: SLURM is not here or refuses; the run is left as cancelled, and can be submitted again.
-    """
+    """Makes a run folder and submits the chain that fills it; one that SLURM refuses can be submitted again."""
     kind = studies.kind_of(resolved.params.study)
     resolved = kind.for_jobs(resolved)
     shards.shard_plan(kind, resolved, split, tasks)  # refuses before a folder is made

@@ -158,6 +158,11 @@ def test_an_arrays_indexes_stay_below_the_clusters_limit(run, programs):
         jobs._require_room([10])
 
 
+def test_a_cluster_that_does_not_say_its_limit_is_asked_all_the_same(programs):
+    programs.fail("scontrol", NO_CONTROLLER)
+    jobs._require_room([10])
+
+
 @pytest.mark.parametrize(
     ("numbers", "said"), [([0], "0"), ([3, 1, 2], "1-3"), ([0, 2, 3, 9], "0,2-3,9"), ([5, 7], "5,7")]
 )
@@ -835,6 +840,28 @@ def test_a_controller_that_does_not_answer_is_asked_again_before_a_job_gives_up(
     assert len(programs.asked("scontrol")) == 4
     assert programs.asked("sleep") == ["sleep 5", "sleep 30", "sleep 60"]
     assert "submit --resume" in done.stderr
+
+
+def job(monkeypatch, capsys, *words: str) -> str:
+    """What a job says that fails."""
+    monkeypatch.setattr("sys.argv", ["distilbench", "job", *words])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 1
+    return capsys.readouterr().err
+
+
+def test_a_job_whose_failure_no_other_would_name_notes_it_in_the_run(run, monkeypatch, capsys):
+    def fail(*_: object) -> None:
+        raise SlurmError("the text is gone\nfor good")
+
+    monkeypatch.setattr(notebooks, "execute", fail)
+    assert "the text is gone" in job(monkeypatch, capsys, "ingest", str(run.folder))
+    assert (run.status["state"], run.status["message"]) == ("failed", "ingest: the text is gone")
+    assert "no part of it began; before: ingest: the text is gone" in job(
+        monkeypatch, capsys, "gather", str(run.folder)
+    )
+    assert run.status["message"].startswith("gather: no part of it began; before: ingest")
 
 
 def test_cells_of_a_run(run):
