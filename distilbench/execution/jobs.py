@@ -73,9 +73,9 @@ def chain(run: Run, numbers: list[int], options: Options, ingest: bool, retry_oo
     chained = [other("ingest")] if ingest else []
     if numbers:
         array = f"--array={_ranges(numbers)}" + (f"%{options.throttle}" if options.throttle else "")
-        flags = [f"--job-name=measure-{tag}", array, *options.tasks]
+        words = [f"--job-name=measure-{tag}", array, *options.tasks]
         retry = {"RETRY_OOM": "1"} if retry_oom else {}
-        chained.append(Job("measure", MEASURE, flags, variables | retry, ("ingest", "afterok") if ingest else None))
+        chained.append(Job("measure", MEASURE, words, variables | retry, ("ingest", "afterok") if ingest else None))
     chained += [other("gather", ("measure", "afterany") if numbers else None), other("analyse", ("gather", "afterok"))]
     chained += [other("book", ("analyse", "afterok"))] if options.book else []
     return [*chained, other("account", (chained[-1].name, "afterany"))]
@@ -134,7 +134,7 @@ def _submitted(job: Job, before: list[dict[str, str]], env: dict[str, str]) -> d
     """Hands one job to SLURM: its `id`, and the `cluster` that sbatch names; the whole chain must be on that."""
     chosen = before[0].get("cluster", "") if before else ""
     sbatch, *words = job.command({one["name"]: one["id"] for one in before})
-    printed = slurm.answer([sbatch, *slurm.on(chosen), *words], env=env | job.variables, cwd=paths.repo_root()) or ""
+    printed = slurm.answer([sbatch, *slurm.on(chosen), *words], env=env | job.variables, cwd=paths.repo_root())
     matches = [match for line in printed.splitlines() if (match := SUBMITTED.fullmatch(line.strip()))]
     if len(matches) != 1:
         how_many = "more than one" if matches else "no"
@@ -162,8 +162,8 @@ def _withdraw(job: Job, made: list[dict[str, str]]) -> str:
 def _require_room(numbers: list[int]) -> None:
     """An array's indexes must be below MaxArraySize."""
     config = ""
-    with suppress(SlurmError):  # where it is not said, sbatch refuses what is too large
-        config = slurm.answer(["scontrol", "show", "config"]) or ""
+    with suppress(SlurmError):  # where nobody says it, sbatch refuses what is too large
+        config = slurm.answer(["scontrol", "show", "config"])
     known = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
     if known and max(numbers, default=0) >= int(known[1]):
         raise ParameterError(
@@ -179,7 +179,7 @@ def site_variables() -> dict[str, str]:
         return {}
     before = dict(os.environ)
     try:  # what the file prints is no variable
-        printed = slurm.answer(["bash", "-c", f"set -ae; . {shlex.quote(str(file))} >&2; env -0"], env=before) or ""
+        printed = slurm.answer(["bash", "-c", f"set -ae; . {shlex.quote(str(file))} >&2; env -0"], env=before)
     except SlurmError as error:
         raise ParameterError(f"{file} is no shell file of NAME=value lines: {error}") from None
     after = dict(pair.split("=", 1) for pair in printed.split("\0") if "=" in pair)

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import synthetic
@@ -93,6 +94,16 @@ def run(tmp_path, this_machine) -> Run:
     return made
 
 
+def distilbench(monkeypatch, capsys, *words: str) -> SimpleNamespace:
+    """What the command line prints, and its exit code."""
+    monkeypatch.setattr("sys.argv", ["distilbench", *words])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    out, err = capsys.readouterr()
+    return SimpleNamespace(code=ended.value.code or 0, out=out, err=err)
+
+
 def submitted(run: Run, *ids: tuple[str, str]) -> None:
     note = {"submitted": "2026-11-25T12:00:00Z", "parts": [0], "jobs": [{"name": n, "id": i} for n, i in ids]}
     paths.append_line(run.folder / "submissions.jsonl", paths.canonical_json(note).decode())
@@ -122,12 +133,9 @@ def test_what_is_asked_for_reaches_the_right_jobs(run, monkeypatch, capsys):
     prepared_by_hand(run).save(run)
     asked = "--partition gpu --account acc --time 2:00:00 --mem 32G --cpus-per-task 16 --gres gpu:1 --constraint a100"
     asked += " --exclusive --throttle 4 --flags=--nice=5 --step-flags=--mem=1G --no-book --retry-oom --dry-run"
-    words = ["distilbench", "submit", "distilbert", "--resume", str(run.folder), *asked.split()]
-    monkeypatch.setattr("sys.argv", words)
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    assert not ended.value.code
-    script = {line.partition("=$(")[0]: line.split() for line in capsys.readouterr().out.splitlines() if "=$(" in line}
+    said = distilbench(monkeypatch, capsys, "submit", "distilbert", "--resume", str(run.folder), *asked.split())
+    assert said.code == 0
+    script = {line.partition("=$(")[0]: line.split() for line in said.out.splitlines() if "=$(" in line}
     assert list(script)[:3] == ["measure", "gather", "analyse"]
     for word in (
         "--array=0-2%4", "--partition=gpu", "--account=acc", "--time=2:00:00", "--mem=32G", "--cpus-per-task=16",
@@ -334,6 +342,30 @@ def test_a_full_run_of_code_in_no_commit_is_said_before_it_is_submitted(tmp_path
     assert len(warning[1]) == 5, "the chain of the first one alone"
 
 
+def test_submit_hands_in_a_run_per_device_and_says_how_to_watch_it(
+    programs, this_machine, tmp_path, monkeypatch, capsys
+):
+    programs.say("sbatch", "12\n")
+    programs.say("scancel")
+    programs.say("scontrol", "")
+    words = ["submit", "distilbert", "--profile", "ci", "--results-root", str(tmp_path / "results"), "--no-book"]
+    assert distilbench(monkeypatch, capsys, *words, "--device", "cpu,cuda:0", "--json").code == 0
+    runs = find.own_runs(tmp_path / "results")
+    assert [made.config["parameters"]["device"] for made in runs] == ["cpu", "cuda:0"]
+    said = distilbench(monkeypatch, capsys, *words, "--tasks", "1")
+    newest = find.find("latest", tmp_path / "results")
+    assert f"{newest.run_id}: 1 tasks\n" in said.out
+    assert "ingest 12, measure 12, gather 12" in said.out
+    assert said.out.endswith(f"distilbench status {newest.run_id}\n")
+    programs.list("squeue", "12|PENDING||0:00|Dependency\n")
+    assert "1 jobs of run" in distilbench(monkeypatch, capsys, "cancel", str(newest.folder)).out
+    programs.list("squeue")
+    assert distilbench(monkeypatch, capsys, "cancel", str(newest.folder)).out == "no job was left\n"
+    for more, why in ((["--resume", "x", "--tasks", "2"], "is fixed"), (["--retry-oom"], "name it with --resume")):
+        said = distilbench(monkeypatch, capsys, *words, *more)
+        assert (said.code, why in said.err) == (1, True)
+
+
 def refuse_the_third(programs, monkeypatch, how) -> None:
     real = slurm.answer
 
@@ -509,11 +541,8 @@ def test_status_says_that_it_does_not_know(run, programs, capsys, monkeypatch):
     submitted(run, ("ingest", "11"), ("measure", "12"))
     programs.fail("squeue", NO_CONTROLLER)
     for words in ([], ["--json"]):
-        monkeypatch.setattr("sys.argv", ["distilbench", "status", str(run.folder), *words])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        assert ended.value.code == 1
-        said = capsys.readouterr()
+        said = distilbench(monkeypatch, capsys, "status", str(run.folder), *words)
+        assert said.code == 1
         assert "2 unknown" in said.out or '"state": "unknown"' in said.out
         assert "0 of 3" in said.out, "the run's own files are shown all the same"
         assert "what became of 2 jobs is not known, they may still wait or run: squeue ended with code 1" in said.err
@@ -762,11 +791,8 @@ def test_accounts_that_cannot_be_read_keep_no_results_from_their_place(run, prog
     programs.fail("sacct", NO_DATABASE)
     monkeypatch.setenv("RESULTS_DEST", "there")
     monkeypatch.setattr(push, "push", lambda run: (7, "there"))
-    monkeypatch.setattr("sys.argv", ["distilbench", "job", "account", str(run.folder)])
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    said = capsys.readouterr()
-    assert (ended.value.code, said.out.strip()) == (1, "7 files are in there, equal by checksum")
+    said = distilbench(monkeypatch, capsys, "job", "account", str(run.folder))
+    assert (said.code, said.out.strip()) == (1, "7 files are in there, equal by checksum")
     assert "Problem talking to the database" in said.err
 
 
@@ -842,25 +868,16 @@ def test_a_controller_that_does_not_answer_is_asked_again_before_a_job_gives_up(
     assert "submit --resume" in done.stderr
 
 
-def job(monkeypatch, capsys, *words: str) -> str:
-    """What a job says that fails."""
-    monkeypatch.setattr("sys.argv", ["distilbench", "job", *words])
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    assert ended.value.code == 1
-    return capsys.readouterr().err
-
-
 def test_a_job_whose_failure_no_other_would_name_notes_it_in_the_run(run, monkeypatch, capsys):
     def fail(*_: object) -> None:
         raise SlurmError("the text is gone\nfor good")
 
     monkeypatch.setattr(notebooks, "execute", fail)
-    assert "the text is gone" in job(monkeypatch, capsys, "ingest", str(run.folder))
+    said = distilbench(monkeypatch, capsys, "job", "ingest", str(run.folder))
+    assert (said.code, said.err) == (1, "error: the text is gone\nfor good\n")
     assert (run.status["state"], run.status["message"]) == ("failed", "ingest: the text is gone")
-    assert "no part of it began; before: ingest: the text is gone" in job(
-        monkeypatch, capsys, "gather", str(run.folder)
-    )
+    said = distilbench(monkeypatch, capsys, "job", "gather", str(run.folder))
+    assert "no part of it began; before: ingest: the text is gone" in said.err
     assert run.status["message"].startswith("gather: no part of it began; before: ingest")
 
 
