@@ -21,7 +21,7 @@ from waiting import ended, wait_for
 
 from distilbench import paths
 from distilbench.errors import SlurmError
-from distilbench.execution import notebooks, slurm
+from distilbench.execution import job_states, notebooks, slurm
 from distilbench.harness import shards, steps
 from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.measure import design
@@ -93,7 +93,7 @@ def submit(*words: str) -> Run:
 
 def ids(run: Run, name: str) -> str:
     """The newest job of that name."""
-    return [number for number, called in slurm.job_ids(run).items() if called == name][-1]
+    return [number for number, called in job_states.job_ids(run).items() if called == name][-1]
 
 
 def logs(root: Path) -> str:
@@ -103,7 +103,7 @@ def logs(root: Path) -> str:
 
 def finish(cluster: Cluster, site: Path, run: Run) -> None:
     """Waits for the whole chain, and checks that it came to a good end."""
-    cluster.wait_until_gone(*slurm.job_ids(run))
+    cluster.wait_until_gone(*job_states.job_ids(run))
     assert run.status["state"] == "ok", f"{run.status}\n{logs(site)}"
     done = [record.key for record in run.repetitions() if record.status in FINAL - {"oom"}]
     planned = [(cell.cell, where, number) for cell, where, number in design.plan(notebooks.resolve_again(run))]
@@ -163,22 +163,22 @@ def test_status_shows_jobs_and_cells(cluster, site, monkeypatch):
     monkeypatch.setenv("SBATCH_CLUSTERS", "distilbench")
     run = submit("--throttle", "1")
     monkeypatch.delenv("SBATCH_CLUSTERS")
-    assert {job["cluster"] for told in slurm.submissions(run) for job in told["jobs"]} == {"distilbench"}
+    assert {job["cluster"] for told in job_states.submissions(run) for job in told["jobs"]} == {"distilbench"}
     said = distilbench("status", run.run_id)
     assert "ingest" in said
     assert "PENDING" in said
     assert "0 of 2" in said
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("SLURM_CONF", str(without_controller(cluster, site)))
-        elsewhere.setattr(slurm, "_on", lambda cluster: [])  # by its name it would be found all the same
+        elsewhere.setattr(slurm, "on", lambda cluster: [])  # by its name it would be found all the same
         with pytest.raises(SlurmError, match="Unable to contact slurm controller"):
-            slurm.cancel(run)
-        assert {job["state"] for job in slurm.jobs(run)} == {slurm.UNKNOWN}
+            job_states.cancel(run)
+        assert {job["state"] for job in job_states.jobs(run)} == {job_states.UNKNOWN}
     assert run.status["state"] != "cancelled"
     assert "still wait or run" in distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
     said = distilbench("cancel", run.run_id)
     assert "cancelled; go on with: distilbench submit distilbert --resume" in said
-    cluster.wait_until_gone(*slurm.job_ids(run))
+    cluster.wait_until_gone(*job_states.job_ids(run))
     assert run.status["state"] == "cancelled"
 
 
@@ -194,7 +194,7 @@ def test_a_cancelled_run_goes_on(cluster, site):
     run = submit("-p", "batch_sizes", "1")
     cluster.wait(first_record(run), "a first repetition")
     distilbench("cancel", run.run_id)
-    cluster.wait_until_gone(*slurm.job_ids(run))
+    cluster.wait_until_gone(*job_states.job_ids(run))
     recorded = {shards.about(attempt)["state"] for attempt in shards.attempts(run)}
     distilbench("submit", "distilbert", "--resume", run.run_id, *TASK, "--step-flags", STEPS, "--no-book")
     assert recorded | {shards.about(a)["state"] for a in shards.attempts(run)} <= {"ok", "cancelled", "running"}
@@ -218,12 +218,14 @@ def test_two_submissions_at_once_are_two_runs(cluster, site):
 
 def test_a_failed_ingest_ends_the_chain(cluster, site):
     run = submit("-p", "data_path", "nowhere.tsv")
-    cluster.wait_until_gone(*slurm.job_ids(run))
+    cluster.wait_until_gone(*job_states.job_ids(run))
     assert run.status["state"] == "failed"
     assert "ingest" in run.status["message"]
     assert "nowhere.tsv" in run.status["message"]
-    cluster.wait(lambda: "ended" not in {job["state"] for job in slurm.jobs(run)}, "the accounts, which lag behind")
-    states = {job["name"]: job["state"].split(" ")[0] for job in slurm.jobs(run)}
+    cluster.wait(
+        lambda: "ended" not in {job["state"] for job in job_states.jobs(run)}, "the accounts, which lag behind"
+    )
+    states = {job["name"]: job["state"].split(" ")[0] for job in job_states.jobs(run)}
     assert states["ingest"] == "FAILED"
     assert states["measure"] == states["analyse"] == "CANCELLED", "they do not wait for ever"
     assert states["gather"] == "FAILED"
@@ -369,7 +371,7 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
     cluster.wait(lambda: measuring_on(cluster, run, second), "a task that measures on the second")
     cluster.lose(second)
     cluster.power_on(second)
-    cluster.wait_until_gone(*slurm.job_ids(run))
+    cluster.wait_until_gone(*job_states.job_ids(run))
     cells = run.status["cells"]
     assert set(cells.values()) == {"ok", "oom"}, f"{cells}\n{logs(site)}"
     assert list(cells.values()).count("oom") == 1
@@ -382,7 +384,7 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site):
 
     again = ["--mem", "2500M", "--cpus-per-task", "1", "--step-flags", STEPS, "--no-book"]
     distilbench("submit", "distilbert", "--resume", run.run_id, "--retry-oom", *again)
-    assert len(slurm.submissions(run)[-1]["parts"]) == 1, "only what is missing"
+    assert len(job_states.submissions(run)[-1]["parts"]) == 1, "only what is missing"
     finish(cluster, site, run)
     assert run.raw.read_text().startswith(before), "nothing that was measured is measured again"
     assert set(run.status["cells"].values()) == {"ok"}
@@ -406,7 +408,7 @@ def test_a_real_time_limit_leaves_a_run_that_goes_on(cluster, site):
     """Without the signal: the task is killed at its limit, which is on record."""
     run = submit("--tasks", "1", "--flags=--signal=B:URG@10", "--time", "1", "-p", "min_seconds", "40.0", "-p",
                  "max_seconds", "40.0")  # fmt: skip
-    cluster.wait_until_gone(*slurm.job_ids(run))
+    cluster.wait_until_gone(*job_states.job_ids(run))
     assert run.status["state"] == "failed"
     assert "TIMEOUT" in cluster.states(ids(run, "measure"))
     assert "timeout" in run.status["cells"].values()
@@ -422,7 +424,7 @@ def test_two_hundred_tasks(cluster, site):
         "400", "-p", "repetitions", "1", "-p", "warmup_cycles", "1", "-p", "min_cycles", "1", "--split", "cells",
     )  # fmt: skip
     assert len(shards.of(run, notebooks.resolve_again(run))) == 200
-    cluster.wait_until_gone(*slurm.job_ids(run))
+    cluster.wait_until_gone(*job_states.job_ids(run))
     finish(cluster, site, run)
 
 
