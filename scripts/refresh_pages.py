@@ -35,3 +35,8 @@ for page in publish.pages():
             _copy(copy / name, published.folder / name)
         publish.write_page(page, copy / "notebooks" / publish.NOTEBOOK, published, told["slug"])  # reads them
     print(page.relative_to(paths.repo_root()))
+
+# The picture of the README: a plot has no background, and a dark page would hide its text.
+shown = next((paths.published_root() / "distilbert").glob("*-ca55155b")) / "plots" / "throughput_samples_per_s.svg"
+plain = shown.read_text(encoding="utf-8").replace("<svg ", '<svg style="background:#fff" ', 1)
+paths.write_atomic(paths.repo_root() / "book" / "_static" / "throughput.svg", plain)

@@ -109,7 +109,7 @@ def publish(
 ) -> None:
     """Put a finished run into the report: its files into results/published/, its analysis into book/studies/.
 
-    A calibration is given by its folder; the report's chapter "Can you trust the ruler?" shows it.
+    A calibration is given by its folder; the report's chapter "Can you trust the instrument?" shows it.
 
     Refused: runs that are unfinished, failed, not of the full profile, of uncommitted code, or not verifiable.
     """

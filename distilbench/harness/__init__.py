@@ -1,1 +1,1 @@
-"""The ruler: the timed loop, fresh processes, shards of a plan, ceilings, energy windows."""
+"""The instrument: the timed loop, fresh processes, shards of a plan, ceilings, energy windows."""

@@ -72,7 +72,7 @@ MEASURING = (
     "runs/parameters", "runs/rawfiles", "runs/records", "runs/states", "sources/__init__", "sources/batches",
     "sources/embedded", "sources/families/__init__", "sources/families/distilbert", "sources/hub", "sources/labels",
     "sources/models", "sources/parameters", "sources/repositories", "sources/revisions", "sources/rows",
-    "sources/texts", "stats", "variants/__init__", "variants/torch_variants",
+    "sources/texts", "stats", "variants/__init__", "variants/registry", "variants/torch_variants",
 )  # fmt: skip
 ISA_FLAGS = (
     "avx2",

@@ -16,6 +16,8 @@ import pytest
 
 from distilbench import paths
 from distilbench.machine import environment
+from distilbench.sources import families
+from distilbench.variants import registry
 
 CPUINFO = """\
 processor\t: 0
@@ -211,6 +213,9 @@ SWEEP = "measurements.sweep.measure"
 
 def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
     worker = imported(f"{SWEEP}.worker") | imported("harness.ceilings") | imported("harness.__main__")
+    by_name = [f"sources.families.{name}" for name in families.supported()]  # imported when they are asked for
+    by_name += [module.removeprefix("distilbench.") for module in {*registry.MODULES.values()}]
+    worker = worker.union(*map(imported, by_name))
     assert worker <= set(environment.MEASURING)
     parent = imported(f"{SWEEP}.run") | imported(f"{SWEEP}.prepare") | imported("harness.steps")
     assert parent - set(environment.MEASURING) == BESIDE

@@ -134,6 +134,17 @@ def test_readme_names_only_what_is_there():
         assert (ROOT / path).exists() or path.startswith("book/_build/"), path
 
 
+def test_the_picture_of_the_readme_is_the_plot_of_a_published_run():
+    """On white, since a plot has no background of its own (`make pages` writes it)."""
+    (shown,) = re.findall(r"^!\[.+\]\((.+\.svg)\)$", README, re.MULTILINE)
+    plots = ROOT.glob("results/published/*/*/plots/*.svg")
+    assert (ROOT / shown).read_text().replace(' style="background:#fff"', "") in {file.read_text() for file in plots}
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 120
+
+
 # ------------------------------------------------------------------ the map of the house
 
 

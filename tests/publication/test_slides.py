@@ -217,7 +217,7 @@ def test_notes_name_every_run_that_a_slide_has_a_number_of(told, rendered):
 
 
 def test_notes_name_the_calibration(deck):
-    (slide,) = (slide for slide in deck.slides if "ruler" in slide.shapes.title.text)
+    (slide,) = (slide for slide in deck.slides if "instrument" in slide.shapes.title.text)
     folder = find.published_instrument(CALIBRATION, "full")
     assert folder.name in notes_of(slide)
     assert paths.sha256_file(folder / "checks.jsonl") in notes_of(slide)
@@ -284,9 +284,9 @@ def test_pictures_show_the_runs(told, drawn):
             )
 
 
-def test_the_table_of_the_ruler_has_every_check(deck):
+def test_the_table_of_the_calibration_has_every_check(deck):
     folder = find.published_instrument(CALIBRATION, "full")
-    shown = slide_with(deck, "ruler")
+    shown = slide_with(deck, "instrument")
     for check in paths.read_json(folder / "summary.json")["checks"]:
         assert check["measured"].split()[0].rstrip("%") in shown, check
         if check["ok"] is None:
@@ -398,7 +398,7 @@ def unchecked(monkeypatch):
 def test_equal_runs_give_equal_bytes(built, unchecked, monkeypatch, tmp_path):
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     again = slides.build(tmp_path)
-    for name in ("slides.md", "reference.pptx", "slides.pptx"):
+    for name in ("slides.md", "slides.pptx"):
         assert again.with_name(name).read_bytes() == built.with_name(name).read_bytes(), name
     assert not again.with_name(".raw.pptx").exists()
 
@@ -475,11 +475,20 @@ def test_without_pandoc_the_way_out_is_said(monkeypatch, tmp_path):
         slides.build(tmp_path)
 
 
+def test_the_places_are_those_of_the_reference_document():
+    layouts = {
+        layout.name: list(layout.placeholders) for layout in pptx.Presentation(powerpoint.REFERENCE).slide_layouts
+    }
+    for box, name, number in ((powerpoint.BODY, "Title and Content", 1), (powerpoint.RIGHT, "Two Content", 2)):
+        shape = layouts[name][number]
+        assert [shape.left, shape.top, shape.width, shape.height] == pytest.approx([inch * 914400 for inch in box])
+
+
 def test_what_pandoc_complains_of_is_said(tmp_path):
     (tmp_path / "s.md").write_text("# One\n\n![](nowhere.png)\n")
     with pytest.raises(DistilbenchError, match=r"pandoc could not make the slides: .*nowhere\.png"):
         powerpoint.write(tmp_path / "s.md", tmp_path / "s.pptx", datetime(2026, 1, 1, tzinfo=UTC))
-    assert {file.name for file in tmp_path.iterdir()} == {"s.md", "reference.pptx"}
+    assert {file.name for file in tmp_path.iterdir()} == {"s.md"}
 
 
 @pytest.mark.parametrize(
@@ -496,7 +505,6 @@ def test_what_pandoc_says_is_not_believed_unseen(tmp_path, monkeypatch, script, 
     pandoc = tmp_path / "pandoc"
     pandoc.write_text(f"#!/bin/sh\n{script}\n")
     pandoc.chmod(0o755)
-    monkeypatch.setattr(powerpoint, "reference", lambda moment: b"PK")
     monkeypatch.setattr(pypandoc, "get_pandoc_path", lambda: str(pandoc))
     with pytest.raises(DistilbenchError, match=said):
         powerpoint.write(tmp_path / "s.md", tmp_path / "s.pptx", datetime(2026, 1, 1, tzinfo=UTC))

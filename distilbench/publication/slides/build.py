@@ -25,7 +25,7 @@ SCALE = 3  # pixels of a picture per point: sharp on a large screen
 
 
 def build(folder: Path | None = None) -> Path:
-    """Makes slides.pptx of the published runs, with its source, pictures and reference document beside it.
+    """Makes slides.pptx of the published runs, with its source and pictures beside it.
 
     Equal runs give equal bytes. The time inside the file is $SOURCE_DATE_EPOCH (seconds), else when the newest of the
     runs was begun.

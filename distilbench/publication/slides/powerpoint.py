@@ -1,4 +1,8 @@
-"""The PowerPoint file of the slides: pandoc with our reference document, and what pandoc leaves to arrange."""
+"""The PowerPoint file of the slides: pandoc with our reference document, and what pandoc leaves to arrange.
+
+`reference.pptx` here has the layouts: places, sizes, fonts and colours. Change it in PowerPoint or LibreOffice. Places
+below are in inches of a slide of 10 by 5.625 (16:9); sizes of text in points.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,26 @@ import os
 import re
 import subprocess
 import zipfile
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distilbench import paths
 from distilbench.errors import DistilbenchError
-from distilbench.publication.slides import master
-from distilbench.publication.slides.master import BODY, FOOT, FOOT_SIZE, GREY, RIGHT, Box, put
 
+
+class Box(NamedTuple):
+    """A place on a slide."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+REFERENCE = Path(__file__).with_name("reference.pptx")
+BODY, RIGHT = Box(0.5, 1.3, 9.0, 3.5), Box(4.6, 1.3, 4.9, 3.5)  # as the reference document's layouts have them
+FOOT, FOOT_SIZE, GREY = Box(0.5, 4.88, 8.5, 0.5), 9, "5F6B7A"
 AUTHOR = "The distilbench authors"
 TABLE_SIZES = {10: 12, 13: 10, 99: 9}  # of the text, by the most rows that it is for
 CHARACTER, LINE = 0.54, 1.4  # how wide a character, and how high a line, is in the wider of the usual fonts
@@ -29,33 +43,26 @@ def write(source: Path, target: Path, moment: datetime) -> Path:
 
     Args:
         source: the Markdown; pictures are named relative to it.
-        target: the file; the reference document is written beside it.
+        target: the file.
         moment: the only time that the file holds, in UTC.
 
     Raises:
         DistilbenchError: pandoc is not there, or complains of the source.
     """
-    template, raw = target.with_name("reference.pptx"), target.with_name(".raw.pptx")
-    paths.write_atomic(template, reference(moment))
-    options = ["--from=markdown", "--slide-level=1", "--fail-if-warnings", f"--reference-doc={template.resolve()}"]
+    raw = target.with_name(".raw.pptx")
+    options = ["--from=markdown", "--slide-level=1", "--fail-if-warnings", f"--reference-doc={REFERENCE}"]
     try:
         _pandoc([*options, f"--output={raw.resolve()}", source.name], source.parent)
         if not raw.is_file():
             raise DistilbenchError(f"pandoc ended without an error and without {raw}")
-        made = _changed(raw.read_bytes(), arrange, moment)
+        made = _arranged(raw.read_bytes(), moment)
     finally:
         raw.unlink(missing_ok=True)
     paths.write_atomic(target, made)
     return target
 
 
-def reference(moment: datetime) -> bytes:
-    """Pandoc's own reference document, restyled."""
-    given = _pandoc(["--print-default-data-file", "reference.pptx"], Path.cwd())
-    return _changed(_repacked(given, moment, master.theme), master.restyle, moment)
-
-
-def _pandoc(arguments: list[str], folder: Path) -> bytes:
+def _pandoc(arguments: list[str], folder: Path) -> None:
     import pypandoc
 
     try:
@@ -67,31 +74,26 @@ def _pandoc(arguments: list[str], folder: Path) -> bytes:
     if done.returncode:
         said = done.stderr.decode("utf-8", errors="replace").strip()
         raise DistilbenchError(f"pandoc could not make the slides: {said or f'it ended with code {done.returncode}'}")
-    return done.stdout
 
 
-def _changed(file: bytes, change: Callable[[Any], None], moment: datetime) -> bytes:
-    """A PowerPoint file after a change, with no other time in it than the moment."""
+def _arranged(file: bytes, moment: datetime) -> bytes:
+    """The PowerPoint file of pandoc, arranged, with no other time in it than the moment."""
     from pptx import Presentation
 
     deck, out = Presentation(io.BytesIO(file)), io.BytesIO()
-    change(deck)
+    arrange(deck)
     about = deck.core_properties
     about.author = about.last_modified_by = AUTHOR
     about.created = about.modified = moment.replace(tzinfo=None, microsecond=0)
     deck.save(out)
-    return _repacked(out.getvalue(), moment)
-
-
-def _repacked(file: bytes, moment: datetime, edit: Callable[[str, bytes], bytes] = lambda _, content: content) -> bytes:
-    """A zip file with every entry dated alike, and edited."""
-    out, date = io.BytesIO(), max(moment.timetuple()[:6], (1980, 1, 1, 0, 0, 0))  # zip knows no earlier one
-    with zipfile.ZipFile(io.BytesIO(file)) as given, zipfile.ZipFile(out, "w") as made:
+    date = max(moment.timetuple()[:6], (1980, 1, 1, 0, 0, 0))  # zip knows no earlier one
+    dated = io.BytesIO()
+    with zipfile.ZipFile(out) as given, zipfile.ZipFile(dated, "w") as made:
         for name in given.namelist():
             entry = zipfile.ZipInfo(name, date)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            made.writestr(entry, edit(name, given.read(name)))
-    return out.getvalue()
+            made.writestr(entry, given.read(name))
+    return dated.getvalue()
 
 
 # ------------------------------------------------------------------ what pandoc leaves to arrange
@@ -169,3 +171,10 @@ def _lay_out(shape: Any) -> None:
 def _lines(cell: Any, width: float, size: int) -> int:
     """How many lines a cell's text takes, estimated."""
     return max(math.ceil(len(cell.text) * size * CHARACTER / 72 / (width - 2 * CELL_SIDE)), 1)
+
+
+def put(shape: Any, box: Box) -> None:
+    """Moves and sizes a shape."""
+    from pptx.util import Inches
+
+    shape.left, shape.top, shape.width, shape.height = map(Inches, box)
