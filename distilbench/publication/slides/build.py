@@ -9,7 +9,6 @@ from pathlib import Path
 from distilbench import paths, studies
 from distilbench.errors import DistilbenchError, RunError
 from distilbench.publication import publish
-from distilbench.publication.slides import powerpoint
 from distilbench.report import charts
 from distilbench.runs import find, verify
 from distilbench.runs.folder import Run
@@ -25,7 +24,7 @@ SCALE = 3  # pixels of a picture per point: sharp on a large screen
 
 
 def build(folder: Path | None = None) -> Path:
-    """Makes slides.pptx of the published runs, with its source, pictures and reference document beside it.
+    """Makes slides.pptx of the published runs, with its source and pictures beside it.
 
     Equal runs give equal bytes. The time inside the file is $SOURCE_DATE_EPOCH (seconds), else when the newest of the
     runs was begun.
@@ -44,6 +43,8 @@ def build(folder: Path | None = None) -> Path:
         raise DistilbenchError(
             f"the slides need {' and '.join(missing)}: make env EXTRAS=slides, or pip install 'distilbench[slides]'"
         )
+    from distilbench.publication.slides import powerpoint
+
     folder = folder or paths.repo_root() / "book" / "_build" / "slides"
     with paths.hold_lock(folder / ".lock", "the slides are being made by another process"):
         deck = studies.kind_of(STUDY).showing.deck
@@ -70,8 +71,7 @@ def published_run(name: str) -> Run:
         )
     if found := publish.problems(page):
         raise RunError("the slides cannot be made:\n" + "\n".join(f"- {problem}" for problem in found))
-    told = publish.told_by(page)
-    return Run(paths.published_root() / told["study"] / told["run_id"])
+    return publish.run_of(page)
 
 
 def moment(shown: list[Run]) -> datetime:
