@@ -38,12 +38,12 @@ RULER = {"run_id": "", "caption": "", "table": "", "readings_sha256": ""}
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, deck_of.Told]:
-    return {name: deck_of.tell(slides.published_run(page)) for name, page in deck_of.PAGES.items()}
+def told() -> dict[str, deck_of.Numbers]:
+    return {name: deck_of.numbers_of(slides.published_run(page)) for name, page in deck_of.PAGES.items()}
 
 
 @pytest.fixture(scope="module")
-def drawn(told: dict[str, deck_of.Told]) -> dict[str, charts.Shown]:
+def drawn(told: dict[str, deck_of.Numbers]) -> dict[str, charts.Shown]:
     return slides_pictures.pictures(**{name: one.run for name, one in told.items()}, lengths=deck_of.LENGTHS)
 
 
@@ -167,9 +167,9 @@ class HiddenText(Hidden, str):
     __slots__ = ()
 
 
-def hidden(one: deck_of.Told) -> deck_of.Told:
+def hidden(one: deck_of.Numbers) -> deck_of.Numbers:
     kinds = {int: HiddenInt, float: HiddenFloat, str: HiddenText}
-    return deck_of.Told(one.run, {name: kinds[type(value)](value) for name, value in one.values.items()})
+    return deck_of.Numbers(one.run, {name: kinds[type(value)](value) for name, value in one.values.items()})
 
 
 @pytest.fixture
@@ -347,8 +347,8 @@ def test_where_scaling_stops_is_said_as_the_run_has_it(told, rendered):
     assert f"It still grows at batch size {large['batch_size_last']}, the largest measured" in markdown
 
 
-def changed(one: deck_of.Told, alter: Any) -> deck_of.Told:
-    return deck_of.Told(one.run, {name: alter(name, value) for name, value in one.values.items()})
+def changed(one: deck_of.Numbers, alter: Any) -> deck_of.Numbers:
+    return deck_of.Numbers(one.run, {name: alter(name, value) for name, value in one.values.items()})
 
 
 def test_each_number_that_was_timed_says_where_its_cell_is_unstable(told, rendered):
@@ -471,7 +471,7 @@ def test_a_number_that_is_not_there_is_named_with_its_run(told, rendered):
     small = told["small"]
     fewer = {name: value for name, value in small.values.items() if name != "control_low"}
     with pytest.raises(RunError, match=rf"need 'control_low', which run {small.run.run_id} does not have"):
-        rendered(told | {"small": deck_of.Told(small.run, fewer)})
+        rendered(told | {"small": deck_of.Numbers(small.run, fewer)})
 
 
 def test_a_plot_that_cannot_be_drawn_says_why(finished_run):

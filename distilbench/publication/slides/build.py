@@ -20,9 +20,6 @@ NEEDED = {"pypandoc": "pypandoc-binary", "pptx": "python-pptx"}
 SCALE = 3  # pixels of a picture per point: sharp on a large screen
 
 
-# ------------------------------------------------------------------ building
-
-
 def build(folder: Path | None = None) -> Path:
     """Makes slides.pptx of the published runs, with its source and pictures beside it.
 
@@ -49,11 +46,11 @@ def build(folder: Path | None = None) -> Path:
     with paths.hold_lock(folder / ".lock", "the slides are being made by another process"):
         deck = studies.kind_of(STUDY).showing.deck
         runs = {name: published_run(page) for name, page in deck.PAGES.items()}
-        drawn, told = deck.pictures(runs), {name: deck.tell(run) for name, run in runs.items()}
+        drawn, numbers = deck.pictures(runs), {name: deck.numbers_of(run) for name, run in runs.items()}
         for name, picture in drawn.items():
             paths.write_atomic(folder / f"{name}.png", charts.png(picture.drawn, scale=SCALE))
         source = folder / "slides.md"
-        paths.write_atomic(source, deck.render(told, instruments(), drawn))
+        paths.write_atomic(source, deck.render(numbers, instruments(), drawn))
         return powerpoint.write(source, folder / "slides.pptx", moment([*runs.values()]))
 
 
@@ -69,8 +66,8 @@ def published_run(name: str) -> Run:
             f"the slides show the run of page {STUDY}/{name}, which is not published: "
             f"`distilbench publish RUN --name {name}` (there is no {page})"
         )
-    if found := publish.problems(page):
-        raise RunError("the slides cannot be made:\n" + "\n".join(f"- {problem}" for problem in found))
+    if problems := publish.problems(page):
+        raise RunError("the slides cannot be made:\n" + "\n".join(f"- {problem}" for problem in problems))
     return publish.run_of(page)
 
 
@@ -101,6 +98,6 @@ def _instrument(kind: Measurement) -> dict[str, str]:
             f"the slides show a {kind.name} of {kind.slot} {DEPTH!r}, and none is published: make one, then "
             "`distilbench publish` with its folder"
         )
-    if found := verify.problems(folder):
-        raise RunError(f"{kind.name} {folder.name} disagrees with its readings: {found[0]}")
+    if problems := verify.problems(folder):
+        raise RunError(f"{kind.name} {folder.name} disagrees with its readings: {problems[0]}")
     return kind.showing.slide(folder)
