@@ -389,10 +389,9 @@ FIGURES = {"latency": "timing", "throughput": "timing", "memory": "memory", "ene
 @pytest.mark.parametrize("figure", FIGURES)
 def test_a_caption_says_what_the_raw_file_of_its_run_says(page, figure):
     """A figure is there where its pass was made, claims as many processes as made it, and marks what is unstable."""
-    told = publish.told_by(page)
-    run = Run(paths.published_root() / told["study"] / told["run_id"])
+    run, slug = publish.run_of(page), publish.page_metadata(page)["slug"]
     counts, states = passes_of(run).get(FIGURES[figure], {}), run.status["cells"].values()
-    caption = publish.caption(run, f"fig-{told['slug']}-{figure}")
+    caption = publish.caption(run, f"fig-{slug}-{figure}")
     assert (caption is not None) == bool(counts)
     if caption is None:
         return
@@ -447,7 +446,7 @@ PAGES = publish.pages()
 
 def test_there_are_published_pages():
     assert PAGES
-    shown = sorted(publish.told_by(page)["run_id"] for page in PAGES)
+    shown = sorted(publish.run_of(page).run_id for page in PAGES)
     assert shown == sorted(run.run_id for run in find.published_runs()), "each published run has one page"
 
 
