@@ -20,7 +20,7 @@ from distilbench.collectors import rapl
 from distilbench.errors import DistilbenchError
 from distilbench.execution import slurm
 from distilbench.harness import preflight
-from distilbench.machine import cgroups, environment
+from distilbench.machine import cgroups, environment, slurm_job
 from distilbench.sources import embedded, hub
 
 
@@ -142,7 +142,7 @@ def _rapl_says(counter: rapl.Counter, power_W: float | None, why: str) -> tuple[
 
 def _slurm() -> Finding:
     if job := os.environ.get("SLURM_JOB_ID"):
-        return Finding("SLURM", "ok", f"inside job {environment.slurm_name(job)}")
+        return Finding("SLURM", "ok", f"inside job {slurm_job.name(job)}")
     if shutil.which("sbatch"):
         silence = slurm.silence()
         return Finding("SLURM", "limited" if silence else "ok", silence or "sbatch is on the PATH, SLURM answers")

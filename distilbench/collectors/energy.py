@@ -17,7 +17,7 @@ from typing import Any
 from distilbench.collectors import rapl
 from distilbench.collectors.nvml import Gpu
 from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, RunError
-from distilbench.machine import environment
+from distilbench.machine import environment, slurm_job
 
 SAMPLE_S = 0.05  # between two readings of a GPU's power: as often as the driver renews it
 TICKS = 100  # a window must hold so many updates of its counter
@@ -275,7 +275,7 @@ class Slurm(Source):
         self._joules()
 
     def _joules(self) -> float:
-        said = _said("sstat", "-a", "-n", "-P", "-j", environment.slurm_name(self.job), "-o", "JobID,ConsumedEnergyRaw")
+        said = _said("sstat", "-a", "-n", "-P", "-j", slurm_job.name(self.job), "-o", "JobID,ConsumedEnergyRaw")
         if (joules := consumed_energy_J(said, self.job)) is None:
             raise DistilbenchError("SLURM's ConsumedEnergy is 0 or empty: not measured")
         return joules
@@ -306,7 +306,7 @@ def consumed_energy_J(said: str, job: str) -> float | None:
         DistilbenchError: no line is about this job (sstat ends with code 0 also where the controller does not answer).
     """
     rows = [line.partition("|") for line in said.splitlines()]
-    mine = [joules for step, _, joules in rows if step.split(".")[0] in (job, environment.slurm_name(job))]
+    mine = [joules for step, _, joules in rows if step.split(".")[0] in (job, slurm_job.name(job))]
     if not mine:
         raise DistilbenchError(f"sstat said nothing of job {job}")
     numbers = [joules for text in mine if text.isdigit() and 0 < (joules := int(text)) < NO_VALUE]

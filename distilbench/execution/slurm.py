@@ -24,7 +24,7 @@ from typing import Any
 from distilbench import paths
 from distilbench.errors import ParameterError, SlurmError
 from distilbench.harness import shards
-from distilbench.machine import environment
+from distilbench.machine import environment, slurm_job
 from distilbench.runs.folder import Run
 
 MEASURE, STEP = "bench_distilbert.slurm", "step.slurm"
@@ -488,7 +488,7 @@ def _now(name: str, number: str, cluster: str) -> dict[str, str]:
     done = _said(command)
     if done.returncode and FORGOTTEN in done.stderr:
         return {}
-    if not (line := environment.slurm_line(_checked(command, done), number)):
+    if not (line := slurm_job.line_of(_checked(command, done), number)):
         raise SlurmError(f"scontrol show job {name} did not describe job {number}: {done.stdout.strip()[:200]!r}")
     return dict(word.partition("=")[::2] for word in line.split())
 

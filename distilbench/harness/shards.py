@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from distilbench import paths
 from distilbench.errors import ParameterError, RunError, Stopped
-from distilbench.machine import environment
+from distilbench.machine import conditions, environment
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement, Step
 from distilbench.runs.parameters import Resolved
@@ -155,8 +155,8 @@ def end(attempt: Run, state: str, message: str) -> None:
 
 def kind_of(env: dict[str, Any], device: str) -> dict[str, Any]:
     """What the nodes of one run must have in common."""
-    left_out = OF_A_NODE + (environment.OF_GPUS if device == "cpu" else ())
-    return {name: value for name, value in environment.key_of(env).items() if name not in left_out}
+    left_out = OF_A_NODE + conditions.left_out_on(device)
+    return {name: value for name, value in conditions.key_of(env).items() if name not in left_out}
 
 
 def _require_same_kind(run: Run, attempt: Run, env: dict[str, Any]) -> None:
@@ -169,16 +169,14 @@ def _require_same_kind(run: Run, attempt: Run, env: dict[str, Any]) -> None:
         os.link(own, file)
     own.unlink()
     there = paths.read_json(file)
-    first = there["kind"]
-    changed = [
-        f"{name}: {first.get(name)!r} there, {mine[name]!r} here" for name in mine if mine[name] != first.get(name)
-    ]
-    if changed:
-        listed = "; ".join(changed)
+    if changed := conditions.differences(there["kind"], mine):
         raise RunError(
-            f"{environment.node()} is of another kind than {there['node']}, where the run began: {listed}. One run "
-            "is of one kind of node: choose it with --constraint, --partition or --nodelist, or start a new run."
+            f"{environment.node()} is of another kind than {there['node']}, where the run began: {'; '.join(changed)}. "
+            "One run is of one kind of node: choose it with --constraint, --partition or --nodelist, "
+            "or start a new run."
         )
+    for message in attempt.record_code_change(there["kind"]["code"]):
+        print(message, flush=True)
 
 
 # ------------------------------------------------------------------ gathering

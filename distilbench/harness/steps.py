@@ -34,7 +34,7 @@ def measure_run(run: Run, resolved: Resolved, prepared: Any = None) -> dict[str,
         Stopped: the file that $DISTILBENCH_STOP_FILE names was there after a repetition.
     """
     with run.held():
-        for message in run.recover():
+        for message in [*run.recover(), *([] if run.is_split else run.record_code_change())]:
             print(message, flush=True)
         try:
             if run.is_split:
