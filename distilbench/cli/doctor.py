@@ -68,7 +68,7 @@ def _cpu() -> Finding:
 
 def _quota() -> Finding:
     """What a container or a job may use of its cores, and whether a run can tell when it was stopped for it."""
-    quota = environment.cgroup()["cpu.max"] or "max"
+    quota = cgroups.limits()["cpu.max"] or "max"
     if math.isinf(allowed := cgroups.share(quota)):
         return Finding("CPU quota", "ok", "none that is seen here")
     threads = environment.usable_cores()

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
-import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 from distilbench.collectors import rapl
 from distilbench.collectors.nvml import Gpu
-from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, RunError
+from distilbench.collectors.slurm_energy import answer_of, consumed_energy_J, slurm_energy_type
+from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError
 from distilbench.machine import environment, slurm_job
 
 SAMPLE_S = 0.05  # between two readings of a GPU's power: as often as the driver renews it
-TICKS = 100  # a window must hold so many updates of its counter
 MOST_GPU_W = 3000.0  # more than any GPU draws: the largest of 2026 have limits of 1,400 W
 MOST_NODE_W = 50e3  # more than any node draws: those with eight or sixteen large GPUs have supplies of 10 to 20 kW
-NO_VALUE = 0xFFFFFFFE  # from here on SLURM's numbers, of 32 bits and of 64, mean that there is none (slurm.h, NO_VAL)
 
 
 class Source(ABC):
@@ -263,7 +259,7 @@ class Slurm(Source):
         self.job = os.environ.get("SLURM_JOB_ID")
         if not self.job or not shutil.which("sstat"):
             raise DistilbenchError("not inside a SLURM job")
-        kind = slurm_energy_type(_said("scontrol", "show", "config"))
+        kind = slurm_energy_type(answer_of("scontrol", "show", "config"))
         if not kind:
             raise DistilbenchError(
                 "SLURM does not say what measures energy (no AcctGatherEnergyType in its configuration)"
@@ -275,8 +271,9 @@ class Slurm(Source):
         self._joules()
 
     def _joules(self) -> float:
-        said = _said("sstat", "-a", "-n", "-P", "-j", slurm_job.name(self.job), "-o", "JobID,ConsumedEnergyRaw")
-        if (joules := consumed_energy_J(said, self.job)) is None:
+        name, fields = slurm_job.name(self.job), "JobID,ConsumedEnergyRaw"
+        text = answer_of("sstat", "-a", "-n", "-P", "-j", name, "-o", fields)
+        if (joules := consumed_energy_J(text, self.job)) is None:
             raise DistilbenchError("SLURM's ConsumedEnergy is 0 or empty: not measured")
         return joules
 
@@ -287,47 +284,6 @@ class Slurm(Source):
         if (joules := self._joules() - self._before) < 0:
             raise ImplausibleError(f"SLURM's ConsumedEnergy went back by {-joules:g} J")
         return joules
-
-
-def slurm_energy_type(config: str) -> str:
-    """What gathers energy according to `scontrol show config`; "" when it does not say."""
-    lines = [line.partition("=") for line in config.splitlines()]
-    found = [value.strip() for key, _, value in lines if key.strip() == "AcctGatherEnergyType"]
-    return found[0].removeprefix("acct_gather_energy/").replace("(null)", "none") if found else ""
-
-
-def consumed_energy_J(said: str, job: str) -> float | None:
-    """The largest number of `sstat ... -o JobID,ConsumedEnergyRaw`, a line per step; None when none is above 0.
-
-    Steps of one job see the same nodes, so they are not added. Of an array sstat lists the steps of all tasks,
-    whichever was asked for: those of others are left out.
-
-    Raises:
-        DistilbenchError: no line is about this job (sstat ends with code 0 also where the controller does not answer).
-    """
-    rows = [line.partition("|") for line in said.splitlines()]
-    mine = [joules for step, _, joules in rows if step.split(".")[0] in (job, slurm_job.name(job))]
-    if not mine:
-        raise DistilbenchError(f"sstat said nothing of job {job}")
-    numbers = [joules for text in mine if text.isdigit() and 0 < (joules := int(text)) < NO_VALUE]
-    return float(max(numbers)) if numbers else None
-
-
-def _said(*command: str) -> str:
-    """What a program of SLURM prints.
-
-    Raises:
-        DistilbenchError: it fails, or does not answer.
-    """
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=30, check=False, encoding="utf-8", errors="replace")
-    except subprocess.TimeoutExpired:
-        raise DistilbenchError(f"{command[0]} did not answer within 30 s") from None
-    except OSError as error:
-        raise DistilbenchError(f"{command[0]} cannot be started: {error.strerror}") from None
-    if done.returncode:
-        raise DistilbenchError(f"{command[0]}: {done.stderr.strip() or f'it ended with code {done.returncode}'}")
-    return done.stdout
 
 
 class Modelled(Source):
@@ -390,73 +346,3 @@ def unavailable_reason(device: str) -> str | None:
     except DistilbenchError:
         return why
     return None
-
-
-class Windows:
-    """Runs all sources over one window after the other; a source that fails in a window is left out from then on.
-
-    The one to report is the first; when that fails, the pass fails. A window of which a source says what cannot be is
-    invalid for that source: it has no joules there, and measures the next one.
-
-    Attributes:
-        used: the sources that still measure.
-        notes: why others do not.
-        invalid: by source, why it has no joules in the last window.
-    """
-
-    def __init__(self, used: list[Source]) -> None:
-        self.used, self.notes, self.invalid = list(used), [], {}
-
-    def over(self, work: Callable[[], Any]) -> tuple[float, dict[str, float], Any]:
-        """(seconds, joules by source, result) of the work, which must be done when it returns.
-
-        Raises:
-            RunError: the source to report did not count.
-        """
-        self.invalid = {}
-        try:
-            self._each("begin", reversed(self.used))  # the one to report last, and it ends first: it is the innermost
-            start = time.perf_counter()
-            result = work()
-            seconds = time.perf_counter() - start
-            joules = self._each("end", self.used)
-        except BaseException:
-            for source in self.used:
-                source.abandon()
-            raise
-        for source in [one for one in self.used if one.name in joules]:
-            self._judge(source, joules[source.name], seconds)
-        standing = {one.name for one in self.used} - self.invalid.keys()
-        return seconds, {name: value for name, value in joules.items() if name in standing}, result
-
-    def _judge(self, source: Source, joules: float, seconds: float) -> None:
-        """Whether a source can have measured that."""
-        if not math.isfinite(joules):
-            self.invalid[source.name] = f"{source.name} says {joules} J, which is no number"
-        elif joules <= 0:
-            self._lost(source, f"the counter did not move in {seconds:.1f} s")
-        elif source.most_W and joules > source.most_W * seconds:
-            said = f"{source.name} says {joules:.4g} J in {seconds:.3g} s, {joules / seconds:.4g} W"
-            self.invalid[source.name] = f"{said}; what it measures draws less than {source.most_W:g} W"
-
-    def poll(self) -> None:
-        """To be called while the work is done, once a second or so."""
-        self._each("poll", self.used)
-
-    def _each(self, what: str, asked: Iterable[Source]) -> dict[str, Any]:
-        """Calls that method of every source; those that fail are left out."""
-        told = {}
-        for source in list(asked):
-            try:
-                told[source.name] = getattr(source, what)()
-            except ImplausibleError as error:
-                self.invalid.setdefault(source.name, str(error))
-            except DistilbenchError as error:
-                self._lost(source, str(error))
-        return told
-
-    def _lost(self, source: Source, why: str) -> None:
-        if source is self.used[0]:
-            raise RunError(f"{source.name}: {why}")
-        self.used.remove(source)
-        self.notes.append(f"{source.name}: {why}")

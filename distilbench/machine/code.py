@@ -11,18 +11,19 @@ PACKAGE = Path(__file__).parents[1]
 #: prepares and plans with. Not those that keep, derive or show what was measured: `verify` computes that again.
 MEASURING = (
     "__init__", "collectors/__init__", "collectors/cpu_use", "collectors/energy", "collectors/latency",
-    "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry", "collectors/threads", "errors",
-    "harness/__init__", "harness/__main__", "harness/ceilings", "harness/energy_windows", "harness/loop",
-    "harness/processes", "harness/shards", "harness/steps", "machine/__init__", "machine/cgroups", "machine/device",
-    "machine/code", "machine/environment", "machine/slurm_job", "measurements/__init__", "measurements/sweep/__init__",
-    "measurements/sweep/measure/__init__", "measurements/sweep/measure/design", "measurements/sweep/measure/prepare",
-    "measurements/sweep/measure/run", "measurements/sweep/measure/spec", "measurements/sweep/measure/timing",
-    "measurements/sweep/measure/worker", "measurements/sweep/params", "measurements/sweep/records",
-    "measurements/sweep/summary/__init__", "measurements/sweep/summary/derive", "paths", "runs/__init__",
-    "runs/parameters", "runs/rawfiles", "runs/records", "runs/states", "sources/__init__", "sources/batches",
-    "sources/embedded", "sources/families/__init__", "sources/families/distilbert", "sources/hub", "sources/labels",
-    "sources/models", "sources/parameters", "sources/repositories", "sources/revisions", "sources/rows",
-    "sources/texts", "stats", "variants/__init__", "variants/torch_variants",
+    "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/slurm_energy", "collectors/telemetry",
+    "collectors/threads", "errors", "harness/__init__", "harness/__main__", "harness/ceilings",
+    "harness/energy_windows", "harness/loop", "harness/processes", "harness/shards", "harness/steps",
+    "machine/__init__", "machine/cgroups", "machine/code", "machine/device", "machine/environment",
+    "machine/kernel_files", "machine/slurm_job", "measurements/__init__", "measurements/sweep/__init__",
+    "measurements/sweep/measure/__init__", "measurements/sweep/measure/design",
+    "measurements/sweep/measure/prepare", "measurements/sweep/measure/run", "measurements/sweep/measure/spec",
+    "measurements/sweep/measure/timing", "measurements/sweep/measure/worker", "measurements/sweep/params",
+    "measurements/sweep/records", "measurements/sweep/summary/__init__", "measurements/sweep/summary/derive",
+    "paths", "runs/__init__", "runs/parameters", "runs/rawfiles", "runs/records", "runs/states", "sources/__init__",
+    "sources/batches", "sources/embedded", "sources/families/__init__", "sources/families/distilbert",
+    "sources/hub", "sources/labels", "sources/models", "sources/parameters", "sources/repositories",
+    "sources/revisions", "sources/rows", "sources/texts", "stats", "variants/__init__", "variants/torch_variants",
 )  # fmt: skip
 
 

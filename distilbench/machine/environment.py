@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ import psutil
 from distilbench import paths
 from distilbench.errors import DeviceError
 from distilbench.machine import cgroups, code, slurm_job
+from distilbench.machine.kernel_files import text_of
 
 SYS = Path("/sys")
 PACKAGES = (
@@ -48,16 +50,8 @@ NO_CONDITION = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LD_LIBRARY_PATH")
 #: Parts of the names of variables by which threads are limited or bound to cores.
 OF_THREADS = ("THREAD", "DYNAMIC", "AFFINITY", "BIND", "PLACES", "SUBSET", "NESTED", "MAX_ACTIVE_LEVELS")
 ISA_FLAGS = (
-    "avx2",
-    "fma",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_bf16",
-    "amx_int8",
-)
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8",
+)  # fmt: skip
 
 
 def now() -> str:
@@ -76,7 +70,7 @@ def capture() -> dict[str, Any]:
         "tuning": tuning(),
         "container": container(),
         "memory_MiB": round(psutil.virtual_memory().total / 2**20),
-        "cgroup": cgroup(),
+        "cgroup": cgroups.limits(),
         "gpus": gpus()[0],
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "python": {"version": platform.python_version(), "executable": sys.executable},
@@ -115,7 +109,8 @@ def node() -> str:
 
 def cpu() -> dict[str, Any]:
     """Model, cores, usable cores (affinity) and the vector extensions that decide speed."""
-    fields = _proc_cpuinfo()
+    first = (text_of(Path("/proc/cpuinfo")) or "").split("\n\n")[0]  # of the processors, which are alike
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
     flags = set(fields.get("flags", "").split())
     return {
         "model": fields.get("model name") or platform.processor() or platform.machine(),
@@ -125,21 +120,6 @@ def cpu() -> dict[str, Any]:
         "affinity": sorted(os.sched_getaffinity(0)),
         "isa": [flag for flag in ISA_FLAGS if flag in flags],
     }
-
-
-def _proc_cpuinfo() -> dict[str, str]:
-    """The first processor of /proc/cpuinfo."""
-    try:
-        block = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in block.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def cgroup(root: Path = cgroups.ROOT) -> dict[str, str | None]:
-    """CPU and memory limits of this process's control groups, the tightest of them."""
-    return cgroups.limits(root)
 
 
 def usable_cores() -> int:
@@ -152,9 +132,9 @@ def usable_cores() -> int:
     Raises:
         DeviceError: SLURM_CPUS_PER_TASK is no number of cores.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))  # os.cpu_count() would count cores that taskset or a cpuset takes away
     cores = min(cores, _cores_of_task() or cores)
-    quota = cgroups.share(cgroup()["cpu.max"] or "max")
+    quota = cgroups.share(cgroups.limits()["cpu.max"] or "max")
     return cores if math.isinf(quota) else max(1, min(cores, math.floor(quota)))
 
 
@@ -174,31 +154,23 @@ def _cores_of_task() -> int | None:
 def container() -> str | None:
     """What kind of container this runs in, as far as it shows; None: it shows none."""
     signs = {"/.dockerenv": "docker", "/run/.containerenv": "podman", "/.singularity.d": "apptainer"}
-    found = [name for path, name in signs.items() if Path(path).exists()]
-    told = os.environ.get("container")  # noqa: SIM112 - systemd and podman write it so
-    return told or next(iter(found), None)
+    given = os.environ.get("container")  # noqa: SIM112 - systemd and podman write it so
+    return given or next((name for path, name in signs.items() if Path(path).exists()), None)
 
 
 def tuning(sys: Path = SYS) -> dict[str, str | int | None]:
     """What changes a core's speed: governor, driver, turbo, SMT, NUMA nodes; null where the kernel does not say."""
     cpu, freq = sys / "devices/system/cpu", sys / "devices/system/cpu/cpu0/cpufreq"
     nodes = [node for node in (sys / "devices/system/node").glob("node*") if node.name[4:].isdigit()]
-    no_turbo, boost = _said(cpu / "intel_pstate/no_turbo"), _said(cpu / "cpufreq/boost")
+    no_turbo, boost = text_of(cpu / "intel_pstate/no_turbo"), text_of(cpu / "cpufreq/boost")
     return {
-        "governor": _said(freq / "scaling_governor"),
-        "frequency_driver": _said(freq / "scaling_driver"),
+        "governor": text_of(freq / "scaling_governor"),
+        "frequency_driver": text_of(freq / "scaling_driver"),
         "turbo": {"0": "on", "1": "off"}.get(no_turbo or "", {"1": "on", "0": "off"}.get(boost or "")),
-        "smt": {"1": "on", "0": "off"}.get(_said(cpu / "smt/active") or ""),
+        "smt": {"1": "on", "0": "off"}.get(text_of(cpu / "smt/active") or ""),
         "numa_nodes": len(nodes) or None,
-        "transparent_hugepage": _said(sys / "kernel/mm/transparent_hugepage/enabled"),
+        "transparent_hugepage": text_of(sys / "kernel/mm/transparent_hugepage/enabled"),
     }
-
-
-def _said(file: Path) -> str | None:
-    try:
-        return file.read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
 
 
 def gpus() -> tuple[list[dict[str, Any]], str | None]:
@@ -211,7 +183,7 @@ def gpus() -> tuple[list[dict[str, Any]], str | None]:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         return [], f"NVML: {error}"
-    try:
+    try:  # between start and end of NVML's session
         return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], None
     except pynvml.NVMLError as error:
         return [], f"NVML: {error}"
@@ -245,14 +217,11 @@ def _optional(nvml: Any, reading: Callable[[], Any]) -> Any:
 
 def packages() -> dict[str, str | None]:
     """Installed versions of what a measurement depends on."""
-    return {name: _version(name) for name in PACKAGES}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def lock_sha256() -> str | None:
@@ -284,8 +253,8 @@ def _git(*arguments: str) -> tuple[str | None, str | None]:
         return None, f"git refuses the checkout, since it belongs to another user; trust it with: {way_out}"
     if "not a git repository" in done.stderr:
         return None, NOT_UNDER_GIT
-    said = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
-    return None, f"git: {said.removeprefix('fatal: ')}"
+    first = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
+    return None, f"git: {first.removeprefix('fatal: ')}"
 
 
 def uncommitted(git: dict[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from distilbench import paths
-from distilbench.machine import code, conditions, environment
+from distilbench.machine import cgroups, code, conditions, environment
 
 CPUINFO = """\
 processor\t: 0
@@ -242,7 +242,7 @@ def test_limits_are_those_of_the_own_cgroup_else_of_the_root(tmp_path, monkeypat
     (own / "cpu.max").write_text("150000 100000\n")
     (tmp_path / "cpu.max").write_text("max 100000\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert environment.cgroup(tmp_path) == {
+    assert cgroups.limits(tmp_path) == {
         "cpu.max": "150000 100000",
         "memory.max": "max",
         "cpuset.cpus.effective": None,
@@ -253,11 +253,11 @@ def test_limits_are_those_of_the_own_cgroup_else_of_the_root(tmp_path, monkeypat
 def test_limits_of_the_root_hold_where_there_is_no_own_cgroup(tmp_path, monkeypatch, self_cgroup):
     read_text_of(monkeypatch, self_cgroup=self_cgroup)
     (tmp_path / "cpuset.cpus.effective").write_text("0-1\n")
-    assert environment.cgroup(tmp_path) == {"cpu.max": None, "memory.max": None, "cpuset.cpus.effective": "0-1"}
+    assert cgroups.limits(tmp_path) == {"cpu.max": None, "memory.max": None, "cpuset.cpus.effective": "0-1"}
 
 
 def test_without_cgroups_nothing_is_said(tmp_path):
-    assert set(environment.cgroup(tmp_path / "absent").values()) == {None}
+    assert set(cgroups.limits(tmp_path / "absent").values()) == {None}
 
 
 # ------------------------------------------------------------------ GPUs
@@ -457,7 +457,7 @@ def test_cores_are_those_that_this_process_may_use(monkeypatch):
     [("max 100000", None), ("150000 100000", 1), ("299999 100000", 2), ("50000 100000", 1), (None, None)],
 )
 def test_only_whole_cores_of_a_containers_quota_are_usable(monkeypatch, quota, cores):
-    monkeypatch.setattr(environment, "cgroup", lambda: {"cpu.max": quota})
+    monkeypatch.setattr(cgroups, "limits", lambda: {"cpu.max": quota})
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _pid: set(range(64)))
     assert environment.usable_cores() == (cores or 64)
 
