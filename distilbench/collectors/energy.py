@@ -9,6 +9,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 
 from distilbench.collectors import rapl
@@ -68,7 +69,7 @@ class Source(ABC):
 
 def tick_ms(read: Callable[[], float], most_s: float = 1.0) -> float | None:
     """Time between two changes of a counter, by reading it all the while; None when it does not change twice."""
-    deadline, changes, last = time.perf_counter() + most_s, [], read()
+    deadline, changes, last = time.perf_counter() + most_s, [], read()  # two changes: the first may be any time off
     while len(changes) < 2 and time.perf_counter() < deadline:
         if (value := read()) != last:
             changes.append(time.perf_counter())
@@ -102,10 +103,9 @@ class Rapl(Source):
 
     def limit_W(self) -> float | None:
         """Of all packages; DRAM often has no limit, and is little beside them."""
-        limits = [(counter.limit_W, "/" in counter.name) for counter in self.meter.counters]
-        if any(limit is None and not within for limit, within in limits):
+        if any(counter.limit_W is None and "/" not in counter.name for counter in self.meter.counters):
             return None
-        return sum(limit or 0.0 for limit, _ in limits)
+        return sum(counter.limit_W or 0.0 for counter in self.meter.counters)
 
 
 class PyRapl(Source):
@@ -153,14 +153,26 @@ class PyRapl(Source):
         return bool(result.pkg), bool(result.dram)
 
 
-class NvmlCounter(Source):
-    """The GPU's own energy counter."""
+class OfGpu(Source):
+    """What both of NVML's sources have in common."""
 
-    name, scope, most_W = "nvml-counter", "gpu", MOST_GPU_W
+    scope, most_W = "gpu", MOST_GPU_W
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu, self.parts = gpu, [f"GPU {gpu.uuid}"]
-        gpu.energy_J()
+
+    def limit_W(self) -> float | None:
+        return self.gpu.power_limit_W()
+
+
+class NvmlCounter(OfGpu):
+    """The GPU's own energy counter."""
+
+    name = "nvml-counter"
+
+    def __init__(self, gpu: Gpu) -> None:
+        super().__init__(gpu)
+        gpu.energy_J()  # raises where there is none
 
     def begin(self) -> None:
         self._before = self.gpu.energy_J()
@@ -174,21 +186,19 @@ class NvmlCounter(Source):
     def tick_ms(self) -> float | None:
         return tick_ms(self.gpu.energy_J)
 
-    def limit_W(self) -> float | None:
-        return self.gpu.power_limit_W()
 
-
-class NvmlPower(Source):
+class NvmlPower(OfGpu):
     """The GPU's power, read all the while and integrated by the trapezoid rule.
 
     On some GPUs the driver measures only a quarter of the time (Yang et al. 2024, arXiv 2312.02741), hence a flag of
     its own in the record.
     """
 
-    name, scope, most_W = "nvml-power", "gpu", MOST_GPU_W
+    name = "nvml-power"
 
     def __init__(self, gpu: Gpu) -> None:
-        self.gpu, self.parts = gpu, [f"GPU {gpu.uuid}, every {SAMPLE_S * 1e3:g} ms"]
+        super().__init__(gpu)
+        self.parts = [f"GPU {gpu.uuid}, every {SAMPLE_S * 1e3:g} ms"]
         self._thread: threading.Thread | None = None
         gpu.power_W()
 
@@ -203,12 +213,11 @@ class NvmlPower(Source):
         self._samples.append((time.perf_counter(), self.gpu.power_W()))
 
     def _watch(self) -> None:
-        while not self._stop.wait(SAMPLE_S):
-            try:
+        try:
+            while not self._stop.wait(SAMPLE_S):  # sleeps: a thread that polled would take the host's core
                 self._sample()
-            except DeviceError as error:
-                self._problem = error
-                return
+        except DeviceError as error:
+            self._problem = error  # raised where the window ends: nobody sees what a thread raises
 
     def abandon(self) -> None:
         if self._thread:
@@ -219,11 +228,8 @@ class NvmlPower(Source):
         self.abandon()
         if self._problem:
             raise self._problem
-        self._sample()
+        self._sample()  # the window's end, which the thread need not have hit
         return trapezoid(self._samples)
-
-    def limit_W(self) -> float | None:
-        return self.gpu.power_limit_W()
 
 
 def trapezoid(samples: list[tuple[float, float]]) -> float:
@@ -236,9 +242,9 @@ PROBE_S = 1.0  # in which a counter that counts must have moved
 
 def moves(source: Source) -> bool:
     """Whether a source counts at all: in some virtual machines a counter can be read and stands still."""
-    source.begin()
     deadline = time.perf_counter() + PROBE_S
     while True:
+        source.begin()
         time.sleep(0.05)
         late = time.perf_counter() >= deadline
         try:
@@ -247,7 +253,6 @@ def moves(source: Source) -> bool:
         except ImplausibleError:  # once is no reason to do without it
             if late:
                 raise
-        source.begin()
 
 
 class Slurm(Source):
@@ -261,9 +266,8 @@ class Slurm(Source):
             raise DistilbenchError("not inside a SLURM job")
         kind = slurm_energy_type(answer_of("scontrol", "show", "config"))
         if not kind:
-            raise DistilbenchError(
-                "SLURM does not say what measures energy (no AcctGatherEnergyType in its configuration)"
-            )
+            why = "SLURM does not say what measures energy (no AcctGatherEnergyType in its configuration)"
+            raise DistilbenchError(why)
         if kind == "none":
             raise DistilbenchError("SLURM measures no energy here (AcctGatherEnergyType is none)")
         self.parts = [f"AcctGatherEnergyType {kind}"]
@@ -307,29 +311,27 @@ def sources(
     """Everything that measures the energy of work on `device` here, the one to report first; and why others do not.
 
     Args:
-        device: cpu or cuda:N.
-        gpu: the GPU behind it.
         modelled_power_W: what to fall back to where nothing measures; None: nothing.
         no_gpu: why there is no `gpu`.
     """
     kinds: list[Callable[[], Source]] = [Rapl, PyRapl, Slurm]
     if device != "cpu":
         kinds = [lambda: NvmlCounter(gpu), lambda: NvmlPower(gpu), Rapl, Slurm] if gpu else [Slurm]
-    found, reasons = [], [no_gpu] if no_gpu and device != "cpu" else []
+    usable, reasons = [], [no_gpu] if no_gpu and device != "cpu" else []
     for kind in kinds:
         try:
             source = kind()
             if source.least_s or moves(source):  # a slow one shows it in its windows
-                found.append(source)
+                usable.append(source)
             else:
                 reasons.append(f"{source.name}: the counter can be read, but it stands still")
         except DistilbenchError as error:
             reasons.append(str(error))
-    if device != "cpu" and not any(source.scope == "gpu" for source in found):
-        found = [source for source in found if source.scope != "host"]  # the host's counters do not hold the GPU
-    if not found and modelled_power_W:
-        found = [Modelled(modelled_power_W)]
-    return found, "; ".join(reasons)
+    if device != "cpu" and not any(source.scope == "gpu" for source in usable):
+        usable = [source for source in usable if source.scope != "host"]  # the host's counters do not hold the GPU
+    if not usable and modelled_power_W:
+        usable = [Modelled(modelled_power_W)]
+    return usable, "; ".join(reasons)
 
 
 def unavailable_reason(device: str) -> str | None:
@@ -339,10 +341,8 @@ def unavailable_reason(device: str) -> str | None:
     else:
         gpus, why_none = environment.gpus()
         why = None if gpus else f"no GPU counter: {why_none}"
-    if why is None:
-        return None
-    try:
-        Slurm()
-    except DistilbenchError:
-        return why
-    return None
+    with suppress(DistilbenchError):
+        if why:
+            Slurm()  # it raises where it does not measure
+            return None
+    return why
