@@ -100,9 +100,7 @@ def measure(
 
     Args:
         protocol: energy_windows, energy_window_s, energy_idle_s.
-        loaded: the model.
         tensors: per batch (input_ids, attention_mask), int64 (batch, length), on the device.
-        device: of both.
         used: what measures, the one to report first.
 
     Raises:
@@ -131,8 +129,8 @@ def measure(
     measured = []
     for _ in range(protocol["energy_windows"]):
         seconds, joules, done = windows.over(lambda: cycles(window_s))
-        told = {"joules": joules, "invalid": windows.invalid}
-        measured.append({"seconds": seconds, "samples": done * samples} | told)
+        window = {"seconds": seconds, "samples": done * samples, "joules": joules, "invalid": windows.invalid}
+        measured.append(window)
     require_most(measured, used[0].name)
     after, after_invalid = idle_W(windows, idle_s), windows.invalid
     return {
