@@ -161,7 +161,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(file.fileno())  # else a power loss could leave the new name without its content
             Path(temporary).chmod(0o644)  # mkstemp makes files that only their owner reads
             os.replace(temporary, path)  # noqa: PTH105 (the atomic call is the point)
         except BaseException:

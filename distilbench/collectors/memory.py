@@ -83,7 +83,7 @@ class Phases:
         self.highest_rss_MiB = max(self.highest_rss_MiB, peak)
         if self.separate:
             self.peaks_rss_MiB[phase] = peak
-            reset_peak_rss()
+            reset_peak_rss()  # after the peak was kept in `highest_rss_MiB`, since the kernel forgets it
         if cuda:
             self.peaks_cuda_MiB[phase] = cuda[0]
             before = self.highest_cuda_MiB or cuda

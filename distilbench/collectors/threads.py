@@ -145,6 +145,7 @@ def proof(torch: Any, asked: int, usable: int, must: bool = True) -> dict[str, A
     Raises:
         ImplausibleError: fewer threads compute; it names the variables that limit them.
     """
+    # measured, since num_threads is what a library was asked for and a limit may have taken threads away
     even, product = (used(work, asked) for work in works(torch, asked))
     if even is None or product is None:
         return {"threads_used_reason": NO_COUNTERS}

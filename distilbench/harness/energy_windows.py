@@ -124,6 +124,7 @@ def measure(
     least_s = max(TICKS * (tick_ms or 0) / 1e3, used[0].least_s)
     window_s, idle_s = (max(protocol[f"energy_{name}_s"], least_s) for name in ("window", "idle"))
     limits_W = {source.name: limit for source in used if (limit := source.limit_W()) is not None}
+    # idle before and after: what the machine draws at rest drifts with its temperature
     before, before_invalid = idle_W(windows, idle_s), windows.invalid
     cycles(min(WARM_UP_S, protocol["energy_window_s"]))
     measured = []

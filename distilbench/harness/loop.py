@@ -78,7 +78,7 @@ class Loop:
         iterations, spent_s = 0, 0.0
         while True:
             times = self._cycle(before + len(medians), warmup=False)
-            medians.append(median(times))
+            medians.append(median(times))  # of whole cycles: single iterations resemble the one before them
             iterations, spent_s = iterations + len(times), spent_s + sum(times) / 1e3
             if (
                 len(medians) < protocol["min_cycles"]
@@ -101,6 +101,7 @@ class Loop:
         Raises:
             ImplausibleError: the clock stands still, goes back or says no number: the loop would never end.
         """
+        # faults are read around a cycle: once a cycle is enough to see memory that is taken anew each time
         results, first, faults = [], len(self.rows), _page_faults()
         for batch, (step, samples) in enumerate(zip(self.steps, self.samples, strict=True)):
             host_ms, device_ms, result = self.clock.time(step)

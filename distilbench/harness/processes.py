@@ -114,6 +114,7 @@ def _spawn(
     # before it starts: OpenMP, MKL and the C library read these once, when they are loaded
     child_env = os.environ | {name: str(num_threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     child_env |= {"DISTILBENCH_PARENT": str(os.getpid())} | (KEPT_HEAP if heap == "keep" else {})
+    # a fresh program, not a fork: a forked process would share pages, thread pools and caches with this one
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=child_env,
