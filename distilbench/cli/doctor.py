@@ -20,7 +20,7 @@ from distilbench.collectors import rapl
 from distilbench.errors import DistilbenchError, SlurmError
 from distilbench.execution import slurm
 from distilbench.harness import preflight
-from distilbench.machine import cgroups, environment
+from distilbench.machine import cgroups, environment, slurm_job
 from distilbench.sources import embedded, hub
 
 #: Of a finding its state (limited: works, with a consequence), and what was found, and what that means.
@@ -55,7 +55,7 @@ def _cpu() -> Found:
 
 def _quota() -> Found:
     """What a container or a job may use of its cores, and whether a run can tell when it was stopped for it."""
-    quota = environment.cgroup()["cpu.max"] or "max"
+    quota = cgroups.limits()["cpu.max"] or "max"
     if math.isinf(allowed := cgroups.share(quota)):
         return "ok", "none that is seen here"
     threads = environment.usable_cores()
@@ -124,7 +124,7 @@ def _about_counter(counter: rapl.Counter, power_W: float | None, why: str) -> Fo
 
 def _slurm() -> Found:
     if job := os.environ.get("SLURM_JOB_ID"):
-        return "ok", f"inside job {environment.slurm_name(job)}"
+        return "ok", f"inside job {slurm_job.name(job)}"
     if not shutil.which("sbatch"):
         return "missing", "no sbatch on the PATH: runs are local"
     try:

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 from distilbench.errors import SlurmError
-from distilbench.machine import environment
+from distilbench.machine import slurm_job
 
 QUEUE = {"JOBID": "%i", "STATE": "%T", "NODELIST": "%N", "TIME": "%M", "REASON": "%r"}  # header and format of squeue
 A_JOB = re.compile(r"\d+(?:[_+.].*)?")  # also 12_3, 12_[4-7], 12.batch
@@ -96,7 +96,7 @@ def described(name: str, number: str, cluster: str = "") -> dict[str, str]:
     """What the controller says of a job just now; {} when it has forgotten it."""
     if (printed := answer(["scontrol", *on(cluster), "show", "job", "--oneliner", name], FORGOTTEN)) is None:
         return {}
-    if not (line := environment.slurm_line(printed, number)):  # an array's last task has the number of the array
+    if not (line := slurm_job.line_of(printed, number)):  # an array's last task has the number of the array
         raise SlurmError(f"scontrol show job {name} did not describe job {number}: {printed.strip()[:200]!r}")
     return dict(word.partition("=")[::2] for word in line.split())
 

@@ -18,7 +18,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from distilbench import paths, studies
 from distilbench.errors import RunError
-from distilbench.machine import environment
+from distilbench.machine import code
 from distilbench.publication import generated_tables, provenance, publish
 from distilbench.report import charts
 from distilbench.runs import find, verify
@@ -229,5 +229,4 @@ def setup(app: Sphinx) -> dict[str, bool | int]:
     app.connect("builder-inited", add_static_files)
     app.connect("build-finished", remove_a_page_that_is_no_longer_there)
     app.connect("html-page-context", scripts_of_page, priority=900)
-    code = int(environment.code_sha256()[:12], 16)
-    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": code}
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": int(code.code_sha256()[:12], 16)}

@@ -41,7 +41,7 @@ def device(monkeypatch):
 def machine(monkeypatch, usable: int, logical: int, quota: str | None, isa=("avx2",)) -> None:
     cpu = {"model": "Imagined", "affinity": list(range(usable)), "logical_cores": logical, "physical_cores": 4}
     monkeypatch.setattr(environment, "cpu", lambda: cpu | {"isa": list(isa)})
-    monkeypatch.setattr(environment, "cgroup", lambda: {"cpu.max": quota})
+    monkeypatch.setattr(cgroups, "limits", lambda: {"cpu.max": quota})
 
 
 @pytest.mark.parametrize("quota", [None, "max 100000"])

@@ -22,7 +22,7 @@ from distilbench.cli import main
 from distilbench.errors import ParameterError, RunError, SlurmError
 from distilbench.execution import job_states, jobs, notebooks, push, slurm, submission
 from distilbench.harness import shards
-from distilbench.machine import environment
+from distilbench.machine import environment, slurm_job
 from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.measure import design
 from distilbench.measurements.sweep.records import Repetition
@@ -614,7 +614,7 @@ def test_a_dry_run_makes_nothing(run, tmp_path):
 
 
 def test_what_scontrol_says_of_a_job():
-    told = environment.slurm_fields(JOB)
+    told = slurm_job.fields(JOB)
     assert told["NodeList"] == "n1"
     assert told["GRES"] == "gpu:1(IDX:0)"
     assert told["CPU_IDs"] == "0"
@@ -626,18 +626,18 @@ def test_what_scontrol_says_of_a_job():
 
 def test_outside_a_job_there_is_none(programs, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert environment.slurm_job() is None
+    assert slurm_job.read() == (None, None)
     monkeypatch.setenv("SLURM_JOB_ID", "34")
-    assert environment._slurm_job()[1].startswith("scontrol: "), "not there"
+    assert slurm_job.read()[1].startswith("scontrol: "), "not there"
     programs.say("scontrol", JOB)
-    assert environment.slurm_job()["JobId"] == "34"
-    assert environment._slurm_job()[1] is None
+    assert slurm_job.read()[0]["JobId"] == "34"
+    assert slurm_job.read()[1] is None
     for fail, why in ((programs.fail, "scontrol: down"), (programs.say, "scontrol did not describe job 34")):
         fail("scontrol", "down")
-        assert environment._slurm_job() == (None, why)
+        assert slurm_job.read() == (None, why)
     programs.hang("scontrol")
-    monkeypatch.setattr(environment, "SCONTROL_S", 0.2)
-    job, why = environment._slurm_job()
+    monkeypatch.setattr(slurm_job, "SCONTROL_S", 0.2)
+    job, why = slurm_job.read()
     assert job is None
     assert "timed out" in why
 
@@ -648,7 +648,7 @@ def test_a_task_of_an_array_records_its_own_allocation(programs, monkeypatch):
     programs.say("scontrol", "\n".join([others[0], JOB, others[1]]) + "\n")
     for name, value in (("JOB_ID", "34"), ("ARRAY_JOB_ID", "34"), ("ARRAY_TASK_ID", "1")):
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert environment.slurm_job()["NodeList"] == "n1"
+    assert slurm_job.read()[0]["NodeList"] == "n1"
     assert programs.asked("scontrol") == ["scontrol show job --details --oneliner 34_1"]
 
 
@@ -668,7 +668,6 @@ def silent(run, monkeypatch) -> Run:
     for name, value in (("JOB_ID", "34"), ("ARRAY_JOB_ID", "34"), ("ARRAY_TASK_ID", "2")):
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setattr(environment, "now", lambda: "2026-11-25T12:00:10Z")
-    monkeypatch.setattr(environment, "slurm_job", lambda: None)
     with shards.start_attempt(run, 0) as attempt:
         pass
     shards.end(attempt, "running", "")
@@ -842,7 +841,7 @@ def test_a_job_with_work_left_puts_itself_back_and_no_other(in_a_job, programs, 
     assert programs.asked("scontrol") == [f"scontrol requeue {name}"]
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
-    assert environment.slurm_name(variables["SLURM_JOB_ID"]) == name, "the package says the same"
+    assert slurm_job.name(variables["SLURM_JOB_ID"]) == name, "the package says the same"
 
 
 def test_a_job_takes_names_and_texts_for_utf8_whatever_its_locale_is(in_a_job):

@@ -13,7 +13,7 @@ from measuring import STAND_IN, finished_once, prepared_by_hand, small_design
 from distilbench import paths, studies
 from distilbench.errors import ParameterError, RunError, Stopped
 from distilbench.harness import processes, shards, steps
-from distilbench.machine import environment
+from distilbench.machine import code, environment
 from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.measure import design
 from distilbench.measurements.sweep.measure import run as sweep
@@ -272,6 +272,19 @@ def test_another_node_of_the_same_kind_may_measure(run, resolved, this_machine, 
         record.node: 3 for record in run.measured() if record.repetition == 0 and record.pass_ == "timing"
     }
     assert paths.read_json(run.folder / "env.json")["nodes"] == sorted({r.node for r in run.measured()})
+
+
+def test_a_node_goes_on_with_code_that_is_declared_to_measure_alike(run, resolved, this_machine, declare_alike):
+    this_machine["measuring_sha256"] = "a" * 64
+    steps.measure_shard(run, resolved, 0)
+    this_machine["measuring_sha256"] = code.measuring_sha256()
+    with pytest.raises(RunError, match=r"is of another kind than .*code: 'aaaa"):
+        steps.measure_shard(run, resolved, 1)
+    declare_alike("a" * 64)
+    steps.measure_shard(run, resolved, 1)
+    _, attempt = shards.attempts(run, 1)
+    (change,) = paths.read_json(attempt.folder / "env.json")["code_changes"]
+    assert (change["from"], change["to"]) == ("a" * 64, code.measuring_sha256())
 
 
 def test_the_machine_that_submits_is_not_the_one_that_measures(run, resolved, this_machine):
