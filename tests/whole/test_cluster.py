@@ -31,7 +31,7 @@ from distilbench.runs.rawfiles import read_parquet
 from distilbench.runs.states import FINAL
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
-BIN = Path(sys.executable).parent
+BIN, ROOT = Path(sys.executable).parent, paths.repo_root()
 #: Two cells, timing only: what each repetition costs is the start of its process.
 SMALL = ["--profile", "ci", "-p", "passes", "timing", "-p", "length_policies", "fixed-16"]
 TASK = ["--mem", "900M", "--cpus-per-task", "1", "--time", "10"]
@@ -79,8 +79,14 @@ def site(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 @pytest.fixture
-def stand_in(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The worker of all jobs pretends to measure, for a few seconds of which no core has any work."""
+def stand_in(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker of all jobs pretends to measure, for a few seconds of which no core has any work.
+
+    The notebooks before and after it, which are those of `test_the_whole_chain`, say nothing.
+    """
+    silent = {"01_ingest": "", "02_benchmark": ROOT / "notebooks" / "02_benchmark.ipynb", "03_analyse": ""}
+    (site / "notebooks").unlink()
+    (site / "notebooks").symlink_to(checkout_with_notebooks(site / "silent", **silent) / "notebooks")
     for name, value in stand_in_everywhere(site / "stand-in").items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STAND_IN_SECONDS", "3")
