@@ -23,6 +23,20 @@ from distilbench.runs.folder import Run
 IN_CI = os.environ.get("CI") == "true"
 
 
+#: Files that take minutes, by the beginning of their path here: first, so that none runs alone in the end.
+LONG = ("whole/test_cluster", "whole/", "publication/", "project/test_contributing", "cli/", "measurements/sweep/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the long files first (`--no-loadscope-reorder`: workers take whole files in this order)."""
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    path = str(item.path).removeprefix(f"{Path(__file__).parent}/")
+    return next((i for i, beginning in enumerate(LONG) if path.startswith(beginning)), len(LONG))
+
+
 def _point_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILBENCH_RESULTS", str(folder / "results"))
     monkeypatch.setenv("DISTILBENCH_REVISIONS_LOCK", str(folder / "revisions.lock"))

@@ -545,6 +545,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
     given = {key: SMALL[key] for key in ("profile", "batch_sizes", "length_policies", "samples_per_cycle")}
     assert finished_once(run, studies.resolve("distilbert", given | {"passes": ["timing"], "repetitions": 2}))
     assert verify.problems(run.folder) == []
+    assert len({(record.inputs_sha256, record.logits_sha256) for record in run.measured()}) == 1, "as undisturbed"
 
 
 def test_a_finished_start_is_not_taken_for_an_interrupted_one(distilbench, monkeypatch, finished_run):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from measuring import STAND_IN, finished_once, prepared_by_hand, small_design
+from measuring import finished_once, prepared_by_hand, small_design, stand_in_here
 
 from distilbench import paths, studies
 from distilbench.errors import ParameterError, RunError, Stopped
@@ -33,7 +33,7 @@ def resolved(tmp_path: Path) -> parameters.Resolved:
 @pytest.fixture
 def run(resolved, monkeypatch, this_machine) -> Run:
     """A run split by rounds, prepared; repetitions are stand-ins."""
-    monkeypatch.setattr(sweep, "WORKER", STAND_IN)
+    monkeypatch.setattr(processes, "_spawn", stand_in_here)
     made = find.create(resolved, SWEEP)
     shards.divide(made, resolved, "rounds")
     prepared_by_hand(made).save(made)
@@ -334,7 +334,7 @@ def test_a_limit_too_short_for_one_repetition_is_no_reason_to_start_again(run, r
 
 
 def test_an_ordinary_run_stops_as_well(resolved, monkeypatch, this_machine, stop_file):
-    monkeypatch.setattr(sweep, "WORKER", STAND_IN)
+    monkeypatch.setattr(processes, "_spawn", stand_in_here)
     ordinary = studies.start(resolved)
     stop_file.touch()
     with pytest.raises(Stopped):

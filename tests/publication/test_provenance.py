@@ -31,6 +31,12 @@ def checkout(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def pages_hold(monkeypatch) -> None:
+    """The published pages, which two tests look at, are not held against their runs again."""
+    monkeypatch.setattr(publish, "problems", lambda page: [])
+
+
 def test_a_number_says_where_it_comes_from():
     told = provenance.certify(PAGE, FIELD, ".1f")
     run = provenance.run_of(PAGE)
@@ -86,7 +92,7 @@ def test_a_true_book_passes(tmp_path):
         ({"raw": "0" * 64}, "its certificate names another raw.jsonl"),
     ],
 )
-def test_a_number_that_the_raw_files_do_not_give_is_named(tmp_path, changed, said):
+def test_a_number_that_the_raw_files_do_not_give_is_named(tmp_path, pages_hold, changed, said):
     folder = built(tmp_path)
     text = (folder / "index.html").read_text()
     told = provenance.certify(PAGE, FIELD, ".1f")
@@ -98,7 +104,7 @@ def test_a_number_that_the_raw_files_do_not_give_is_named(tmp_path, changed, sai
     assert re.search(said, problems[0])
 
 
-def test_the_source_in_a_caption_is_held_to_the_run(tmp_path):
+def test_the_source_in_a_caption_is_held_to_the_run(tmp_path, pages_hold):
     folder = built(tmp_path)
     told = provenance.certify_picture(PAGE, "fig-latency")
     assert told.source == f"run {told.run_id} (raw.jsonl {told.raw_sha256[:16]})"
@@ -115,7 +121,7 @@ def test_the_source_in_a_caption_is_held_to_the_run(tmp_path):
         page.write_text(page.read_text().replace("x" + changed[1:], changed))
 
 
-def test_a_changed_raw_value_is_found_and_the_number_named(tmp_path, checkout):
+def test_a_changed_raw_value_is_found_and_the_number_named(tmp_path, pages_hold, checkout):
     """The median of one cell's latencies, changed in raw.jsonl."""
     folder = built(tmp_path)
     run = provenance.run_of(PAGE)
@@ -128,7 +134,7 @@ def test_a_changed_raw_value_is_found_and_the_number_named(tmp_path, checkout):
     assert any(FIELD in problem and "the raw files give '1" in problem for problem in problems), problems
 
 
-def test_a_changed_iteration_is_found_and_the_number_named(tmp_path, checkout):
+def test_a_changed_iteration_is_found_and_the_number_named(tmp_path, pages_hold, checkout):
     folder = built(tmp_path)
     run = provenance.run_of(PAGE)
     file = next((run.folder / "iterations").glob("*fixed-32-b001-00.parquet"))
@@ -137,7 +143,7 @@ def test_a_changed_iteration_is_found_and_the_number_named(tmp_path, checkout):
     assert any(FIELD in problem and "cannot be computed again" in problem for problem in problems)
 
 
-def test_a_typed_number_is_found(tmp_path, checkout):
+def test_a_typed_number_is_found(tmp_path, pages_hold, checkout):
     folder = built(tmp_path)
     chapter = checkout / "book" / "results.md"
     chapter.write_text(chapter.read_text() + "\nIt takes 12.3 ms.\n")
@@ -145,7 +151,7 @@ def test_a_typed_number_is_found(tmp_path, checkout):
     assert [p for p in problems if p.startswith("results.md: typed, not taken from a run") and "12.3 ms" in p]
 
 
-def test_what_was_built_is_no_chapter(tmp_path, checkout):
+def test_what_was_built_is_no_chapter(tmp_path, pages_hold, checkout):
     copy = checkout / "book" / "_build" / "html" / "_sources" / "results.md"
     copy.parent.mkdir(parents=True)
     copy.write_text("It takes 12.3 ms.\n")
@@ -171,7 +177,7 @@ def test_a_number_with_markup_in_html_is_read_as_it_shows(tmp_path):
     assert (shown.text, shown.form, shown.is_source) == (text, ">s", False)
 
 
-def test_a_book_without_marked_numbers_is_no_proof(tmp_path):
+def test_a_book_without_marked_numbers_is_no_proof(tmp_path, pages_hold):
     folder = built(tmp_path)
     (folder / "index.html").write_text("<p>6.8 ms</p>")
     problems, count = audit.problems(folder)

@@ -62,6 +62,17 @@ def change(file: Path, alter: Callable[[dict], None]) -> None:
     paths.write_json(file, content)
 
 
+def another(run: Run) -> Run:
+    """The same run under another name, as if it had been analysed under it."""
+    other = Run(run.folder.with_name("another"))
+    shutil.copytree(run.folder, other.folder)
+    for name in ("config.json", "summary.json"):
+        change(other.folder / name, lambda content: content.update(run_id="another"))
+    page = other.folder / "notebooks" / publish.NOTEBOOK
+    page.write_text(page.read_text().replace(run.run_id, "another"))
+    return other
+
+
 # ------------------------------------------------------------------ refusals
 
 
@@ -173,11 +184,7 @@ def test_refused_with_the_reason_and_nothing_written(run, spoil, said):
 
 def test_a_page_is_replaced_only_when_told_so(run):
     page, folder = publish.publish(run)
-    other = Run(run.folder.with_name("another"))
-    shutil.copytree(run.folder, other.folder)
-    for name in ("config.json", "summary.json"):
-        change(other.folder / name, lambda content: content.update(run_id="another"))
-    notebooks.analyse("distilbert", ["another"], str(run.folder.parent.parent))
+    other = another(run)
     with pytest.raises(RunError, match=rf"shows run {run.run_id} already: choose another --name, or give --replace"):
         publish.publish(other)
     second, _ = publish.publish(other, "second")
@@ -191,11 +198,7 @@ def test_a_page_is_replaced_only_when_told_so(run):
 def test_a_run_that_two_pages_show_stays_when_one_of_them_is_replaced(run):
     first, folder = publish.publish(run)
     publish.publish(run, "second")
-    other = Run(run.folder.with_name("another"))
-    shutil.copytree(run.folder, other.folder)
-    for name in ("config.json", "summary.json"):
-        change(other.folder / name, lambda content: content.update(run_id="another"))
-    notebooks.analyse("distilbert", ["another"], str(run.folder.parent.parent))
+    other = another(run)
     publish.publish(other, "second", replace=True)
     assert folder.is_dir()
     assert publish.problems(first) == []

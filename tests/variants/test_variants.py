@@ -127,6 +127,7 @@ print(proof["compiled_graphs"])
 """
 
 
+@pytest.mark.slow
 def test_torch_compile_really_compiles():
     """In a process of its own, with the real compiler (which needs g++)."""
     done = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, check=False)
