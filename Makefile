@@ -9,6 +9,8 @@ PROFILE     ?= full
 DEVICE      ?= cpu
 TORCH_INDEX ?=
 EXTRAS      ?= all
+# Coverage follows each process that the tests start, which slows all of them: where nobody waits for the result.
+COVERAGE    ?= $(if $(filter true,$(CI)),--cov --cov-report=term)
 
 # The active conda environment or virtualenv is used when this checkout is installed in it; else $(VENV).
 # Make splits words at spaces, so no function that takes words gets a path of this machine.
@@ -63,7 +65,7 @@ analyse: $(RUN)  ## plots and findings of the newest finished run (RUN_IDS="a b"
 test: $(TEST)  ## set up, then lint and the tests that fit into minutes (as root also what `make test-slurm` needs)
 	@[ $$(id -u) -ne 0 ] || scripts/system_packages.sh slurm || echo "no cluster can be installed: its tests are skipped"
 	$(MAKE) --no-print-directory lint
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" --cov --cov-report=term
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" $(COVERAGE)
 
 test-slurm: $(call installed,cluster)  ## the tests on a real SLURM cluster, which is installed (Debian, root) and started on this machine
 	scripts/system_packages.sh slurm

@@ -52,3 +52,17 @@ class Stopped(DistilbenchError):
 
 class StorageError(DistilbenchError):
     """A file cannot be written: no space, no permission, no such place."""
+
+
+def first_line(error: BaseException) -> str:
+    """What it says, in one line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def how_it_ended(error: BaseException) -> tuple[str, str]:
+    """The state of a run or of an attempt that this ended, and the message."""
+    if isinstance(error, Stopped):
+        return "preempted", str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "cancelled", "interrupted"
+    return "failed", first_line(error)

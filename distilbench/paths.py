@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -138,8 +139,8 @@ WAYS_OUT = {
 def storage_error(target: str | Path, error: OSError) -> StorageError:
     """What the operating system says about an unwritable or full place, as a message with a way out."""
     way_out = WAYS_OUT.get(error.errno or 0, OTHER_PLACE)
-    said = (error.strerror or str(error)).rstrip(".")
-    return StorageError(f"cannot write {target}: {said}. What was already there is untouched; {way_out}.")
+    why = (error.strerror or str(error)).rstrip(".")
+    return StorageError(f"cannot write {target}: {why}. What was already there is untouched; {way_out}.")
 
 
 @contextmanager
@@ -161,12 +162,27 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
+                os.fsync(file.fileno())  # else a power loss could leave the new name without its content
+            Path(temporary).chmod(0o644)  # mkstemp makes files that only their owner reads
             os.replace(temporary, path)  # noqa: PTH105 (the atomic call is the point)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def write_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill, which then appears whole in the place of an earlier one, or not at all."""
+    part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
+    for left in (part, old):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with clear_write_errors(folder):
+        part.mkdir(parents=True)
+        yield part
+        if folder.exists():
+            folder.replace(old)
+        part.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -199,10 +215,7 @@ def append_line(path: Path, line: str) -> None:
 
 def sha256_bytes(*parts: bytes) -> str:
     """SHA-256 (hex) of the parts in order."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
@@ -234,15 +247,11 @@ def hold_lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
         with clear_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+", encoding="utf-8")
+        free = _lock(file, wait)
     except StorageError:
         _take_back(path, there)
         raise
     with file:
-        try:
-            free = _lock(file, wait)
-        except OSError as error:
-            _take_back(path, there)
-            raise _no_locks(path.parent, error) from error
         if not free:
             file.seek(0)
             raise RunError(f"{busy} (held by process {file.read().strip() or 'unknown'})") from None
@@ -250,14 +259,6 @@ def hold_lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
             os.truncate(path, 0)
             os.write(file.fileno(), f"{os.getpid()} on {os.uname().nodename}".encode())
         yield
-
-
-def _no_locks(folder: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"{folder} has no file locks ({error.strerror}), and without them two processes could write one file. "
-        "Choose a place on a file system that has them (--results-root or DISTILBENCH_RESULTS for runs, "
-        "DISTILBENCH_CACHE for what is fetched): a local disk, or a network file system that is mounted with locks."
-    )
 
 
 def _take_back(lock: Path, there: Path) -> None:
@@ -273,16 +274,24 @@ def _take_back(lock: Path, there: Path) -> None:
 
 
 def _lock(file: IO, wait: bool) -> bool:
-    """Takes the lock; without waiting, asks a few times, since `is_locked` of another process holds it for a moment."""
-    if wait:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return True
+    """Takes the lock; without waiting, asks a few times, since `is_locked` of another process holds it for a moment.
+
+    flock, not lockf: its lock belongs to the open file and goes with it, however the process ends.
+    """
     for _ in range(5):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             return True
         except BlockingIOError:
             time.sleep(0.05)
+        except OSError as error:
+            file.close()
+            raise StorageError(
+                f"{Path(file.name).parent} has no file locks ({error.strerror}), and without them two processes could "
+                "write one file. Choose a place on a file system that has them (--results-root or DISTILBENCH_RESULTS "
+                "for runs, DISTILBENCH_CACHE for what is fetched): a local disk, or a network file system that is "
+                "mounted with locks."
+            ) from error
     return False
 
 
@@ -301,10 +310,8 @@ def is_locked(path: Path) -> bool:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
     return False
 
 
@@ -322,7 +329,7 @@ def trouble_with(folder: Path, locks: bool = True) -> str | None:
         with tempfile.TemporaryFile(dir=nearest(folder)) as file:
             file.write(b"x" * 4096)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # a full network disk says so only now
             try:
                 if locks:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,11 +1,21 @@
-"""Progress of long work: lines in a log or for a program that draws them, a bar in a notebook."""
+"""Progress of long work, as lines in a log, for a program that draws them, or as a bar; and the log itself."""
 
 from __future__ import annotations
 
 import html
+import json
+import logging
 import os
+import re
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, Literal
+
+PROGRESS_LINE = re.compile(r"^\[\s*(\d+)/(\d+)\] (.*)$")
+log = logging.getLogger("distilbench")
 
 
 def duration(seconds: float) -> str:
@@ -17,15 +27,10 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Progress:
-    """Counts steps; the estimate of what is left is the median step so far times the steps left.
-
-    Attributes:
-        total: steps in all.
-        done: steps finished, those of an earlier start included.
-    """
+    """Counts steps; the estimate of what is left is the median step so far times the steps left."""
 
     total: int
-    done: int = 0
+    done: int = 0  # those of an earlier start included
     _seconds: list[float] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
     _bar: object = None
@@ -62,8 +67,83 @@ class Progress:
 
 
 def _in_notebook() -> bool:
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return getattr(get_ipython(), "kernel", None) is not None
+    ipython = sys.modules.get("IPython")  # a kernel has it: nobody else need wait for its import
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+# ------------------------------------------------------------------ the log
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: time (UTC), level, message, and the fields that `log_line` was given."""
+
+    converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ")
+        known = {"time": when, "level": record.levelname.lower(), "message": record.getMessage()}
+        return json.dumps(known | getattr(record, "fields", {}))
+
+
+def set_up_log(log_format: Literal["text", "json"], stream=None) -> None:
+    """Sends distilbench's log to stderr (or `stream`): coloured in a terminal, plain elsewhere, JSON on request."""
+    stream = stream or sys.stderr
+    if log_format == "text" and stream.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
+    else:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def log_line(message: str, **fields: Any) -> None:
+    """A line of the log, with fields for programs."""
+    log.info(message, extra={"fields": fields})
+
+
+@contextmanager
+def progress_stream() -> Iterator[Any]:
+    """A stream that takes what notebooks print: a bar in a terminal, log lines elsewhere."""
+    if not any(type(handler).__name__ == "RichHandler" for handler in log.handlers):  # set up for terminals only
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield _Lines(bar)
+
+
+class _Lines:
+    """Cuts a stream into lines; progress lines become a bar or structured log lines, others are logged as they are."""
+
+    def __init__(self, bar: Any = None) -> None:
+        self.bar, self.rest = bar, ""
+
+    def write(self, text: str) -> None:
+        """Takes any piece of text."""
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in filter(str.strip, lines):
+            self._line(line)
+
+    def flush(self) -> None:
+        """Nothing is held back but the unfinished line."""
+
+    def _line(self, line: str) -> None:
+        matched = PROGRESS_LINE.match(line)
+        if not matched:
+            log_line(line.rstrip(), event="output")
+            return
+        done, total = int(matched[1]), int(matched[2])
+        if self.bar is None:
+            log_line(line, event="progress", done=done, total=total)
+            return
+        task = self.bar.task_ids[0] if self.bar.task_ids else self.bar.add_task("", total=total)
+        self.bar.update(task, completed=done, description=matched[3])

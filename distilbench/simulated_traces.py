@@ -23,8 +23,6 @@ def processes(kind: str, generator: np.random.Generator, trials: int, repetition
         kind: smooth (normal noise of 1 %), drifting (each process by a slope of its own, as clocks and temperatures
             do), spiky (one iteration in twenty takes half as long again) or two-mode (one process in four is 10 %
             slower, as where memory or a neighbour fell badly).
-        generator: of random numbers.
-        trials, repetitions: how many.
 
     Returns:
         ms, float64 (trials, repetitions).
@@ -64,11 +62,9 @@ def told_apart(base: Sequence[float], other: Sequence[float], size: int, cuts: i
     """Share of each verdict over disjoint groups of rounds that are drawn from a pool, again and again.
 
     Args:
-        base: medians of repetitions, one of each round of the pool.
-        other: those of something else, of the same rounds.
+        base, other: medians of repetitions of two things, one of each round of the pool.
         size: rounds in a group.
         cuts: how often the pool is cut into groups.
-        seed: of the cuts.
     """
     order, verdicts = random.Random(seed), Counter[str]()  # its draws stay the same from version to version
     for _ in range(cuts):

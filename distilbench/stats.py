@@ -15,10 +15,7 @@ Z95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
 def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
     """The Wilson score interval of a proportion (Wilson 1927), which holds its coverage near 0 and 1 too.
 
-    Args:
-        successes: how many of the n trials succeeded.
-        n: number of trials, at least 1.
-        z: normal quantile; the default gives 95 %.
+    Written out: summaries hold its values, and `scipy.stats` rounds them otherwise and takes a second to import.
 
     Raises:
         ValueError: n is below 1 or successes outside 0..n.
@@ -44,10 +41,6 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     what it claims (`tests/ground/test_stats.py` simulates it). Student (1908), "The probable error of a mean",
     Biometrika 6(1).
 
-    Args:
-        values: one number per repetition, any unit.
-        confidence: of the two-sided interval.
-
     Returns:
         Low and high end in the unit of the values; None below five values.
     """
@@ -66,9 +59,6 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
     It belongs to the median, supposes nothing of how processes are distributed, and holds what `median_level` says.
     Of up to eight values it is their range. David & Nagaraja (2003), "Order Statistics", section 7.1.
-
-    Args:
-        values: one number per repetition, any unit.
 
     Returns:
         Low and high end, two of the values; None below five values.
@@ -106,14 +96,13 @@ def ratio_interval(
     """
     if min(len(base), len(other)) < MIN_REPETITIONS:
         return None
-    logs = [np.log(np.asarray(values, dtype=float)) for values in (base, other)]
-    parts = [float(values.var(ddof=1)) / values.size for values in logs]
-    difference = float(logs[1].mean() - logs[0].mean())
-    if sum(parts) == 0:
-        return math.exp(difference), math.exp(difference)
-    weights = [part**2 / (values.size - 1) for part, values in zip(parts, logs, strict=True)]
-    half = _t_quantile(confidence, sum(parts) ** 2 / sum(weights)) * math.sqrt(sum(parts))
-    return math.exp(difference - half), math.exp(difference + half)
+    from scipy.stats import ttest_ind  # here: it takes a second or two, which a worker must not pay
+
+    logs = [np.log(np.asarray(values, dtype=float)) for values in (other, base)]
+    if not any(values.std() for values in logs):
+        return (math.exp(logs[0].mean() - logs[1].mean()),) * 2
+    interval = ttest_ind(*logs, equal_var=False).confidence_interval(confidence)
+    return math.exp(interval.low), math.exp(interval.high)
 
 
 def paired_ratio_interval(
@@ -148,7 +137,7 @@ def verdict_of(interval: tuple[float, float] | None, threshold: float = THRESHOL
 
 
 def _t_quantile(confidence: float, degrees: float) -> float:
-    from scipy.special import stdtrit
+    from scipy.special import stdtrit  # what scipy.stats.t.ppf calls, without the import of scipy.stats
 
     return float(stdtrit(degrees, 0.5 + confidence / 2))
 
@@ -158,9 +147,6 @@ def converged(cycles: Sequence[Sequence[float]]) -> bool:
 
     A window holds whole cycles, so that both halves went over the same batches; it grows with the warm-up (half of all
     cycles), and so forgets its cold beginning. The bounds of the quartiles are pyperf's (pyperf/_worker.py).
-
-    Args:
-        cycles: iterations by cycle, any unit.
     """
     half = max(1, len(cycles) // 4)
     if len(cycles) < 2 * half:
@@ -195,9 +181,6 @@ def outliers(values: Sequence[float]) -> int:
 
 def variance_split(groups: Sequence[Sequence[float]]) -> dict[str, float] | None:
     """Variance between processes and within them (one-way random effects; Kalibera & Jones 2013, section 6).
-
-    Args:
-        groups: iterations by process, any unit.
 
     Returns:
         `within` and `between` in the unit squared, and `share_between` of the variance of a process's mean; None below
@@ -253,15 +236,12 @@ def node_effects(rows: Sequence[tuple[str, str, int, float]]) -> dict[str, objec
 
 def _anova(groups: Sequence[Sequence[float]]) -> float | None:
     """The p value of a one-way analysis of variance; None where no group has two values, or nothing varies."""
-    from scipy.special import fdtrc
+    from scipy.stats import f_oneway
 
-    every = np.concatenate([np.asarray(group) for group in groups])
-    free = every.size - len(groups)
     within = sum(float(np.var(group)) * len(group) for group in groups)
-    if free < 1 or within < 1e-24:  # what rounding leaves of nothing depends on the library that fitted
+    if sum(map(len, groups)) == len(groups) or within < 1e-24:  # what rounding leaves of nothing is no variance
         return None
-    between = sum(len(group) * (float(np.mean(group)) - float(every.mean())) ** 2 for group in groups)
-    return float(fdtrc(len(groups) - 1, free, (between / (len(groups) - 1)) / (within / free)))
+    return float(f_oneway(*groups).pvalue)
 
 
 def licence_threshold(percentile: float, confidence: float = 0.99) -> int:
@@ -270,10 +250,6 @@ def licence_threshold(percentile: float, confidence: float = 0.99) -> int:
     As in MLPerf's early stopping (mlcommons/inference_policies) with one allowed sample beyond the percentile: n is
     licensed when, were the true share beyond it larger than 1 - p, at most one such sample would be seen with
     probability below 1 - confidence. Gives 64 for p90, 130 for p95, 662 for p99 and 6,636 for p99.9.
-
-    Args:
-        percentile: between 50 and 100, exclusive.
-        confidence: of the one-sided statement.
     """
     if not 50 <= percentile < 100:
         raise ValueError(f"percentile must be in [50, 100), got {percentile}")
@@ -284,11 +260,7 @@ def licence_threshold(percentile: float, confidence: float = 0.99) -> int:
 
 
 def summary_of(values: Sequence[float]) -> dict[str, float | int | bool]:
-    """Median, mean, spread and percentiles of values, each percentile with whether n licenses it.
-
-    Args:
-        values: at least one number, any unit; the result has the same unit.
-    """
+    """Median, mean, spread and percentiles of one value or more, each percentile with whether n licenses it."""
     array = np.asarray(values, dtype=float)
     median = float(np.median(array))
     result: dict[str, float | int | bool] = {

@@ -22,19 +22,15 @@ def prepare() -> None:
     takes every path for UTF-8, which it then is. Output keeps the terminal's encoding.
     """
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
-        _begin_anew_in_utf8()
+        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+        env = {"PYTHONIOENCODING": encoding} | os.environ | {"PYTHONUTF8": "1"}
+        os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], env)
     codecs.register_error(DEGRADES, degrade)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=DEGRADES)
     if "PYTHONIOENCODING" in os.environ:  # is about the terminal; what this process starts is read as UTF-8 by it
         os.environ["PYTHONIOENCODING"] = "utf-8"
-
-
-def _begin_anew_in_utf8() -> None:
-    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-    env = {"PYTHONIOENCODING": encoding} | os.environ | {"PYTHONUTF8": "1"}
-    os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], env)
 
 
 def degrade(error: UnicodeError) -> tuple[bytes, int]:
@@ -52,18 +48,17 @@ def _plain(letter: str) -> bytes:
 
 def unforeseen(error: BaseException) -> str:
     """One line for people about an error that no check foresaw, and how to see where it happened."""
-    said = f"{str(error) or 'no reason given'} ({type(error).__name__})"
     what = "the operating system refused" if isinstance(error, OSError) else "this was not foreseen"
     if isinstance(error, UnicodeEncodeError):  # the only text that UTF-8 cannot hold
         what = "a name is not UTF-8; rename the file or folder"
-    return f"{what}: {said}. Nothing that was measured is lost. {TRACEBACK}=1 shows where it happened."
+    why = f"{str(error) or 'no reason given'} ({type(error).__name__})"
+    return f"{what}: {why}. Nothing that was measured is lost. {TRACEBACK}=1 shows where it happened."
 
 
 def flush() -> None:
     """Writes out what was printed, so that a full disk behind the output is an error and not an afterthought.
 
-    Raises:
-        OSError: it cannot be written; what is left of it is dropped.
+    What is left of it is dropped then.
     """
     if sys.stdout is None:
         return

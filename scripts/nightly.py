@@ -21,7 +21,7 @@ from typing import Literal
 
 import check_links
 
-from distilbench import logs, paths, terminal
+from distilbench import paths, progress, terminal
 from distilbench import studies as studies_
 from distilbench.cli import doctor
 from distilbench.errors import DistilbenchError, HubError, ParameterError, RunError
@@ -114,7 +114,7 @@ def text_unchanged(study: str, profile: str) -> str:
     except ParameterError as why:
         raise NotDone(str(why)) from None
     except HubError as error:
-        if doctor.model_hub().state == "ok":  # it answers, so the text is gone from it, or damaged
+        if doctor.model_hub()[0] == "ok":  # it answers, so the text is gone from it, or damaged
             raise
         raise NotDone(str(error)) from None
     said = f"{texts.about['name']}: {len(texts.texts)} sentences, SHA-256 {texts.content_sha256()}"
@@ -295,7 +295,7 @@ def print_rows(rows: list[Row]) -> None:
 def main() -> int:
     """Does everything; 1 when something failed."""
     terminal.prepare()
-    logs.setup("text")
+    progress.set_up_log("text")
     known = list(generated_tables.studies())
     studies = sys.argv[1:] or known
     if unknown := [study for study in studies if study not in known]:

@@ -21,8 +21,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 for page in publish.pages():
-    told = publish.told_by(page)
-    published = Run(paths.published_root() / told["study"] / told["run_id"])
+    told, published = publish.page_metadata(page), publish.run_of(page)
     with tempfile.TemporaryDirectory() as results:
         copy = Path(results) / told["study"] / told["run_id"]
         shutil.copytree(published.folder, copy)

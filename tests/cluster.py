@@ -30,6 +30,7 @@ from waiting import ended, wait_for, work_of
 NEEDED = ("setpriv", "munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "sacct", "ip", "unshare", "rsync")
 SBIN = "/usr/sbin:/sbin"
 CONTROLLERS = Path("/sys/fs/cgroup")
+LOOK_S = 0.3  # between two questions to SLURM, each of which is a process of its own
 PATIENCE_S = 240.0  # SLURM looks at some things once a minute or two only
 TAG = re.compile(
     r"db([0-9a-f]+)x\d+"
@@ -246,7 +247,7 @@ class Cluster:
 
     def wait(self, condition: Callable[[], Any], what: object = "") -> Any:
         """What the condition gives once it holds; fails when meanwhile nothing happens on the nodes or in the queue."""
-        return wait_for(condition, what, self._signs, PATIENCE_S)
+        return wait_for(condition, what, self._signs, PATIENCE_S, LOOK_S)
 
     def _signs(self) -> Hashable:
         at_work = []

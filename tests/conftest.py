@@ -14,12 +14,27 @@ from pathlib import Path
 
 import pytest
 import synthetic
+import yaml
 from left_behind import pytest_configure, pytest_sessionfinish  # noqa: F401 - hooks
 
-from distilbench.machine import environment
+from distilbench.machine import code, conditions, environment
 from distilbench.runs.folder import Run
 
 IN_CI = os.environ.get("CI") == "true"
+
+
+#: Files that take minutes, by the beginning of their path here: first, so that none runs alone in the end.
+LONG = ("whole/test_cluster", "whole/", "publication/", "project/test_contributing", "cli/", "measurements/sweep/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the long files first (`--no-loadscope-reorder`: workers take whole files in this order)."""
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    path = str(item.path).removeprefix(f"{Path(__file__).parent}/")
+    return next((i for i, beginning in enumerate(LONG) if path.startswith(beginning)), len(LONG))
 
 
 def _point_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +70,20 @@ def this_machine(captured: dict, monkeypatch: pytest.MonkeyPatch) -> dict:
     env = copy.deepcopy(captured)
     monkeypatch.setattr(environment, "capture", lambda: copy.deepcopy(env))
     return env
+
+
+@pytest.fixture
+def declare_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Declares for this test which other measuring code measures as the present one (or as `present`) does."""
+    monkeypatch.setattr(conditions, "ALIKE", tmp_path / "measures_alike.yml")
+
+    def declare(*others: str, present: str = "") -> None:
+        known = {"measuring_sha256": present or code.measuring_sha256(), "not_alike": []}
+        known["alike"] = [{"measuring_sha256": one, "commit": "0", "why": "only names changed"} for one in others]
+        conditions.ALIKE.write_text(yaml.safe_dump(known), encoding="utf-8")
+
+    declare()
+    return declare
 
 
 @pytest.fixture

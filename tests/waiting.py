@@ -53,13 +53,14 @@ def wait_for(
     what: object = "",
     signs: Callable[[], Hashable] | None = None,
     patience_s: float = PATIENCE_S,
+    pause_s: float = 0.05,
 ) -> Any:
     """What the condition gives once it holds; see `Patience` for the rest."""
     if found := condition():
         return found
     patience = Patience(what or condition, signs, patience_s)
     while not (found := condition()):
-        patience.spend()
+        patience.spend(pause_s)
     return found
 
 

@@ -14,11 +14,20 @@ from distilbench.errors import ParameterError
 if TYPE_CHECKING:
     from distilbench.runs.folder import Run
 
+
+def _set_up_log(log_format: Literal["text", "json"]) -> str:
+    from distilbench import progress
+
+    progress.set_up_log(log_format)
+    return log_format
+
+
 StudyName = Annotated[str, typer.Argument(help="Name of the study, such as distilbert.")]
 RunName = Annotated[str, typer.Argument(help="Run id, the beginning or end of one, a folder, or `latest`.")]
 Profile = Annotated[str | None, typer.Option(help="ci, smoke (the default) or full.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ResultsRoot = Annotated[str, typer.Option(help="Folder of run folders; default: results/ of the checkout.")]
+BatchSizes = Annotated[str | None, typer.Option(help="Comma-separated, such as 16,32.")]
 Pairs = Annotated[
     list[str] | None, typer.Option("-p", "--param", metavar="KEY VALUE", help="Set any parameter; may be repeated.")
 ]
@@ -26,7 +35,11 @@ Files = Annotated[
     list[Path] | None,
     typer.Option("-f", "--file", help="YAML file of parameters, such as params/hardware/a100.yml; repeatable."),
 ]
-LogFormat = Annotated[Literal["text", "json"], typer.Option(help="How to log: text (coloured in a terminal) or json.")]
+LogFormat = Annotated[
+    Literal["text", "json"],
+    typer.Option(help="How to log: text (coloured in a terminal) or json.", callback=_set_up_log),
+]
+LEFT = ("variant", "length", "state", "cell", "verdict", "what", "found")  # columns of words
 
 
 def given_of(
@@ -48,29 +61,42 @@ def given_of(
     return {key: value for key, value in given.items() if value is not None}
 
 
-def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, default=str))
+def run_of(reference: str, results_root: str, or_calibration: bool = False) -> Run:
+    """The run that is meant (see `find.find`); a calibration is named by its folder."""
+    from distilbench import paths
+    from distilbench.runs import find
+    from distilbench.runs.folder import Run
+
+    if or_calibration and (Path(reference) / "config.json").is_file():
+        return Run(paths.readable(Path(reference).resolve()))
+    return find.find(reference, results_root)
 
 
-def print_summary(run: Run, summary: dict[str, Any]) -> None:
+def print_result(as_json: bool, content: Any, *parts: Any) -> None:
+    """One JSON document for programs; for people lines and tables."""
+    if as_json:
+        print(json.dumps(content, indent=2, default=str))
+        return
+    for part in parts:
+        print(part) if isinstance(part, str) else _print_table(part)
+
+
+def summary_parts(run: Run, summary: dict[str, Any]) -> list[Any]:
     """The table, the run in one sentence, and beside them what it cannot say."""
     showing = run.kind.showing
-    print_table(showing.cells(run, summary))
-    print(f"\n{showing.headline(summary)}")
-    for line in showing.doubts(summary):
-        print(f"- {line}")
+    doubts = [f"- {line}" for line in showing.doubts(summary)]
+    return [showing.cells(run, summary), f"\n{showing.headline(summary)}", *doubts]
 
 
-def print_table(frame: Any) -> None:
-    """A table that fits a terminal; plain text elsewhere."""
+def _print_table(table: Any) -> None:
+    """Rows by column, or a frame: fits a terminal, plain text elsewhere."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in frame.columns:
-        table.add_column(
-            column, justify="left" if column in ("variant", "length", "state", "cell", "verdict") else "right"
-        )
-    for row in frame.itertuples(index=False):
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    rows = table if isinstance(table, list) else table.to_dict("records")
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in rows[0] if rows else ():
+        shown.add_column(column, justify="left" if column in LEFT else "right")
+    for row in rows:
+        shown.add_row(*row.values())
+    Console(width=None if sys.stdout.isatty() else 120).print(shown)

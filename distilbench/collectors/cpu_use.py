@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from distilbench.machine.kernel_files import text_of
+
 STAT = Path("/proc/stat")
 CORE = re.compile(r"^cpu(\d+)((?: \d+){8,})$", re.MULTILINE)
 USER, NICE, SYSTEM, _IDLE, _IOWAIT, IRQ, SOFTIRQ, STEAL = range(8)  # the columns of a core's line
@@ -33,17 +35,11 @@ class CpuCounters:
 def cpu_counters() -> CpuCounters:
     """The counters now; what the system does not show is None."""
     cores = frozenset(os.sched_getaffinity(0))
-    used_s, stolen_s = _cores(_stat(), cores) or (None, None)
+    used_s, stolen_s = _cores(text_of(STAT) or "", cores) or (None, None)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended_s = children.ru_utime + children.ru_stime
+    # of children only those that ended are counted: a worker's use shows once it was waited for
     return CpuCounters(time.monotonic(), used_s, stolen_s, time.process_time(), ended_s, cores)
-
-
-def _stat() -> str:
-    try:
-        return STAT.read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _cores(stat: str, usable: frozenset[int]) -> tuple[float, float] | None:

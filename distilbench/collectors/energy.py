@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
-import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
-from typing import Any
 
 from distilbench.collectors import rapl
 from distilbench.collectors.nvml import Gpu
-from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, RunError
-from distilbench.machine import environment
+from distilbench.collectors.slurm_energy import answer_of, consumed_energy_J, slurm_energy_type
+from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError
+from distilbench.machine import environment, slurm_job
 
 SAMPLE_S = 0.05  # between two readings of a GPU's power: as often as the driver renews it
-TICKS = 100  # a window must hold so many updates of its counter
 MOST_GPU_W = 3000.0  # more than any GPU draws: the largest of 2026 have limits of 1,400 W
 MOST_NODE_W = 50e3  # more than any node draws: those with eight or sixteen large GPUs have supplies of 10 to 20 kW
-NO_VALUE = 0xFFFFFFFE  # from here on SLURM's numbers, of 32 bits and of 64, mean that there is none (slurm.h, NO_VAL)
 
 
 class Source(ABC):
@@ -72,7 +69,7 @@ class Source(ABC):
 
 def tick_ms(read: Callable[[], float], most_s: float = 1.0) -> float | None:
     """Time between two changes of a counter, by reading it all the while; None when it does not change twice."""
-    deadline, changes, last = time.perf_counter() + most_s, [], read()
+    deadline, changes, last = time.perf_counter() + most_s, [], read()  # two changes: the first may be any time off
     while len(changes) < 2 and time.perf_counter() < deadline:
         if (value := read()) != last:
             changes.append(time.perf_counter())
@@ -106,10 +103,9 @@ class Rapl(Source):
 
     def limit_W(self) -> float | None:
         """Of all packages; DRAM often has no limit, and is little beside them."""
-        limits = [(counter.limit_W, "/" in counter.name) for counter in self.meter.counters]
-        if any(limit is None and not within for limit, within in limits):
+        if any(counter.limit_W is None and "/" not in counter.name for counter in self.meter.counters):
             return None
-        return sum(limit or 0.0 for limit, _ in limits)
+        return sum(counter.limit_W or 0.0 for counter in self.meter.counters)
 
 
 class PyRapl(Source):
@@ -157,14 +153,26 @@ class PyRapl(Source):
         return bool(result.pkg), bool(result.dram)
 
 
-class NvmlCounter(Source):
-    """The GPU's own energy counter."""
+class OfGpu(Source):
+    """What both of NVML's sources have in common."""
 
-    name, scope, most_W = "nvml-counter", "gpu", MOST_GPU_W
+    scope, most_W = "gpu", MOST_GPU_W
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu, self.parts = gpu, [f"GPU {gpu.uuid}"]
-        gpu.energy_J()
+
+    def limit_W(self) -> float | None:
+        return self.gpu.power_limit_W()
+
+
+class NvmlCounter(OfGpu):
+    """The GPU's own energy counter."""
+
+    name = "nvml-counter"
+
+    def __init__(self, gpu: Gpu) -> None:
+        super().__init__(gpu)
+        gpu.energy_J()  # raises where there is none
 
     def begin(self) -> None:
         self._before = self.gpu.energy_J()
@@ -178,21 +186,19 @@ class NvmlCounter(Source):
     def tick_ms(self) -> float | None:
         return tick_ms(self.gpu.energy_J)
 
-    def limit_W(self) -> float | None:
-        return self.gpu.power_limit_W()
 
-
-class NvmlPower(Source):
+class NvmlPower(OfGpu):
     """The GPU's power, read all the while and integrated by the trapezoid rule.
 
     On some GPUs the driver measures only a quarter of the time (Yang et al. 2024, arXiv 2312.02741), hence a flag of
     its own in the record.
     """
 
-    name, scope, most_W = "nvml-power", "gpu", MOST_GPU_W
+    name = "nvml-power"
 
     def __init__(self, gpu: Gpu) -> None:
-        self.gpu, self.parts = gpu, [f"GPU {gpu.uuid}, every {SAMPLE_S * 1e3:g} ms"]
+        super().__init__(gpu)
+        self.parts = [f"GPU {gpu.uuid}, every {SAMPLE_S * 1e3:g} ms"]
         self._thread: threading.Thread | None = None
         gpu.power_W()
 
@@ -207,12 +213,11 @@ class NvmlPower(Source):
         self._samples.append((time.perf_counter(), self.gpu.power_W()))
 
     def _watch(self) -> None:
-        while not self._stop.wait(SAMPLE_S):
-            try:
+        try:
+            while not self._stop.wait(SAMPLE_S):  # sleeps: a thread that polled would take the host's core
                 self._sample()
-            except DeviceError as error:
-                self._problem = error
-                return
+        except DeviceError as error:
+            self._problem = error  # raised where the window ends: nobody sees what a thread raises
 
     def abandon(self) -> None:
         if self._thread:
@@ -223,11 +228,8 @@ class NvmlPower(Source):
         self.abandon()
         if self._problem:
             raise self._problem
-        self._sample()
+        self._sample()  # the window's end, which the thread need not have hit
         return trapezoid(self._samples)
-
-    def limit_W(self) -> float | None:
-        return self.gpu.power_limit_W()
 
 
 def trapezoid(samples: list[tuple[float, float]]) -> float:
@@ -240,9 +242,9 @@ PROBE_S = 1.0  # in which a counter that counts must have moved
 
 def moves(source: Source) -> bool:
     """Whether a source counts at all: in some virtual machines a counter can be read and stands still."""
-    source.begin()
     deadline = time.perf_counter() + PROBE_S
     while True:
+        source.begin()
         time.sleep(0.05)
         late = time.perf_counter() >= deadline
         try:
@@ -251,7 +253,6 @@ def moves(source: Source) -> bool:
         except ImplausibleError:  # once is no reason to do without it
             if late:
                 raise
-        source.begin()
 
 
 class Slurm(Source):
@@ -263,11 +264,10 @@ class Slurm(Source):
         self.job = os.environ.get("SLURM_JOB_ID")
         if not self.job or not shutil.which("sstat"):
             raise DistilbenchError("not inside a SLURM job")
-        kind = slurm_energy_type(_said("scontrol", "show", "config"))
+        kind = slurm_energy_type(answer_of("scontrol", "show", "config"))
         if not kind:
-            raise DistilbenchError(
-                "SLURM does not say what measures energy (no AcctGatherEnergyType in its configuration)"
-            )
+            why = "SLURM does not say what measures energy (no AcctGatherEnergyType in its configuration)"
+            raise DistilbenchError(why)
         if kind == "none":
             raise DistilbenchError("SLURM measures no energy here (AcctGatherEnergyType is none)")
         self.parts = [f"AcctGatherEnergyType {kind}"]
@@ -275,8 +275,9 @@ class Slurm(Source):
         self._joules()
 
     def _joules(self) -> float:
-        said = _said("sstat", "-a", "-n", "-P", "-j", environment.slurm_name(self.job), "-o", "JobID,ConsumedEnergyRaw")
-        if (joules := consumed_energy_J(said, self.job)) is None:
+        name, fields = slurm_job.name(self.job), "JobID,ConsumedEnergyRaw"
+        text = answer_of("sstat", "-a", "-n", "-P", "-j", name, "-o", fields)
+        if (joules := consumed_energy_J(text, self.job)) is None:
             raise DistilbenchError("SLURM's ConsumedEnergy is 0 or empty: not measured")
         return joules
 
@@ -287,47 +288,6 @@ class Slurm(Source):
         if (joules := self._joules() - self._before) < 0:
             raise ImplausibleError(f"SLURM's ConsumedEnergy went back by {-joules:g} J")
         return joules
-
-
-def slurm_energy_type(config: str) -> str:
-    """What gathers energy according to `scontrol show config`; "" when it does not say."""
-    lines = [line.partition("=") for line in config.splitlines()]
-    found = [value.strip() for key, _, value in lines if key.strip() == "AcctGatherEnergyType"]
-    return found[0].removeprefix("acct_gather_energy/").replace("(null)", "none") if found else ""
-
-
-def consumed_energy_J(said: str, job: str) -> float | None:
-    """The largest number of `sstat ... -o JobID,ConsumedEnergyRaw`, a line per step; None when none is above 0.
-
-    Steps of one job see the same nodes, so they are not added. Of an array sstat lists the steps of all tasks,
-    whichever was asked for: those of others are left out.
-
-    Raises:
-        DistilbenchError: no line is about this job (sstat ends with code 0 also where the controller does not answer).
-    """
-    rows = [line.partition("|") for line in said.splitlines()]
-    mine = [joules for step, _, joules in rows if step.split(".")[0] in (job, environment.slurm_name(job))]
-    if not mine:
-        raise DistilbenchError(f"sstat said nothing of job {job}")
-    numbers = [joules for text in mine if text.isdigit() and 0 < (joules := int(text)) < NO_VALUE]
-    return float(max(numbers)) if numbers else None
-
-
-def _said(*command: str) -> str:
-    """What a program of SLURM prints.
-
-    Raises:
-        DistilbenchError: it fails, or does not answer.
-    """
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=30, check=False, encoding="utf-8", errors="replace")
-    except subprocess.TimeoutExpired:
-        raise DistilbenchError(f"{command[0]} did not answer within 30 s") from None
-    except OSError as error:
-        raise DistilbenchError(f"{command[0]} cannot be started: {error.strerror}") from None
-    if done.returncode:
-        raise DistilbenchError(f"{command[0]}: {done.stderr.strip() or f'it ended with code {done.returncode}'}")
-    return done.stdout
 
 
 class Modelled(Source):
@@ -351,29 +311,27 @@ def sources(
     """Everything that measures the energy of work on `device` here, the one to report first; and why others do not.
 
     Args:
-        device: cpu or cuda:N.
-        gpu: the GPU behind it.
         modelled_power_W: what to fall back to where nothing measures; None: nothing.
         no_gpu: why there is no `gpu`.
     """
     kinds: list[Callable[[], Source]] = [Rapl, PyRapl, Slurm]
     if device != "cpu":
         kinds = [lambda: NvmlCounter(gpu), lambda: NvmlPower(gpu), Rapl, Slurm] if gpu else [Slurm]
-    found, reasons = [], [no_gpu] if no_gpu and device != "cpu" else []
+    usable, reasons = [], [no_gpu] if no_gpu and device != "cpu" else []
     for kind in kinds:
         try:
             source = kind()
             if source.least_s or moves(source):  # a slow one shows it in its windows
-                found.append(source)
+                usable.append(source)
             else:
                 reasons.append(f"{source.name}: the counter can be read, but it stands still")
         except DistilbenchError as error:
             reasons.append(str(error))
-    if device != "cpu" and not any(source.scope == "gpu" for source in found):
-        found = [source for source in found if source.scope != "host"]  # the host's counters do not hold the GPU
-    if not found and modelled_power_W:
-        found = [Modelled(modelled_power_W)]
-    return found, "; ".join(reasons)
+    if device != "cpu" and not any(source.scope == "gpu" for source in usable):
+        usable = [source for source in usable if source.scope != "host"]  # the host's counters do not hold the GPU
+    if not usable and modelled_power_W:
+        usable = [Modelled(modelled_power_W)]
+    return usable, "; ".join(reasons)
 
 
 def unavailable_reason(device: str) -> str | None:
@@ -383,80 +341,8 @@ def unavailable_reason(device: str) -> str | None:
     else:
         gpus, why_none = environment.gpus()
         why = None if gpus else f"no GPU counter: {why_none}"
-    if why is None:
-        return None
-    try:
-        Slurm()
-    except DistilbenchError:
-        return why
-    return None
-
-
-class Windows:
-    """Runs all sources over one window after the other; a source that fails in a window is left out from then on.
-
-    The one to report is the first; when that fails, the pass fails. A window of which a source says what cannot be is
-    invalid for that source: it has no joules there, and measures the next one.
-
-    Attributes:
-        used: the sources that still measure.
-        notes: why others do not.
-        invalid: by source, why it has no joules in the last window.
-    """
-
-    def __init__(self, used: list[Source]) -> None:
-        self.used, self.notes, self.invalid = list(used), [], {}
-
-    def over(self, work: Callable[[], Any]) -> tuple[float, dict[str, float], Any]:
-        """(seconds, joules by source, result) of the work, which must be done when it returns.
-
-        Raises:
-            RunError: the source to report did not count.
-        """
-        self.invalid = {}
-        try:
-            self._each("begin", reversed(self.used))  # the one to report last, and it ends first: it is the innermost
-            start = time.perf_counter()
-            result = work()
-            seconds = time.perf_counter() - start
-            joules = self._each("end", self.used)
-        except BaseException:
-            for source in self.used:
-                source.abandon()
-            raise
-        for source in [one for one in self.used if one.name in joules]:
-            self._judge(source, joules[source.name], seconds)
-        standing = {one.name for one in self.used} - self.invalid.keys()
-        return seconds, {name: value for name, value in joules.items() if name in standing}, result
-
-    def _judge(self, source: Source, joules: float, seconds: float) -> None:
-        """Whether a source can have measured that."""
-        if not math.isfinite(joules):
-            self.invalid[source.name] = f"{source.name} says {joules} J, which is no number"
-        elif joules <= 0:
-            self._lost(source, f"the counter did not move in {seconds:.1f} s")
-        elif source.most_W and joules > source.most_W * seconds:
-            said = f"{source.name} says {joules:.4g} J in {seconds:.3g} s, {joules / seconds:.4g} W"
-            self.invalid[source.name] = f"{said}; what it measures draws less than {source.most_W:g} W"
-
-    def poll(self) -> None:
-        """To be called while the work is done, once a second or so."""
-        self._each("poll", self.used)
-
-    def _each(self, what: str, asked: Iterable[Source]) -> dict[str, Any]:
-        """Calls that method of every source; those that fail are left out."""
-        told = {}
-        for source in list(asked):
-            try:
-                told[source.name] = getattr(source, what)()
-            except ImplausibleError as error:
-                self.invalid.setdefault(source.name, str(error))
-            except DistilbenchError as error:
-                self._lost(source, str(error))
-        return told
-
-    def _lost(self, source: Source, why: str) -> None:
-        if source is self.used[0]:
-            raise RunError(f"{source.name}: {why}")
-        self.used.remove(source)
-        self.notes.append(f"{source.name}: {why}")
+    with suppress(DistilbenchError):
+        if why:
+            Slurm()  # it raises where it does not measure
+            return None
+    return why

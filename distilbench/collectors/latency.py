@@ -15,7 +15,7 @@ class HostClock:
 
     def time(self, work: Callable[[], Any]) -> tuple[float, None, Any]:
         """Runs `work` once; returns (host ms, None, its result)."""
-        start = time.perf_counter_ns()
+        start = time.perf_counter_ns()  # monotonic: the wall clock may be set while this runs
         result = work()
         return (time.perf_counter_ns() - start) / 1e6, None, result
 
@@ -32,6 +32,7 @@ class CudaClock:
         if cuda is None:
             from torch import cuda
         self.device, self.cuda = device, cuda
+        # made once: an event that is made anew for each forward would be made within the time
         self.start, self.end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
 
     def time(self, work: Callable[[], Any]) -> tuple[float, float, Any]:
@@ -40,7 +41,7 @@ class CudaClock:
         start = time.perf_counter_ns()
         self.start.record()
         result = work()
-        self.end.record()
+        self.end.record()  # queued behind the work, on the same stream: it stands for the last kernel
         self.cuda.synchronize(self.device)
         host_ms = (time.perf_counter_ns() - start) / 1e6
         return host_ms, self.start.elapsed_time(self.end), result

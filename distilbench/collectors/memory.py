@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from distilbench.collectors.nvml import Gpu
 from distilbench.errors import DeviceError
 from distilbench.machine import cgroups
 
+STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 NO_CUDA = "the model ran on the CPU"
 MiB = 2**20
@@ -22,29 +21,19 @@ PAGE = 4096  # bytes; larger pages are touched more than once
 def peak_rss_MiB() -> float:
     """Highest resident memory of this process so far.
 
-    /proc's VmHWM belongs to this program alone. getrusage's ru_maxrss, the fallback, is inherited across exec on
-    Linux: a small child of a large parent would report the parent.
+    Not getrusage's ru_maxrss, which is inherited across exec: a small child of a large parent would report the parent.
     """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        return _status_kib(status.read_text(encoding="utf-8"), "VmHWM") / 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MiB
+    return _status_MiB("VmHWM")
 
 
 def rss_MiB() -> float:
-    """Resident memory of this process now."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # the same file as the peak, so that the two can be compared
-        return _status_kib(status.read_text(encoding="utf-8"), "VmRSS") / 1024
-    import psutil
-
-    return psutil.Process().memory_info().rss / MiB
+    """Resident memory of this process now; from the same file as the peak, so that the two can be compared."""
+    return _status_MiB("VmRSS")
 
 
-def _status_kib(status: str, field: str) -> int:
-    """A field of /proc/self/status, in KiB."""
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{field}:"))
+def _status_MiB(field: str) -> float:
+    lines = STATUS.read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
 
 
 def reset_peak_rss() -> bool:
@@ -71,9 +60,6 @@ def touch(module: torch.nn.Module) -> None:
 class Phases:
     """Peaks between marks: `mark` tells the peak since the mark before it, and starts the next phase.
 
-    Args:
-        device: of the model.
-
     Attributes:
         peaks_rss_MiB: by phase; empty where the kernel's peak cannot be reset.
         peaks_cuda_MiB: by phase, allocated; empty on a CPU.
@@ -97,7 +83,7 @@ class Phases:
         self.highest_rss_MiB = max(self.highest_rss_MiB, peak)
         if self.separate:
             self.peaks_rss_MiB[phase] = peak
-            reset_peak_rss()
+            reset_peak_rss()  # after the peak was kept in `highest_rss_MiB`, since the kernel forgets it
         if cuda:
             self.peaks_cuda_MiB[phase] = cuda[0]
             before = self.highest_cuda_MiB or cuda
@@ -109,7 +95,7 @@ def split(
     phases: Phases, loaded_rss_MiB: float, loaded_cuda_MiB: float | None, gpu: Gpu | None, no_gpu: str | None
 ) -> dict[str, Any]:
     """The record's `memory` (`records.MemorySplit`)."""
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "started_rss_MiB": phases.started_rss_MiB,
         "loaded_rss_MiB": loaded_rss_MiB,
         "loaded_cuda_MiB": loaded_cuda_MiB,
@@ -120,19 +106,19 @@ def split(
     for unit, peaks, loaded in (
         ("rss", phases.peaks_rss_MiB, loaded_rss_MiB), ("cuda", phases.peaks_cuda_MiB, loaded_cuda_MiB)
     ):  # fmt: skip
-        found |= {f"{phase}_peak_{unit}_MiB": peak for phase, peak in peaks.items()}
+        fields |= {f"{phase}_peak_{unit}_MiB": peak for phase, peak in peaks.items()}
         if peaks:
-            found[f"delta_{unit}_MiB"] = max(peaks["first"], peaks["steady"]) - loaded
+            fields[f"delta_{unit}_MiB"] = max(peaks["first"], peaks["steady"]) - loaded
     if (peak := phases.cgroup.bytes()) is not None:
-        found["cgroup_peak_MiB"] = peak / MiB
+        fields["cgroup_peak_MiB"] = peak / MiB
     if gpu:
         try:
-            found["nvml_process_MiB"], found["nvml_device_MiB"] = gpu.memory_MiB()
-            if found["nvml_process_MiB"] is None:
-                found["nvml_reason"] = "NVML does not list this process (a container hides it or shows another number)"
+            fields["nvml_process_MiB"], fields["nvml_device_MiB"] = gpu.memory_MiB()
+            if fields["nvml_process_MiB"] is None:
+                fields["nvml_reason"] = "NVML does not list this process (a container hides it or shows another number)"
         except DeviceError as error:
-            found["nvml_reason"] = str(error)
-    return found
+            fields["nvml_reason"] = str(error)
+    return fields
 
 
 def cuda_allocated_MiB(device: torch.device, cuda: Any = torch.cuda) -> float | None:

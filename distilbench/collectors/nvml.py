@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from distilbench.errors import DeviceError
@@ -46,9 +47,8 @@ class Gpu:
     def _is_mig(self) -> bool:
         """Whether this is a part of a GPU, or a GPU that is cut into parts."""
         try:
-            if self.nvml.nvmlDeviceIsMigDeviceHandle(self.handle):
-                return True
-            return bool(self.nvml.nvmlDeviceGetMigMode(self.handle)[0])
+            part = self.nvml.nvmlDeviceIsMigDeviceHandle(self.handle)
+            return bool(part or self.nvml.nvmlDeviceGetMigMode(self.handle)[0])
         except self.nvml.NVMLError:  # a GPU that knows no MIG
             return False
 
@@ -61,8 +61,7 @@ class Gpu:
     def energy_J(self) -> float:
         """Joules since the driver was loaded (Volta and newer; updated every 20 to 100 ms)."""
         self.refuse_part()
-        counter = self.nvml.nvmlDeviceGetTotalEnergyConsumption
-        return self._ask("total energy", counter, self.handle) / 1e3
+        return self._ask("total energy", self.nvml.nvmlDeviceGetTotalEnergyConsumption, self.handle) / 1e3
 
     def power_W(self) -> float:
         """Power now, as the driver averages it."""
@@ -108,13 +107,11 @@ class Gpu:
             "gpu_throttle_reasons": lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self.handle),
             "gpu_foreign_processes": self.foreign_processes,
         }
-        found: dict[str, float | int | None] = {}
+        state: dict[str, float | int | None] = dict.fromkeys(readings)
         for name, reading in readings.items():
-            try:
-                found[name] = reading()
-            except (nvml.NVMLError, DeviceError):
-                found[name] = None
-        return found
+            with suppress(nvml.NVMLError, DeviceError):
+                state[name] = reading()
+        return state
 
 
 def gpu_of(identity: dict[str, str]) -> tuple[Gpu | None, str | None]:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distilbench.errors import ImplausibleError, RunError
+from distilbench.machine.kernel_files import number_in, text_of
 
 POWERCAP = Path("/sys/class/powercap")
-ZONE = re.compile(
-    r"intel-rapl:(\d+)(?::(\d+))?"
-)  # AMD's zones have this name too; intel-rapl-mmio repeats the packages
+ZONE = re.compile(r"intel-rapl:\d+(:\d+)?")  # AMD's zones have this name too; intel-rapl-mmio repeats the packages
 #: More than any package draws: the largest of 2026 may draw 500 W for long, and their peaks are short of twice that.
 MOST_W = 1000.0
 STALE_S = 0.1  # how old a reading may be: most counters are renewed once a millisecond, a few only every 60 ms
@@ -51,18 +50,11 @@ def powercap_root() -> Path:
 def rapl_counters(root: Path | None = None) -> list[Counter]:
     """The RAPL counters under `root` (`powercap_root()` when not given), packages first, each followed by its zones."""
     folder = root or powercap_root()
-    found = [zone for depth in ("*", "*/*") for zone in folder.glob(depth) if ZONE.fullmatch(zone.name)]
-    zones = {zone.name: zone for zone in found}  # the kernel shows a zone within a package in both places
+    every = [zone for depth in ("*", "*/*") for zone in folder.glob(depth) if ZONE.fullmatch(zone.name)]
+    zones = {zone.name: zone for zone in every}  # the kernel shows a zone within a package in both places
     ordered = [zones[name] for name in sorted(zones, key=lambda name: [int(n) for n in name.split(":")[1:]])]
-    names = {zone.name: _name(zone) for zone in ordered}
+    names = {zone.name: text_of(zone / "name") or zone.name for zone in ordered}
     return [_counter(zone, names) for zone in ordered]
-
-
-def _name(zone: Path) -> str:
-    try:
-        return (zone / "name").read_text(encoding="utf-8").strip()
-    except OSError:
-        return zone.name
 
 
 def _counter(zone: Path, names: dict[str, str]) -> Counter:
@@ -76,20 +68,13 @@ def _counter(zone: Path, names: dict[str, str]) -> Counter:
         return Counter(name, False, f"{file} is for root only; `chmod a+r` it, or ask the site", counted=counted)
     except OSError as error:
         return Counter(name, False, f"{file}: {error.strerror}", counted=counted)
-    return Counter(name, True, str(file), file, _number(zone / "max_energy_range_uj"), counted, _limit_W(zone))
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    return Counter(name, True, str(file), file, number_in(zone / "max_energy_range_uj"), counted, _limit_W(zone))
 
 
 def _limit_W(zone: Path) -> float | None:
     """A limit of 0 is not set, and one that no package reaches is none."""
     files = [file for name in ("power_limit_uw", "max_power_uw") for file in zone.glob(f"constraint_*_{name}")]
-    known = [limit for file in files if (limit := _number(file)) and limit <= MOST_W * 1e6]
+    known = [limit for file in files if (limit := number_in(file)) and limit <= MOST_W * 1e6]
     return max(known) / 1e6 if known else None
 
 
@@ -99,9 +84,6 @@ class Meter:
     A counter starts again at 0 after `range_uJ`; `update` must be called at least once in that time (a package of 200 W
     takes about twenty minutes), and better often: what a counter can have counted since the last call is how it is
     known whether it went over its end, or was started anew.
-
-    Args:
-        counters: of `rapl_counters`.
 
     Raises:
         RunError: none of them can be read.
@@ -116,10 +98,7 @@ class Meter:
 
     def restart(self) -> None:
         """Goes on from here, whatever the counters did since they were read last."""
-        self._since, self._last = time.perf_counter(), self._read()
-
-    def _read(self) -> list[int]:
-        return [reading_uJ(counter) for counter in self.counters]
+        self._since, self._last = time.perf_counter(), [reading_uJ(counter) for counter in self.counters]
 
     def update(self) -> dict[str, float]:
         """Reads all counters; returns the joules of each since the meter was made.
@@ -131,9 +110,10 @@ class Meter:
         before, since = self._last, self._since
         self.restart()
         seconds = time.perf_counter() - since  # from before the last readings to after these: never too short
-        steps = zip(self.counters, before, self._last, strict=True)
-        for name, step in [(counter.name, spent_uJ(counter, *readings, seconds)) for counter, *readings in steps]:
-            self.energy_J[name] += step / 1e6
+        pairs = zip(self.counters, before, self._last, strict=True)
+        spent = [(counter.name, spent_uJ(counter, *readings, seconds)) for counter, *readings in pairs]
+        for name, uJ in spent:  # only once all of them can be believed
+            self.energy_J[name] += uJ / 1e6
         return dict(self.energy_J)
 
 

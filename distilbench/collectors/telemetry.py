@@ -9,6 +9,7 @@ from statistics import mean
 
 from distilbench.collectors import cpu_use
 from distilbench.collectors.nvml import Gpu
+from distilbench.machine.kernel_files import number_in
 
 SYS_CPU = Path("/sys/devices/system/cpu")
 SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")  # psutil's names of what sits on a CPU
@@ -16,11 +17,7 @@ BLOCK_S = 1.0
 
 
 class Telemetry:
-    """Reads the machine at most once a second, never while an iteration is timed.
-
-    Args:
-        gpu: the GPU that the model runs on, if any.
-    """
+    """Reads the machine at most once a second, never while an iteration is timed: a reading takes time and caches."""
 
     def __init__(self, gpu: Gpu | None = None) -> None:
         self.gpu = gpu
@@ -37,9 +34,9 @@ class Telemetry:
         counted = None not in (throttles, self._throttles) and throttles >= self._throttles  # none went back
         since = throttles - self._throttles if counted else None
         self._counters, self._throttles = now, throttles
-        found = {name: meanwhile[name] for name in ("foreign_cores", "stolen_cores")}
-        found |= {"cpu_MHz": cpu_MHz(), "cpu_temperature_C": cpu_temperature_C(), "cpu_throttles": since}
-        return found | (self.gpu.state() if self.gpu else {})
+        state = {name: meanwhile[name] for name in ("foreign_cores", "stolen_cores")}
+        state |= {"cpu_MHz": cpu_MHz(), "cpu_temperature_C": cpu_temperature_C(), "cpu_throttles": since}
+        return state | (self.gpu.state() if self.gpu else {})
 
 
 def cpu_MHz() -> float | None:
@@ -47,7 +44,7 @@ def cpu_MHz() -> float | None:
 
     /proc/cpuinfo is no substitute: without cpufreq it shows the nominal clock, whatever the core does.
     """
-    clocks = [_number(SYS_CPU / f"cpu{core}" / "cpufreq" / "scaling_cur_freq") for core in os.sched_getaffinity(0)]
+    clocks = [number_in(SYS_CPU / f"cpu{core}" / "cpufreq" / "scaling_cur_freq") for core in os.sched_getaffinity(0)]
     known = [clock for clock in clocks if clock]
     return mean(known) / 1e3 if known else None
 
@@ -58,7 +55,7 @@ def cpu_throttles() -> int | None:
     Both threads of a core show its count: what matters is whether it grows.
     """
     folders = [SYS_CPU / f"cpu{core}" / "thermal_throttle" for core in os.sched_getaffinity(0)]
-    counts = [_number(folder / "core_throttle_count") for folder in folders]
+    counts = [number_in(folder / "core_throttle_count") for folder in folders]
     return None if None in counts else sum(counts)
 
 
@@ -69,10 +66,3 @@ def cpu_temperature_C() -> float | None:
     sensors = psutil.sensors_temperatures()
     readings = [reading.current for name in SENSORS for reading in sensors.get(name, [])]
     return max(readings, default=None)
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

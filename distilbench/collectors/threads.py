@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,12 @@ def used(work: Callable[[], Any], asked: int, looks: int = LOOKS, least_s: float
         The last look; None where the system does not count the time of threads.
     """
     work()  # the threads start, and libraries choose their kernels
-    found = None
+    use = None
     for _ in range(looks):
-        found = _look(work, asked, least_s)
-        if found is None or found.threads >= asked:
+        use = _look(work, asked, least_s)
+        if use is None or use.threads >= asked:
             break
-    return found
+    return use
 
 
 def _look(work: Callable[[], Any], asked: int, least_s: float) -> Use | None:
@@ -91,10 +92,9 @@ def _look(work: Callable[[], Any], asked: int, least_s: float) -> Use | None:
 
 def _may_run_on(thread: str) -> set[int]:
     """Its cores; none once it has ended."""
-    try:
+    with suppress(OSError):
         return os.sched_getaffinity(int(thread))
-    except OSError:
-        return set()
+    return set()
 
 
 def times_s(tasks: Path = TASKS) -> dict[str, float]:
@@ -102,13 +102,11 @@ def times_s(tasks: Path = TASKS) -> dict[str, float]:
 
     The first number of schedstat is nanoseconds on a core (Documentation/scheduler/sched-stats.rst).
     """
-    found = {}
+    times = {}
     for file in tasks.glob("*/schedstat"):
-        try:
-            found[file.parent.name] = int(file.read_text(encoding="utf-8").split()[0]) / 1e9
-        except (OSError, ValueError, IndexError):  # it ended meanwhile, or the kernel does not say
-            continue
-    return found
+        with suppress(OSError, ValueError, IndexError):  # it ended meanwhile, or the kernel does not say
+            times[file.parent.name] = int(file.read_text(encoding="utf-8").split()[0]) / 1e9
+    return times
 
 
 def worked(before: dict[str, float], after: dict[str, float], asked: int) -> list[str]:
@@ -122,10 +120,8 @@ def problem(asked: int, even: Use, product: Use, usable: int) -> str | None:
     """Why not all threads that were asked for compute; None: they do. More may be threads that do other things.
 
     Args:
-        asked: threads.
         even: a look at work that is divided evenly.
         product: a look at a matrix product, whose library may leave a few out.
-        usable: cores that the process may use.
     """
     if even.threads < asked:
         return f"{asked} threads were asked for and {even.threads} computed, on {even.cores:.2f} cores"
@@ -140,9 +136,7 @@ def proof(torch: Any, asked: int, usable: int, must: bool = True) -> dict[str, A
     """Measures that as many threads compute as were asked for, before minutes are spent on it.
 
     Args:
-        torch: the module, told to use that many.
-        asked: threads.
-        usable: cores that the process may use.
+        torch: the module, which was set to use that many.
         must: refuse where they do not; False where a GPU computes.
 
     Returns:
@@ -151,6 +145,7 @@ def proof(torch: Any, asked: int, usable: int, must: bool = True) -> dict[str, A
     Raises:
         ImplausibleError: fewer threads compute; it names the variables that limit them.
     """
+    # measured, since num_threads is what a library was asked for and a limit may have taken threads away
     even, product = (used(work, asked) for work in works(torch, asked))
     if even is None or product is None:
         return {"threads_used_reason": NO_COUNTERS}

@@ -18,6 +18,7 @@ def tie_to_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        # the kernel says nothing of a parent that went before: then this process has another one already
         if os.environ.get("DISTILBENCH_PARENT", str(os.getppid())) != str(os.getppid()):
             sys.exit("the parent went before the request was made")
 

@@ -35,11 +35,7 @@ def main(job_file: Path) -> int:
 
 
 def ceilings(device: torch.device, dtypes: list[str], seconds: float) -> dict[str, Any]:
-    """Rates in FLOP/s by dtype, and the bandwidth of memory in B/s, reading or copying: the best of all tries.
-
-    Args:
-        seconds: to spend on each, about.
-    """
+    """Rates in FLOP/s by dtype, and the bandwidth of memory in B/s, reading or copying: the best of all tries."""
     rates = {dtype: _matrix_rate(device, DTYPES[dtype], seconds) for dtype in dtypes}
     return {"matrix_flops_per_s": rates, "memory_bytes_per_s": _memory_rate(device, seconds)}
 
@@ -67,7 +63,7 @@ def _memory_rate(device: torch.device, seconds: float) -> float:
 
 def _fastest(work: Callable[[], Any], device: torch.device, seconds: float) -> float:
     """Seconds of the fastest of many runs, three at least."""
-    work()
+    work()  # first touch of memory, and the choice of a kernel, belong to no rate
     times: list[float] = []
     deadline = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < deadline:

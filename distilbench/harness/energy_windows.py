@@ -2,18 +2,91 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
-from distilbench.collectors.energy import TICKS, Source, Windows
-from distilbench.errors import ImplausibleError
+from distilbench.collectors.energy import Source
+from distilbench.errors import DistilbenchError, ImplausibleError, RunError
 from distilbench.machine.device import synchronize
 from distilbench.sources.models import LoadedModel
 
+TICKS = 100  # a window must hold so many updates of its counter, or the update it begins within is too much of it
 WARM_UP_S = 10.0  # for energy a chip must be warm as well
 HOST_TOO = "the host's counters are those of the whole machine: what others do on it is in them"
+
+
+class Windows:
+    """Runs all sources over one window after the other; a source that fails in a window is left out from then on.
+
+    The one to report is the first; when that fails, the pass fails. A window of which a source says what cannot be is
+    invalid for that source: it has no joules there, and measures the next one.
+
+    Attributes:
+        used: the sources that still measure.
+        notes: why others do not.
+        invalid: by source, why it has no joules in the last window.
+    """
+
+    def __init__(self, used: list[Source]) -> None:
+        self.used, self.notes, self.invalid = list(used), [], {}
+
+    def over(self, work: Callable[[], Any]) -> tuple[float, dict[str, float], Any]:
+        """(seconds, joules by source, result) of the work, which must be done when it returns.
+
+        Raises:
+            RunError: the source to report did not count.
+        """
+        self.invalid = {}
+        try:
+            self._each("begin", reversed(self.used))  # the one to report last, and it ends first: it is the innermost
+            start = time.perf_counter()
+            result = work()
+            seconds = time.perf_counter() - start
+            joules = self._each("end", self.used)
+        except BaseException:
+            for source in self.used:
+                source.abandon()
+            raise
+        for source in [one for one in self.used if one.name in joules]:
+            self._judge(source, joules[source.name], seconds)
+        standing = {one.name for one in self.used} - self.invalid.keys()
+        return seconds, {name: value for name, value in joules.items() if name in standing}, result
+
+    def _judge(self, source: Source, joules: float, seconds: float) -> None:
+        """Whether a source can have measured that."""
+        if not math.isfinite(joules):
+            self.invalid[source.name] = f"{source.name} says {joules} J, which is no number"
+        elif joules <= 0:
+            self._lost(source, f"the counter did not move in {seconds:.1f} s")
+        elif source.most_W and joules > source.most_W * seconds:
+            text = f"{source.name} says {joules:.4g} J in {seconds:.3g} s, {joules / seconds:.4g} W"
+            self.invalid[source.name] = f"{text}; what it measures draws less than {source.most_W:g} W"
+
+    def poll(self) -> None:
+        """To be called while the work is done, once a second or so."""
+        self._each("poll", self.used)
+
+    def _each(self, method: str, asked: Iterable[Source]) -> dict[str, Any]:
+        """Calls that method of every source; those that fail are left out."""
+        results = {}
+        for source in list(asked):
+            try:
+                results[source.name] = getattr(source, method)()
+            except ImplausibleError as error:
+                self.invalid.setdefault(source.name, str(error))
+            except DistilbenchError as error:
+                self._lost(source, str(error))
+        return results
+
+    def _lost(self, source: Source, why: str) -> None:
+        if source is self.used[0]:
+            raise RunError(f"{source.name}: {why}")
+        self.used.remove(source)
+        self.notes.append(f"{source.name}: {why}")
 
 
 def measure(
@@ -27,9 +100,7 @@ def measure(
 
     Args:
         protocol: energy_windows, energy_window_s, energy_idle_s.
-        loaded: the model.
         tensors: per batch (input_ids, attention_mask), int64 (batch, length), on the device.
-        device: of both.
         used: what measures, the one to report first.
 
     Raises:
@@ -53,13 +124,14 @@ def measure(
     least_s = max(TICKS * (tick_ms or 0) / 1e3, used[0].least_s)
     window_s, idle_s = (max(protocol[f"energy_{name}_s"], least_s) for name in ("window", "idle"))
     limits_W = {source.name: limit for source in used if (limit := source.limit_W()) is not None}
+    # idle before and after: what the machine draws at rest drifts with its temperature
     before, before_invalid = idle_W(windows, idle_s), windows.invalid
     cycles(min(WARM_UP_S, protocol["energy_window_s"]))
     measured = []
     for _ in range(protocol["energy_windows"]):
         seconds, joules, done = windows.over(lambda: cycles(window_s))
-        told = {"joules": joules, "invalid": windows.invalid}
-        measured.append({"seconds": seconds, "samples": done * samples} | told)
+        window = {"seconds": seconds, "samples": done * samples, "joules": joules, "invalid": windows.invalid}
+        measured.append(window)
     require_most(measured, used[0].name)
     after, after_invalid = idle_W(windows, idle_s), windows.invalid
     return {

@@ -26,18 +26,16 @@ class Clock(Protocol):
 
 
 class Loop:
-    """Times the steps of a cycle, each as one iteration, cycle after cycle.
+    """Times the forwards of a cycle, each as one iteration, cycle after cycle.
 
     Args:
         protocol: the bounds of warm-up and of timing (`params.DistilbertParams`).
-        steps: what one cycle does, in order.
-        samples: sentences in each step.
-        clock: times a step.
-        telemetry: reads the machine between cycles.
+        steps: what one cycle does, in order: a forward over each batch.
+        samples: sentences in each of them.
 
     Attributes:
         rows: every iteration so far, as the iterations file holds them.
-        results: of the steps of the first timed cycle.
+        results: of the first timed cycle.
     """
 
     def __init__(
@@ -68,7 +66,7 @@ class Loop:
             at_cap = spent_s >= protocol["warmup_max_seconds"]
             if len(cycles) < next_test and not at_cap:
                 continue
-            next_test = len(cycles) * 1.1  # the test itself takes time, which no cycle counts
+            next_test = len(cycles) * 1.1  # the test itself takes time, which no cycle counts, and lets the chip cool
             done = converged(cycles) if protocol["warmup_max_seconds"] else None
             if done is not False or at_cap:
                 return {"cycles": len(cycles), "seconds": spent_s, "settled": done}
@@ -80,7 +78,7 @@ class Loop:
         iterations, spent_s = 0, 0.0
         while True:
             times = self._cycle(before + len(medians), warmup=False)
-            medians.append(median(times))
+            medians.append(median(times))  # of whole cycles: single iterations resemble the one before them
             iterations, spent_s = iterations + len(times), spent_s + sum(times) / 1e3
             if (
                 len(medians) < protocol["min_cycles"]
@@ -103,6 +101,7 @@ class Loop:
         Raises:
             ImplausibleError: the clock stands still, goes back or says no number: the loop would never end.
         """
+        # faults are read around a cycle: once a cycle is enough to see memory that is taken anew each time
         results, first, faults = [], len(self.rows), _page_faults()
         for batch, (step, samples) in enumerate(zip(self.steps, self.samples, strict=True)):
             host_ms, device_ms, result = self.clock.time(step)
@@ -115,7 +114,7 @@ class Loop:
             )  # fmt: skip
         self.rows[-1]["page_faults"] = None if faults is None else _page_faults() - faults
         self.results = self.results or ([] if warmup else results)
-        if self.telemetry.due():
+        if self.telemetry.due():  # only here: a reading within a cycle would cool the caches of the next iteration
             with self.under_load():
                 self.rows[-1] |= self.telemetry.block()
         times = [row["latency_ms"] for row in self.rows[first:]]
@@ -136,8 +135,6 @@ def slowed(forward: Callable[..., Any], share: float, fence: Callable[[], None] 
     """For calibration: a forward that takes `share` of its own time longer, busily: a core at rest wakes up slower.
 
     Args:
-        forward: what to slow down.
-        share: of its time.
         fence: waits until the forward is done, where it returns earlier.
     """
 

@@ -16,6 +16,7 @@ from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import Resolved, StudyParams
 
 OPEN_FILES = 256  # a kernel with torch and transformers needs between 64 and 96; devices and the hub need more
+THREADS_CHECK = "distilbench.collectors.threads"
 THREADS_CHECK_S = 120.0  # most of it is the import of torch
 
 
@@ -99,5 +100,5 @@ def threads(params: StudyParams) -> None:
     with tempfile.TemporaryDirectory() as folder:
         job_file = Path(folder) / "threads.json"
         paths.write_json(job_file, {"num_threads": asked})
-        if why := processes.failure_of("distilbench.collectors.threads", job_file, asked, THREADS_CHECK_S):
+        if why := processes.failure_of((*processes.WORKER, THREADS_CHECK), job_file, asked, THREADS_CHECK_S):
             raise DeviceError(why)

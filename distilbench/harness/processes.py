@@ -64,14 +64,13 @@ def run_worker(run: Run, command: tuple[str, ...], spec: Spec, timeout_s: float)
         status, error = "oom", "killed by the kernel for memory (the control group counts it)"
     if status == "storage":
         raise StorageError(error)
-    told = {"status": status, "error": error, "started": started, "node": environment.node()}
-    return run.kind.record(**spec.identity, **told, seconds=time.monotonic() - clock)
+    end = {"status": status, "error": error, "started": started, "node": environment.node()}
+    return run.kind.record(**spec.identity, **end, seconds=time.monotonic() - clock)
 
 
 def unavailable(run: Run, identity: dict[str, Any], reason: str) -> Record:
     """The record of a step that cannot be measured here; no process is started for it."""
-    told = {"status": "unavailable", "error": reason, "started": environment.now(), "seconds": 0}
-    return run.kind.record(**identity, **told)
+    return run.kind.record(**identity, status="unavailable", error=reason, started=environment.now(), seconds=0)
 
 
 def measure_ceilings(
@@ -88,19 +87,14 @@ def measure_ceilings(
         return
     job_file = run.folder / "work" / "ceilings.json"
     paths.write_json(job_file, {"device": device, "dtypes": dtypes, "seconds": seconds, "num_threads": num_threads})
-    code, log = _spawn((*CEILINGS, str(job_file)), timeout_s, num_threads)
-    result = job_file.with_suffix(".result.json")
-    if code == 0 and result.is_file():
-        paths.write_json(file, paths.read_json(result))
-    else:
-        reason = _outcome(code, job_file.with_suffix(".failure.json"), log, timeout_s)[1]
-        paths.write_json(file, {"reason": reason})
+    if reason := failure_of(CEILINGS, job_file, num_threads, timeout_s):
         print(f"the machine's ceilings could not be measured: {reason}", flush=True)
+    paths.write_json(file, {"reason": reason} if reason else paths.read_json(job_file.with_suffix(".result.json")))
 
 
-def failure_of(task: str, job_file: Path, num_threads: int, timeout_s: float) -> str | None:
-    """Runs the `main` of a module in a fresh process; why it failed, or None."""
-    code, log = _spawn((*WORKER, task, str(job_file)), timeout_s, num_threads)
+def failure_of(command: tuple[str, ...], job_file: Path, num_threads: int, timeout_s: float) -> str | None:
+    """Runs a task in a fresh process; why it failed, or None."""
+    code, log = _spawn((*command, str(job_file)), timeout_s, num_threads)
     return None if code == 0 else _outcome(code, job_file.with_suffix(".failure.json"), log, timeout_s)[1]
 
 
@@ -117,12 +111,10 @@ def _spawn(
     The parent blocks on the worker's pipe; it must not poll, for a core that the parent burns is one that the
     measured process lacks.
     """
-    child_env = os.environ | {
-        "DISTILBENCH_PARENT": str(os.getpid()),
-        "OMP_NUM_THREADS": str(num_threads),
-        "MKL_NUM_THREADS": str(num_threads),
-        **(KEPT_HEAP if heap == "keep" else {}),
-    }
+    # before it starts: OpenMP, MKL and the C library read these once, when they are loaded
+    child_env = os.environ | {name: str(num_threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    child_env |= {"DISTILBENCH_PARENT": str(os.getpid())} | (KEPT_HEAP if heap == "keep" else {})
+    # a fresh program, not a fork: a forked process would share pages, thread pools and caches with this one
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=child_env,
@@ -148,5 +140,5 @@ def _outcome(code: int | None, failure_file: Path, log: str, timeout_s: float) -
         return failure["status"], failure["error"]
     if code < 0:
         return "failed", f"killed by {signal.Signals(-code).name}"
-    lines = [line for line in log.splitlines() if line.strip()]
+    lines = [line for line in log.splitlines() if line.strip()]  # the last one of a traceback is the error
     return "failed", lines[-1] if lines else f"the worker ended with code {code} and said nothing"

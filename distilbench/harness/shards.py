@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distilbench import paths
-from distilbench.errors import ParameterError, RunError, Stopped
-from distilbench.machine import environment
+from distilbench.errors import ParameterError, RunError, how_it_ended
+from distilbench.machine import conditions, environment
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement, Step
 from distilbench.runs.parameters import Resolved
-from distilbench.runs.rawfiles import read_raw, require_committed
+from distilbench.runs.rawfiles import require_committed
 from distilbench.runs.records import Key
 from distilbench.runs.states import FINAL, MEASURED
 
@@ -43,8 +43,6 @@ def shard_plan(kind: Measurement, resolved: Resolved, split: Split, tasks: int |
     """The plan, shared out; each share keeps the plan's order, so that it stays shuffled and interleaved.
 
     Args:
-        kind: what is measured.
-        resolved: the design.
         split: rounds: a unit is one repetition of every cell, so that cells are compared within a node; cells: a unit
             is one cell with all its repetitions (and its control), for sweeps of very many cells.
         tasks: over how many tasks units are dealt; None: one unit is one task.
@@ -54,8 +52,8 @@ def shard_plan(kind: Measurement, resolved: Resolved, split: Split, tasks: int |
     """
     units: dict[str, list[int]] = {}
     steps = kind.plan(resolved)
-    for number, (cell, where, repetition) in enumerate(steps):
-        name = f"{where} {repetition}" if split == "rounds" else cell.control_of or cell.cell
+    for number, (cell, pass_name, repetition) in enumerate(steps):
+        name = f"{pass_name} {repetition}" if split == "rounds" else cell.control_of or cell.cell
         units.setdefault(name, []).append(number)
     tasks = tasks or len(units)
     if not 1 <= tasks <= len(units):
@@ -73,8 +71,8 @@ def divide(run: Run, resolved: Resolved, split: Split, tasks: int | None = None)
 
 def of(run: Run, resolved: Resolved) -> list[list[Step]]:
     """What each part of a run measures."""
-    told = paths.read_json(run.folder / "parts.json")
-    return shard_plan(run.kind, resolved, told["split"], told["tasks"])
+    recorded = paths.read_json(run.folder / "parts.json")
+    return shard_plan(run.kind, resolved, recorded["split"], recorded["tasks"])
 
 
 # ------------------------------------------------------------------ attempts
@@ -93,7 +91,7 @@ def about(attempt: Run) -> dict[str, Any]:
 
 def repetitions(run: Run, part: int) -> list[Any]:
     """All that a part's attempts committed, whole lines only, oldest first."""
-    return [record for attempt in attempts(run, part) for record in read_raw(attempt.raw, run.kind.record)[0]]
+    return [record for attempt in attempts(run, part) for record in attempt.repetitions()]
 
 
 def finished(records: list[Any], retry_oom: bool = False) -> dict[Key, Any]:
@@ -111,9 +109,14 @@ def unfinished(run: Run, resolved: Resolved, retry_oom: bool = False) -> list[in
 def missing_steps(steps: list[Step], records: list[Any], retry_oom: bool = False) -> set[Key]:
     """The keys of steps that no record finishes; a cell that once lacked memory lacks nothing else."""
     done = finished(records, retry_oom)
-    oom_cells = {record.cell for record in done.values() if record.status == "oom"}
-    keys = {(cell.cell, where, repetition) for cell, where, repetition in steps if cell.cell not in oom_cells}
+    without = oom_cells(done)
+    keys = {(cell.cell, pass_name, repetition) for cell, pass_name, repetition in steps if cell.cell not in without}
     return keys - done.keys()
+
+
+def oom_cells(done: dict[Key, Any]) -> set[str]:
+    """The cells that lacked memory once: their other repetitions would end the same way."""
+    return {record.cell for record in done.values() if record.status == "oom"}
 
 
 @contextmanager
@@ -129,19 +132,14 @@ def start_attempt(run: Run, part: int) -> Iterator[Run]:
     for folder in run.kind.folders:
         (attempt.folder / folder).mkdir()
     job = {name.lower(): os.environ.get(f"SLURM_{name}") for name in OF_THE_JOB}
-    told = {"schema_version": 1, "part": part, "attempt": name, "node": environment.node(), "slurm": job}
-    paths.write_json(attempt.folder / "attempt.json", told | {"started": environment.now(), "state": "running"})
+    start = {"schema_version": 1, "part": part, "attempt": name, "node": environment.node(), "slurm": job}
+    paths.write_json(attempt.folder / "attempt.json", start | {"started": environment.now(), "state": "running"})
     try:
         _require_same_kind(run, attempt, env)
         yield attempt
-    except Stopped as error:
-        end(attempt, "preempted", str(error))
-        raise
-    except KeyboardInterrupt:
-        end(attempt, "cancelled", "told to end at once (SIGTERM or Ctrl-C)")
-        raise
-    except Exception as error:
-        end(attempt, "failed", (str(error).splitlines() or [type(error).__name__])[0])
+    except (Exception, KeyboardInterrupt) as error:
+        state, message = how_it_ended(error)
+        end(attempt, state, "told to end at once (SIGTERM or Ctrl-C)" if state == "cancelled" else message)
         raise
     end(attempt, "ok", "")
     shutil.rmtree(attempt.folder / "work", ignore_errors=True)
@@ -149,14 +147,14 @@ def start_attempt(run: Run, part: int) -> Iterator[Run]:
 
 def end(attempt: Run, state: str, message: str) -> None:
     """Records how an attempt ended."""
-    told = about(attempt) | {"state": state, "message": message, "ended": environment.now()}
-    paths.write_json(attempt.folder / "attempt.json", told)
+    ended = {"state": state, "message": message, "ended": environment.now()}
+    paths.write_json(attempt.folder / "attempt.json", about(attempt) | ended)
 
 
 def kind_of(env: dict[str, Any], device: str) -> dict[str, Any]:
     """What the nodes of one run must have in common."""
-    left_out = OF_A_NODE + (environment.OF_GPUS if device == "cpu" else ())
-    return {name: value for name, value in environment.key_of(env).items() if name not in left_out}
+    left_out = OF_A_NODE + conditions.left_out_on(device)
+    return {name: value for name, value in conditions.key_of(env).items() if name not in left_out}
 
 
 def _require_same_kind(run: Run, attempt: Run, env: dict[str, Any]) -> None:
@@ -166,19 +164,17 @@ def _require_same_kind(run: Run, attempt: Run, env: dict[str, Any]) -> None:
     paths.write_json(own, {"node": environment.node(), "kind": kind_of(env, device)})
     mine = paths.read_json(own)["kind"]
     with suppress(FileExistsError):
-        os.link(own, file)
+        os.link(own, file)  # not os.replace, by which the last one would win
     own.unlink()
     there = paths.read_json(file)
-    first = there["kind"]
-    changed = [
-        f"{name}: {first.get(name)!r} there, {mine[name]!r} here" for name in mine if mine[name] != first.get(name)
-    ]
-    if changed:
-        listed = "; ".join(changed)
+    if changed := conditions.differences(there["kind"], mine):
         raise RunError(
-            f"{environment.node()} is of another kind than {there['node']}, where the run began: {listed}. One run "
-            "is of one kind of node: choose it with --constraint, --partition or --nodelist, or start a new run."
+            f"{environment.node()} is of another kind than {there['node']}, where the run began: {'; '.join(changed)}. "
+            "One run is of one kind of node: choose it with --constraint, --partition or --nodelist, "
+            "or start a new run."
         )
+    for message in attempt.record_code_change(there["kind"]["code"]):
+        print(message, flush=True)
 
 
 # ------------------------------------------------------------------ gathering
@@ -196,8 +192,7 @@ def gather(run: Run) -> int:
     known = run.repetitions()
     measured = {record.key for record in known if record.status in MEASURED}
     there = {record.to_line() for record in known}
-    new = [(attempt, record) for attempt, record in _chosen(run) if record.key not in measured]
-    new = [(attempt, record) for attempt, record in new if record.to_line() not in there]
+    new = [pair for pair in _chosen(run) if pair[1].key not in measured and pair[1].to_line() not in there]
     new.sort(key=lambda pair: (pair[1].started, pair[1].key))
     _tell_environment(run)
     run.kind.measuring.bring(run, new)
@@ -210,24 +205,21 @@ def gather(run: Run) -> int:
 
 def _chosen(run: Run) -> list[tuple[Run, Any]]:
     """Per repetition the record that counts, with its attempt: the first that has numbers, else the last."""
-    found: dict[Key, tuple[Run, Any]] = {}
+    chosen: dict[Key, tuple[Run, Any]] = {}
     for attempt in attempts(run):
-        for record in read_raw(attempt.raw, run.kind.record)[0]:
-            before = found.get(record.key)
-            if before is None or before[1].status not in MEASURED:
-                found[record.key] = (attempt, record)
-    return list(found.values())
+        for record in attempt.repetitions():
+            if record.key not in chosen or chosen[record.key][1].status not in MEASURED:
+                chosen[record.key] = (attempt, record)
+    return list(chosen.values())
 
 
 def _tell_environment(run: Run) -> None:
     """env.json becomes that of the nodes (it was that of the machine that submitted), ceilings.json the first one's."""
-    started = [attempt for attempt in attempts(run) if read_raw(attempt.raw, run.kind.record)[0]]
+    started = {attempt: records for attempt in attempts(run) if (records := attempt.repetitions())}
     if not started:
         return
-    env, known = paths.read_json(started[0].folder / "env.json"), paths.read_json(run.folder / "env.json")
-    nodes = sorted(
-        {record.node for attempt in started for record in read_raw(attempt.raw, run.kind.record)[0] if record.node}
-    )
+    env, known = paths.read_json(next(iter(started)).folder / "env.json"), paths.read_json(run.folder / "env.json")
+    nodes = sorted({record.node for records in started.values() for record in records if record.node})
     software = {"torch": known["torch"]} if "torch" in known else {}
     paths.write_json(run.folder / "env.json", env | software | {"nodes": nodes})
     ceilings = next((file for a in started if (file := a.folder / "ceilings.json").is_file()), None)
@@ -251,9 +243,9 @@ def _bring(source: Path, target: Path, sha256: str) -> None:
 
 def ends(run: Run, resolved: Resolved) -> dict[str, str]:
     """Per cell that lacks something: how the last attempt at it ended (timeout, oom, cancelled, ...), if one began."""
-    found: dict[str, str] = {}
+    states: dict[str, str] = {}
     for part, steps in enumerate(of(run, resolved)):
         missing, tries = missing_steps(steps, repetitions(run, part)), attempts(run, part)
         if missing and tries and (state := about(tries[-1])["state"]) != "ok":
-            found |= {cell: state for cell, _, _ in missing}
-    return found
+            states |= {cell: state for cell, _, _ in missing}
+    return states

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from distilbench import paths
-from distilbench.errors import RunError, Stopped
+from distilbench.errors import RunError, Stopped, how_it_ended
 from distilbench.harness import shards
 from distilbench.progress import Progress
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Step
 from distilbench.runs.parameters import Resolved
-from distilbench.runs.rawfiles import read_raw
 from distilbench.runs.records import Cell, Record
 from distilbench.runs.states import FINAL
 
@@ -34,7 +33,7 @@ def measure_run(run: Run, resolved: Resolved, prepared: Any = None) -> dict[str,
         Stopped: the file that $DISTILBENCH_STOP_FILE names was there after a repetition.
     """
     with run.held():
-        for message in run.recover():
+        for message in [*run.recover(), *([] if run.is_split else run.record_code_change())]:
             print(message, flush=True)
         try:
             if run.is_split:
@@ -42,14 +41,10 @@ def measure_run(run: Run, resolved: Resolved, prepared: Any = None) -> dict[str,
                 print(f"{done} repetitions gathered from {parts} parts", flush=True)
             else:
                 _measure_missing(run, resolved, prepared or run.kind.measuring.prepare(resolved.params, run))
-        except KeyboardInterrupt:
-            run.set_status("cancelled", f"interrupted; go on with: {run.resume_command}")
-            raise
-        except Stopped as stopped:
-            run.set_status("preempted", f"{stopped}; go on with: {run.resume_command}")
-            raise
-        except Exception as error:
-            run.set_status("failed", str(error).splitlines()[0] if str(error) else type(error).__name__)
+        except (Exception, KeyboardInterrupt) as error:
+            state, message = how_it_ended(error)
+            way_on = "" if state == "failed" else f"; go on with: {run.resume_command}"
+            run.set_status(state, message + way_on)
             raise
         return finish(run, resolved)
 
@@ -82,9 +77,6 @@ def measure_shard(run: Run, resolved: Resolved, number: int, retry_oom: bool = F
     """Measures what a shard of a run lacks, into an attempt of its own; nothing is done where nothing is missing.
 
     Args:
-        run: a run in shards, prepared.
-        resolved: its design.
-        number: of the shard.
         retry_oom: measure again what ended for want of memory.
 
     Raises:
@@ -92,10 +84,10 @@ def measure_shard(run: Run, resolved: Resolved, number: int, retry_oom: bool = F
         Stopped: asked to stop after a repetition (see `measure_run`).
     """
     run.require_same_design(resolved)
-    shares = shards.of(run, resolved)
-    if not 0 <= number < len(shares):
-        raise RunError(f"run {run.run_id} has parts 0 to {len(shares) - 1}, and no part {number}")
-    steps, before = shares[number], shards.repetitions(run, number)
+    plans = shards.of(run, resolved)
+    if not 0 <= number < len(plans):
+        raise RunError(f"run {run.run_id} has parts 0 to {len(plans) - 1}, and no part {number}")
+    steps, before = plans[number], shards.repetitions(run, number)
     if not shards.missing_steps(steps, before, retry_oom):
         print(f"part {number} of run {run.run_id}: all of its {len(steps)} repetitions are done", flush=True)
         return
@@ -106,7 +98,7 @@ def measure_shard(run: Run, resolved: Resolved, number: int, retry_oom: bool = F
             measuring.once(attempt, resolved.params)
         take = measuring.take(attempt, resolved, prepared)
         measure_steps(attempt, resolved, take, steps, before, retry_oom=retry_oom)
-        now = read_raw(attempt.raw, run.kind.record)[0]
+        now = attempt.repetitions()
         if failed := [record for record in now if record.status not in FINAL]:
             raise RunError(f"{len(failed)} of {len(now)} repetitions failed; the first: {failed[0].error}")
 
@@ -128,20 +120,20 @@ def measure_steps(
         extra: steps that will come after these.
     """
     done = shards.finished(before, retry_oom)
-    oom_cells = {record.cell for record in done.values() if record.status == "oom"}
+    oom_cells = shards.oom_cells(done)
     attempts = {record.key: record.attempt for record in before}
     progress = Progress(len(steps) + extra, done=0)
     missing, finished_now = shards.missing_steps(steps, before, retry_oom), 0
 
-    def step(cell: Cell, where: str, repetition: int) -> None:
+    def step(cell: Cell, pass_name: str, repetition: int) -> None:
         nonlocal finished_now
-        key = (cell.cell, where, repetition)
+        key = (cell.cell, pass_name, repetition)
         missing.discard(key)
         if key in done or cell.cell in oom_cells:
             progress.done += 1
             return
         run.set_status("running", cells={cell.cell: "running"})
-        record = take(cell, where, repetition, attempts.get(key, 0) + 1)
+        record = take(cell, pass_name, repetition, attempts.get(key, 0) + 1)
         run.commit(record)
         if record.status == "oom":
             oom_cells.add(cell.cell)  # its other repetitions would end the same way

@@ -76,4 +76,4 @@ def software() -> dict[str, Any]:
 def synchronize(device: torch.device) -> None:
     """Waits until the device has done all work given to it; on CPU there is nothing to wait for."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.synchronize(device)  # kernels are only queued when a call returns

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,23 +21,15 @@ import psutil
 
 from distilbench import paths
 from distilbench.errors import DeviceError
-from distilbench.machine import cgroups
+from distilbench.machine import cgroups, code, slurm_job
+from distilbench.machine.kernel_files import text_of
 
-PACKAGE = Path(__file__).parents[1]
 SYS = Path("/sys")
 PACKAGES = (
     "distilbench", "torch", "transformers", "tokenizers", "datasets", "huggingface_hub", "safetensors", "peft",
     "numpy", "pandas", "pyarrow", "pydantic", "papermill", "nvidia-ml-py",
 )  # fmt: skip
 SLURM = ("SLURM_JOB", "SLURM_CPU", "SLURM_MEM", "SLURM_NODE", "SLURM_GPUS", "SLURM_CLUSTER", "SLURM_ARRAY")
-#: Of `scontrol show job --details`: what was allocated and how it is bound; no user, no account, no paths.
-SLURM_JOB = (
-    "JobId", "ArrayJobId", "ArrayTaskId", "JobName", "Restarts", "Requeue", "TimeLimit", "SubmitTime", "StartTime",
-    "Partition", "NodeList", "BatchHost", "NumNodes", "NumCPUs", "NumTasks", "CPUs/Task", "ReqTRES", "AllocTRES",
-    "TRES", "OverSubscribe", "Nodes", "CPU_IDs", "Mem", "GRES", "MinMemoryNode", "MinMemoryCPU", "Features",
-    "TresPerNode", "TresPerTask",
-)  # fmt: skip
-SCONTROL_S = 30.0  # in which it must answer
 #: Beginnings of the variables that change threads, memory or arithmetic of what is measured.
 VARIABLES = (
     "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "VECLIB_", "NVPL_", "ARMPL_", "NUMEXPR_",
@@ -56,34 +49,9 @@ SET_BY_LIBRARIES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_C
 NO_CONDITION = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LD_LIBRARY_PATH")
 #: Parts of the names of variables by which threads are limited or bound to cores.
 OF_THREADS = ("THREAD", "DYNAMIC", "AFFINITY", "BIND", "PLACES", "SUBSET", "NESTED", "MAX_ACTIVE_LEVELS")
-MALLOC = ("MALLOC_", "GLIBC_TUNABLES")
-#: The modules that decide what is measured and how, below the package: all that a worker imports, and what its parent
-#: prepares and plans with; `OF_A_KIND` finds those of a kind of measurement. Not those that keep, derive or show what
-#: was measured: `verify` computes that again.
-MEASURING = (
-    "__init__", "collectors/__init__", "collectors/cpu_use", "collectors/energy", "collectors/latency",
-    "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry", "collectors/threads", "errors",
-    "harness/__init__", "harness/__main__", "harness/ceilings", "harness/energy_windows", "harness/loop",
-    "harness/processes", "harness/shards", "harness/steps", "machine/__init__", "machine/cgroups", "machine/device",
-    "machine/environment", "measurements/__init__", "paths", "runs/__init__",
-    "runs/parameters", "runs/rawfiles", "runs/records", "runs/states", "sources/__init__", "sources/batches",
-    "sources/embedded", "sources/families/__init__", "sources/families/distilbert", "sources/hub", "sources/labels",
-    "sources/models", "sources/parameters", "sources/repositories", "sources/revisions", "sources/rows",
-    "sources/texts", "stats", "variants/__init__", "variants/torch_variants",
-)  # fmt: skip
-#: Of these, where they are in the folder of a kind of measurement.
-OF_A_KIND = ("__init__", "params", "records", "measure", "worker", "measure/*", "summary/__init__", "summary/derive")
 ISA_FLAGS = (
-    "avx2",
-    "fma",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_bf16",
-    "amx_int8",
-)
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8",
+)  # fmt: skip
 
 
 def now() -> str:
@@ -93,7 +61,7 @@ def now() -> str:
 
 def capture() -> dict[str, Any]:
     """Everything about this machine and installation that env.json records."""
-    job, why_no_job = _slurm_job()
+    job, why_no_job = slurm_job.read()
     return {
         "schema_version": 1,
         "captured": now(),
@@ -102,14 +70,14 @@ def capture() -> dict[str, Any]:
         "tuning": tuning(),
         "container": container(),
         "memory_MiB": round(psutil.virtual_memory().total / 2**20),
-        "cgroup": cgroup(),
+        "cgroup": cgroups.limits(),
         "gpus": gpus()[0],
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "packages": packages(),
         "lock_sha256": lock_sha256(),
-        "code_sha256": code_sha256(),
-        "measuring_sha256": measuring_sha256(),
+        "code_sha256": code.code_sha256(),
+        "measuring_sha256": code.measuring_sha256(),
         "git": git(),
         "variables": variables(),
         "preloaded": [Path(word).name for word in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()],
@@ -117,36 +85,6 @@ def capture() -> dict[str, Any]:
         "slurm_job": job,
         "slurm_job_reason": why_no_job,
     }
-
-
-#: Keys that do not matter to work on a CPU: SLURM shows another GPU to each job.
-OF_GPUS = ("driver", "visible GPUs", "gpus", "GPU variables")
-
-
-def key_of(env: dict[str, Any]) -> dict[str, Any]:
-    """The part of an environment that repetitions of one run must share; without what an early env.json lacks."""
-    names = ("distilbench", "torch", "transformers", "tokenizers", "numpy")
-    key = {
-        "host": ", ".join(env.get("nodes", [])) or env["host"]["name"],
-        "cpu": env["cpu"]["model"],
-        "usable cores": len(env["cpu"]["affinity"]),
-        "CPU quota": env["cgroup"].get("cpu.max"),
-        "visible GPUs": env.get("visible_gpus"),
-        "driver": next((gpu.get("driver") for gpu in env["gpus"]), None),
-        "gpus": [gpu["name"] for gpu in env["gpus"]],
-        "code": env.get("measuring_sha256") or env.get("code_sha256"),
-        "python": env["python"]["version"],
-        **{name: env["packages"].get(name) for name in names},
-    }
-    said = env["variables"] if "variables" in env else env["threads"]  # null there where it was not set
-    key["malloc"] = {name: value for name, value in said.items() if name.startswith(MALLOC) and value}
-    if "variables" in env:
-        others = {name: value for name, value in said.items() if not name.startswith((*MALLOC, *NO_CONDITION))}
-        key["GPU variables"] = {name: others.pop(name) for name in said if name.startswith(VARIABLES_OF_GPUS)}
-        key |= {"variables": others, "preloaded": env["preloaded"]}
-    if "tuning" in env:
-        key |= {"governor": env["tuning"]["governor"], "turbo": env["tuning"]["turbo"], "container": env["container"]}
-    return key
 
 
 def variables() -> dict[str, str]:
@@ -164,52 +102,6 @@ def variables_of_threads() -> list[str]:
     return [f"{name}={value}" for name, value in named.items() if name not in NO_CONDITION]
 
 
-def slurm_job() -> dict[str, str] | None:
-    """What SLURM says of the job that this process is in: allocation, binding, shared or exclusive; None outside one.
-
-    `OverSubscribe` tells whether others may be on the node (NO: exclusive), `CPU_IDs` and `GRES` what is bound to it.
-    """
-    return _slurm_job()[0]
-
-
-def _slurm_job() -> tuple[dict[str, str] | None, str | None]:
-    """`slurm_job`, and why there is none inside a job."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if not job:
-        return None, None
-    command = ["scontrol", "show", "job", "--details", "--oneliner", slurm_name(job)]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, check=False, timeout=SCONTROL_S, encoding="utf-8", errors="replace"
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return None, f"scontrol: {error}"
-    if done.returncode:
-        return None, f"scontrol: {done.stderr.strip() or f'exit code {done.returncode}'}"
-    line = slurm_line(done.stdout, job)
-    return (slurm_fields(line), None) if line else (None, f"scontrol did not describe job {job}")
-
-
-def slurm_name(job: str) -> str:
-    """A job of this process's array task as SLURM's programs name it alone: 33_1; else the number that was given.
-
-    The last task of an array has the array's own number, and where that is given all of its tasks are meant.
-    """
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else job
-
-
-def slurm_line(said: str, job: str) -> str:
-    """The line of `scontrol show job --oneliner` that is about this job number and no other task; "" without one."""
-    return next((line for line in said.splitlines() if line.split(" ", 1)[0] == f"JobId={job}"), "")
-
-
-def slurm_fields(said: str) -> dict[str, str]:
-    """The fields of SLURM_JOB in a line of `scontrol show job --details --oneliner`; empty ones are left out."""
-    pairs = (word.partition("=") for word in said.split())
-    return {key: value for key, _, value in pairs if key in SLURM_JOB and value not in ("", "(null)", "N/A")}
-
-
 def node() -> str:
     """The name of this node: SLURM's where it has one, else the host's."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
@@ -217,7 +109,8 @@ def node() -> str:
 
 def cpu() -> dict[str, Any]:
     """Model, cores, usable cores (affinity) and the vector extensions that decide speed."""
-    fields = _proc_cpuinfo()
+    first = (text_of(Path("/proc/cpuinfo")) or "").split("\n\n")[0]  # of the processors, which are alike
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
     flags = set(fields.get("flags", "").split())
     return {
         "model": fields.get("model name") or platform.processor() or platform.machine(),
@@ -227,21 +120,6 @@ def cpu() -> dict[str, Any]:
         "affinity": sorted(os.sched_getaffinity(0)),
         "isa": [flag for flag in ISA_FLAGS if flag in flags],
     }
-
-
-def _proc_cpuinfo() -> dict[str, str]:
-    """The first processor of /proc/cpuinfo."""
-    try:
-        block = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in block.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def cgroup(root: Path = cgroups.ROOT) -> dict[str, str | None]:
-    """CPU and memory limits of this process's control groups, the tightest of them."""
-    return cgroups.limits(root)
 
 
 def usable_cores() -> int:
@@ -254,9 +132,9 @@ def usable_cores() -> int:
     Raises:
         DeviceError: SLURM_CPUS_PER_TASK is no number of cores.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))  # os.cpu_count() would count cores that taskset or a cpuset takes away
     cores = min(cores, _cores_of_task() or cores)
-    quota = cgroups.share(cgroup()["cpu.max"] or "max")
+    quota = cgroups.share(cgroups.limits()["cpu.max"] or "max")
     return cores if math.isinf(quota) else max(1, min(cores, math.floor(quota)))
 
 
@@ -276,31 +154,23 @@ def _cores_of_task() -> int | None:
 def container() -> str | None:
     """What kind of container this runs in, as far as it shows; None: it shows none."""
     signs = {"/.dockerenv": "docker", "/run/.containerenv": "podman", "/.singularity.d": "apptainer"}
-    found = [name for path, name in signs.items() if Path(path).exists()]
-    told = os.environ.get("container")  # noqa: SIM112 - systemd and podman write it so
-    return told or next(iter(found), None)
+    given = os.environ.get("container")  # noqa: SIM112 - systemd and podman write it so
+    return given or next((name for path, name in signs.items() if Path(path).exists()), None)
 
 
 def tuning(sys: Path = SYS) -> dict[str, str | int | None]:
     """What changes a core's speed: governor, driver, turbo, SMT, NUMA nodes; null where the kernel does not say."""
     cpu, freq = sys / "devices/system/cpu", sys / "devices/system/cpu/cpu0/cpufreq"
     nodes = [node for node in (sys / "devices/system/node").glob("node*") if node.name[4:].isdigit()]
-    no_turbo, boost = _said(cpu / "intel_pstate/no_turbo"), _said(cpu / "cpufreq/boost")
+    no_turbo, boost = text_of(cpu / "intel_pstate/no_turbo"), text_of(cpu / "cpufreq/boost")
     return {
-        "governor": _said(freq / "scaling_governor"),
-        "frequency_driver": _said(freq / "scaling_driver"),
+        "governor": text_of(freq / "scaling_governor"),
+        "frequency_driver": text_of(freq / "scaling_driver"),
         "turbo": {"0": "on", "1": "off"}.get(no_turbo or "", {"1": "on", "0": "off"}.get(boost or "")),
-        "smt": {"1": "on", "0": "off"}.get(_said(cpu / "smt/active") or ""),
+        "smt": {"1": "on", "0": "off"}.get(text_of(cpu / "smt/active") or ""),
         "numa_nodes": len(nodes) or None,
-        "transparent_hugepage": _said(sys / "kernel/mm/transparent_hugepage/enabled"),
+        "transparent_hugepage": text_of(sys / "kernel/mm/transparent_hugepage/enabled"),
     }
-
-
-def _said(file: Path) -> str | None:
-    try:
-        return file.read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
 
 
 def gpus() -> tuple[list[dict[str, Any]], str | None]:
@@ -313,7 +183,7 @@ def gpus() -> tuple[list[dict[str, Any]], str | None]:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         return [], f"NVML: {error}"
-    try:
+    try:  # between start and end of NVML's session
         return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], None
     except pynvml.NVMLError as error:
         return [], f"NVML: {error}"
@@ -347,40 +217,17 @@ def _optional(nvml: Any, reading: Callable[[], Any]) -> Any:
 
 def packages() -> dict[str, str | None]:
     """Installed versions of what a measurement depends on."""
-    return {name: _version(name) for name in PACKAGES}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def lock_sha256() -> str | None:
     """SHA-256 of constraints.txt."""
     file = paths.repo_root() / "constraints.txt"
     return paths.sha256_file(file) if file.is_file() else None
-
-
-def code_sha256() -> str:
-    """SHA-256 of the package's own source, all of it."""
-    return _sources_sha256(sorted(PACKAGE.rglob("*.py")))
-
-
-def measuring_sha256() -> str:
-    """SHA-256 of the modules that measure: two versions of them must not measure one run; the rest may change."""
-    return _sources_sha256([PACKAGE / f"{name}.py" for name in measuring()])
-
-
-def measuring() -> list[str]:
-    """The modules that measure, of every kind of measurement too."""
-    files = (file.relative_to(PACKAGE) for name in OF_A_KIND for file in PACKAGE.glob(f"measurements/*/{name}.py"))
-    return sorted([*MEASURING, *(str(file.with_suffix("")) for file in files)])
-
-
-def _sources_sha256(files: list[Path]) -> str:
-    return paths.sha256_bytes(*(f"{file.relative_to(PACKAGE)}\n".encode() + file.read_bytes() for file in files))
 
 
 NOT_UNDER_GIT = "not under git"
@@ -406,8 +253,8 @@ def _git(*arguments: str) -> tuple[str | None, str | None]:
         return None, f"git refuses the checkout, since it belongs to another user; trust it with: {way_out}"
     if "not a git repository" in done.stderr:
         return None, NOT_UNDER_GIT
-    said = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
-    return None, f"git: {said.removeprefix('fatal: ')}"
+    first = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
+    return None, f"git: {first.removeprefix('fatal: ')}"
 
 
 def uncommitted(git: dict[str, Any]) -> str | None:

@@ -68,8 +68,8 @@ def call_builder(*options: str, toc: Path | None = None, env: dict[str, str] | N
     """
     if importlib.util.find_spec("jupyter_book") is None:
         raise DistilbenchError("the book needs jupyter-book: make env EXTRAS=book, or pip install 'distilbench[book]'")
-    if found := [problem for page in publish.pages() for problem in publish.problems(page)]:
-        raise DistilbenchError("published pages and runs disagree:\n" + "\n".join(f"- {problem}" for problem in found))
+    if problems := [problem for page in publish.pages() for problem in publish.problems(page)]:
+        raise DistilbenchError("published pages and runs disagree:\n" + "\n".join(f"- {line}" for line in problems))
     root = paths.repo_root()
     which = ["--toc", str(toc or root / "_toc.yml"), "-W", "-n", "--keep-going"]
     _call([*paths.PYTHON, "-c", RUN, "build", str(root / "book"), *which, *options], env)
@@ -90,6 +90,6 @@ def _call(command: list[str], env: dict[str, str] | None = None) -> None:
     inputs = {"stdin": subprocess.DEVNULL, "env": os.environ | (env or {})}  # TeX would wait for an answer
     done = subprocess.run(command, capture_output=True, check=False, **inputs, encoding="utf-8", errors="replace")
     if done.returncode:
-        told = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        complaints = [line for line in told if re.search("WARNING|ERROR|^! ", line)] or told[-15:]
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        complaints = [line for line in lines if re.search("WARNING|ERROR|^! ", line)] or lines[-15:]
         raise DistilbenchError("jupyter-book could not build the book:\n" + "\n".join(complaints))

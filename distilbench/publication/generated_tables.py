@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from distilbench import paths, simulated_traces
 from distilbench.publication import provenance, publish
 from distilbench.report import glue
-from distilbench.report.tables import escaped
+from distilbench.report.tables import Table
 from distilbench.runs import parameters
 from distilbench.runs.folder import Run
+from distilbench.runs.measurement import Measurement
 from distilbench.stats import MIN_REPETITIONS, median_level
 from distilbench.studies import KINDS
 
@@ -28,16 +32,20 @@ def headlines() -> str:
     and `form` being names of `glue.values`. A page without a number has a dash there; what is unstable says so.
     """
     parts = []
-    for study, told in studies().items():
-        pages = sorted((publish.pages_root() / study).glob("*.ipynb"), key=lambda page: publish.told_by(page)["run_id"])
+    for study, about in studies().items():
+        pages = sorted((publish.pages_root() / study).glob("*.ipynb"), key=lambda page: publish.run_of(page).run_id)
         if not pages:
-            parts += [f"**{told['question']}** (`{study}`) No run of it is published yet.", ""]
+            parts += [f"**{about['question']}** (`{study}`) No run of it is published yet.", ""]
             continue
-        parts += [f"**{told['question']}** ({{doc}}`{study} </studies/{study}/index>`)", ""]
-        rows = [[row["what"], *(_headline(page, row) for page in pages)] for row in told["headline"]]
-        links = [f"{{doc}}`{page.stem} </studies/{study}/{page.stem}>`" for page in pages]
-        parts += [_table(f"{study}: headline results", f"tab-headline-{study}", [" ", *links], rows, "db-prose"), ""]
+        parts += [f"**{about['question']}** ({{doc}}`{study} </studies/{study}/index>`)", ""]
+        rows = [[row["what"], *(_headline(page, row) for page in pages)] for row in about["headline"]]
+        titles = [" ", *map(_link, pages)]
+        parts += [_table(f"{study}: headline results", f"tab-headline-{study}", titles, rows), ""]
     return "\n".join(parts)
+
+
+def _link(page: Path) -> str:
+    return f"{{doc}}`{page.stem} </studies/{page.parent.name}/{page.stem}>`"
 
 
 def _headline(page: Path, row: dict[str, Any]) -> str:
@@ -49,65 +57,49 @@ def _headline(page: Path, row: dict[str, Any]) -> str:
     def glued(field: str) -> str:
         return f"{{glue:text}}`/{name}::{field}:{form or 's'}`"
 
+    text, ends = glued(row["value"]), [row.get("low"), row.get("high")]
+    if all(end in values for end in ends):
+        text += f" ({glued(ends[0])} to {glued(ends[1])})"
     mark = glue.mark_of(provenance.run_of(name), row["value"])
-    marked = f"{{glue:text}}`/{name}::{mark}:s`" if values.get(mark) else ""
-    ends = [row.get("low"), row.get("high")]
-    known = all(end in values for end in ends)
-    return glued(row["value"]) + (f" ({glued(ends[0])} to {glued(ends[1])})" if known else "") + marked
+    return text + (f"{{glue:text}}`/{name}::{mark}:s`" if values.get(mark) else "")
 
 
 def runs_index() -> str:
     """Every run that the book cites, with the page that shows it and how the SHA-256 of its raw file begins."""
     shown: dict[str, list[str]] = {}
     for page in publish.pages():
-        link = f"{{doc}}`{page.stem} </studies/{page.parent.name}/{page.stem}>`"
-        shown.setdefault(publish.told_by(page)["run_id"], []).append(link)
+        shown.setdefault(publish.run_of(page).run_id, []).append(_link(page))
     rows = []
     for run in _published():
-        env, config = paths.read_json(run.folder / "env.json"), run.config
-        code = (env["git"]["sha"] or "none")[:8]
-        rows.append(
-            [f"`{run.run_id}`", ", ".join(shown.get(run.run_id, ["–"])), config["created"][:10], f"`{code}`",
-             f"`{paths.sha256_file(run.raw)[:12]}`"]
-        )  # fmt: skip
-    titles = ["Run", "Page", "Measured", "Code", "Raw file"]
-    return _table(
-        "The runs that this book cites, and how the SHA-256 of each raw file begins",
-        "tab-runs-index",
-        titles,
-        rows,
-        "db-prose",
-    )
+        code = (paths.read_json(run.folder / "env.json")["git"]["sha"] or "none")[:8]
+        pages = ", ".join(shown.get(run.run_id, ["–"]))
+        raw = paths.sha256_file(run.raw)[:12]
+        rows.append([f"`{run.run_id}`", pages, run.config["created"][:10], f"`{code}`", f"`{raw}`"])
+    caption = "The runs that this book cites, and how the SHA-256 of each raw file begins"
+    return _table(caption, "tab-runs-index", ["Run", "Page", "Measured", "Code", "Raw file"], rows)
 
 
 def _published() -> list[Run]:
-    studies_ = sorted(paths.published_root().glob("*/"))
-    folders = [file.parent for study in studies_ for file in sorted(study.glob("*/status.json"))]
-    return [Run(folder) for folder in folders]
+    return [Run(file.parent) for file in sorted(paths.published_root().glob("*/*/status.json"))]
 
 
 def machines() -> str:
     """What the published runs were measured on, one column per machine."""
-    found: dict[str, dict[str, str]] = {}
+    runs: dict[str, list[str]] = {}
     for run in _published():
-        env = paths.read_json(run.folder / "env.json")
-        about = _machine(env)
-        key = json.dumps(about, sort_keys=True)
-        found.setdefault(key, {"Runs": ""} | about)["Runs"] += (", " if found.get(key, {}).get("Runs") else "") + (
-            f"`{run.run_id[-8:]}`"
-        )
-    columns = list(found.values())
-    names = list(dict.fromkeys(name for column in columns for name in column))
-    rows = [[name, *(column.get(name, "–") for column in columns)] for name in names]
+        machine = json.dumps(_machine(paths.read_json(run.folder / "env.json")))
+        runs.setdefault(machine, []).append(f"`{run.run_id[-8:]}`")
+    columns = [{"Runs": ", ".join(names)} | json.loads(machine) for machine, names in runs.items()]
+    rows = [[what, *(column[what] for column in columns)] for what in columns[0]]
     titles = ["What", *(f"Machine {chr(ord('A') + i)}" for i in range(len(columns)))]
-    return _table("What the published runs were measured on", "tab-machines", titles, rows, "db-prose")
+    return _table("What the published runs were measured on", "tab-machines", titles, rows)
 
 
 def _machine(env: dict[str, Any]) -> dict[str, str]:
     cpu, tuning, torch = env["cpu"], env.get("tuning", {}), env.get("torch", {})
     quota, memory = (env["cgroup"].get(name) or "max" for name in ("cpu.max", "memory.max"))
     libraries = [name for name, key in (("MKL", "mkl"), ("oneDNN", "onednn")) if torch.get(key)]
-    told = {
+    return {
         "CPU": f"{cpu['model']} ({cpu['architecture']})",
         "Cores": f"{len(cpu['affinity'])} usable, {cpu['physical_cores']} physical, {cpu['logical_cores']} logical",
         "Vector extensions": ", ".join(cpu["isa"]),
@@ -122,7 +114,6 @@ def _machine(env: dict[str, Any]) -> dict[str, str]:
         f"transformers {env['packages']['transformers']}",
         "Arithmetic": ", ".join([torch.get("cpu_capability", "?"), *libraries]),
     }
-    return {name: escaped(value) for name, value in told.items()}
 
 
 def coverages() -> str:
@@ -135,13 +126,12 @@ def coverages() -> str:
         name = str(page.relative_to(provenance.book_root()))
         pages.setdefault(provenance.run_of(name).config["parameters"].get("repetitions"), name)
     sizes = sorted(n for n in {*pages, simulated_traces.USUAL} if n and n >= MIN_REPETITIONS)
-    rows = [
-        ["Student's t", kind, *(_coverage(kind, n, pages.get(n)) for n in sizes)] for kind in simulated_traces.KINDS
-    ]
+    kinds = simulated_traces.KINDS
+    rows = [["Student's t", kind, *(_coverage(kind, n, pages.get(n)) for n in sizes)] for kind in kinds]
     rows.append(["of the median", "any, exactly", *(f"{median_level(n):.1%}" for n in sizes)])
     titles = ["Interval", "Processes", *(f"{n} repetitions" for n in sizes)]
     caption = "How often an interval holds the truth, by the number of repetitions; Student's t claims 95 %"
-    return _table(caption, "tab-coverages", titles, rows, "db-numbers")
+    return _table(caption, "tab-coverages", titles, rows, prose=False)
 
 
 def _coverage(kind: str, repetitions: int, page: str | None) -> str:
@@ -153,14 +143,12 @@ def _coverage(kind: str, repetitions: int, page: str | None) -> str:
 
 def schema() -> str:
     """Per kind the fields of a line of its raw file, from the pydantic model that reads and writes it."""
-    parts, titles = [], ["Field", "Type", "Meaning"]
+    parts = []
     for run in _first_of_each_kind():
-        rows = [
-            [f"`{name}`", _type(field), escaped(field.get("description", ""))]
-            for name, field in run.kind.record.model_json_schema(by_alias=True)["properties"].items()
-        ]
+        fields = run.kind.record.model_json_schema(by_alias=True)["properties"]
+        rows = [[f"`{name}`", _type(field), field.get("description", "")] for name, field in fields.items()]
         label = "tab-schema" + f"-{run.kind.name}" * bool(parts)  # chapters refer to the first one
-        parts.append(_table(f"A line of {run.raw.name}", label, titles, rows, "db-prose"))
+        parts.append(_table(f"A line of {run.raw.name}", label, ["Field", "Type", "Meaning"], rows))
     return "\n\n".join(parts)
 
 
@@ -183,12 +171,16 @@ def example() -> str:
     """A real line of a raw file, of the first published run, laid out over many lines."""
     run = _first_of_each_kind()[0]
     record = json.loads(run.raw.read_text(encoding="utf-8").splitlines()[0])
-    told = {name: value for name, value in record.items() if value not in (None, {}, [])}
-    text = json.dumps(told, indent=2)
+    text = json.dumps({name: value for name, value in record.items() if value not in (None, {}, [])}, indent=2)
     return f"The first line of run `{run.run_id}`, without what is null:\n\n```json\n{text}\n```"
 
 
-def _table(caption: str, name: str, titles: list[str], rows: list[list[str]], kind: str) -> str:
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return f":::{{table}} {caption}\n:name: {name}\n:class: {kind}\n\n" + "\n".join(lines) + "\n:::"
+def instrument(kind: Measurement, folder: Path, name: str) -> str:
+    """What is published of an instrument."""
+    rows = kind.showing.cells(Run(folder), paths.read_json(folder / "summary.json"))
+    return _table(kind.showing.caption(folder), name, rows.columns, rows.to_numpy().tolist())
+
+
+def _table(caption: str, name: str, titles: Iterable[str], rows: list[list[str]], prose: bool = True) -> str:
+    table = Table(pd.DataFrame(rows, columns=list(titles)), caption, name, prose)
+    return table._repr_mimebundle_()["text/markdown"]

@@ -60,8 +60,8 @@ def _typeset() -> bytes:
     log, made = folder / "report.log", folder / "report.pdf"
     if not log.is_file():
         raise DistilbenchError(f"TeX ended without an error and without {log}. {BETTER}")
-    if found := complaints(log.read_text(encoding="utf-8", errors="replace")):
-        raise DistilbenchError(f"the PDF is not fit to print ({log}):\n" + "\n".join(found))
+    if lines := complaints(log.read_text(encoding="utf-8", errors="replace")):
+        raise DistilbenchError(f"the PDF is not fit to print ({log}):\n" + "\n".join(lines))
     if not made.is_file():
         raise DistilbenchError(f"TeX ended without an error and without {made}: see {log}")
     return made.read_bytes()
@@ -80,8 +80,8 @@ def _environment() -> dict[str, str]:
 
 def complaints(log: str) -> list[str]:
     """What a TeX log says of things that a reader would miss: errors, undefined references, characters, wide lines."""
-    found = [match[0] for pattern in COMPLAINTS for match in pattern.finditer(log)]
-    return found + [match[0] for match in OVERFULL.finditer(log) if float(match[1]) > WIDEST_pt]
+    lines = [match[0] for pattern in COMPLAINTS for match in pattern.finditer(log)]
+    return lines + [match[0] for match in OVERFULL.finditer(log) if float(match[1]) > WIDEST_pt]
 
 
 def _printed(browser: str) -> bytes:

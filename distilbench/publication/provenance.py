@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,20 +22,20 @@ class Certificate:
     Attributes:
         page: the published page that carries it, relative to the book, such as studies/distilbert/cpu-random.ipynb.
         field: its name there (see `glue.values`).
-        form: how it is written, as `format` takes it; "" as it is.
         run_id: of the run.
-        raw_sha256: of the run's raw file.
+        raw: name of the run's raw file.
+        raw_sha256: of that file.
+        form: how it is written, as `format` takes it; "" as it is.
         text: the number as shown.
-        raw: name of that file.
     """
 
     page: str
     field: str
-    form: str
     run_id: str
+    raw: str
     raw_sha256: str
-    text: str
-    raw: str = "raw.jsonl"
+    form: str = ""
+    text: str = ""
 
     @property
     def source(self) -> str:
@@ -53,8 +53,7 @@ def book_root() -> Path:
 
 def run_of(page: str) -> Run:
     """The published run that a page shows."""
-    told = publish.told_by(book_root() / page)
-    return Run(paths.published_root() / told["study"] / told["run_id"])
+    return publish.run_of(book_root() / page)
 
 
 def certify(page: str, field: str, form: str = "") -> Certificate:
@@ -70,19 +69,13 @@ def certify(page: str, field: str, form: str = "") -> Certificate:
     values = carried(page)
     if field not in values:
         raise RunError(f"page {page} carries no number {field!r}")
-    run = run_of(page)
-    return Certificate(page, field, form, run.run_id, _raw_of(run), written(values[field], form), run.raw.name)
+    return replace(certify_picture(page, field), form=form, text=written(values[field], form))
 
 
 def certify_picture(page: str, label: str) -> Certificate:
-    """A figure or a table of a published page, with where it comes from.
-
-    Args:
-        page: as of `Certificate`.
-        label: of the figure or table, such as fig-distilbert-cpu-random-latency.
-    """
+    """A figure or a table of a published page, such as fig-distilbert-cpu-random-latency, with where it comes from."""
     run = run_of(page)
-    return Certificate(page, label, "", run.run_id, _raw_of(run), "", run.raw.name)
+    return Certificate(page, label, run.run_id, run.raw.name, _sha256(run.raw, run.raw.stat().st_mtime_ns))
 
 
 def carried(page: str) -> dict[str, glue.Value]:
@@ -106,10 +99,6 @@ def written(value: glue.Value, form: str) -> str:
 @lru_cache(maxsize=64)
 def _carried(page: Path, changed: int) -> dict[str, glue.Value]:
     return glue.read(paths.read_json(page))
-
-
-def _raw_of(run: Run) -> str:
-    return _sha256(run.raw, run.raw.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)

@@ -63,18 +63,23 @@ def publish(run: Run, name: str = "", replace: bool = False) -> tuple[Path, Path
     page = pages_root() / run.config["study"] / f"{name}.ipynb"
     folder = paths.published_root() / run.config["study"] / run.run_id
     if page.exists() and not replace:
-        raise RunError(f"{page} shows run {_run_of(page)} already: choose another --name, or give --replace")
-    before = _run_of(page) if page.exists() else run.run_id
-    _copy_run(run, folder)
+        raise RunError(f"{page} shows run {run_of(page).run_id} already: choose another --name, or give --replace")
+    before = run_of(page).run_id if page.exists() else run.run_id
+    with paths.write_folder(folder) as part:
+        for file in _published_files(run):
+            place = part / file.relative_to(run.folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+        _scrub(part)
     write_page(page, analysis_file(run), Run(folder), f"{run.config['study']}-{name}")
-    if before not in {_run_of(other) for other in pages()}:  # last, so that a failure loses nothing
+    if before not in {run_of(other).run_id for other in pages()}:  # last, so that a failure loses nothing
         shutil.rmtree(folder.parent / before, ignore_errors=True)
     return page, folder
 
 
 def write_page(page: Path, notebook: Path, run: Run, slug: str, own_run: bool = False) -> None:
     """Writes an executed analysis of a run as a page of the book."""
-    content = as_page(_read(notebook), run, slug, own_run)
+    content = as_page(paths.read_json(notebook), run, slug, own_run)
     paths.write_atomic(page, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -102,7 +107,8 @@ def refusals(run: Run) -> list[str]:
 def _failed_notebooks(run: Run) -> list[str]:
     executed = sorted((run.folder / "notebooks").glob("*.ipynb"))
     others = [file for file in executed if not file.stem.startswith(analysis_file(run).stem)]
-    reasons = [f"notebook {file.stem} failed or was stopped" for file in others if not _executed(_read(file))]
+    failed = [file.stem for file in others if not _is_executed(paths.read_json(file))]
+    reasons = [f"notebook {name} failed or was stopped" for name in failed]
     if not is_analysed(run):
         again = f"`distilbench analyse {run.config['study']} {run.run_id}`"
         reasons.append(f"it was not analysed, or not to the end, or by other code: {again}")
@@ -116,17 +122,14 @@ def analysis_file(run: Run) -> Path:
 
 def is_analysed(run: Run) -> bool:
     """Whether the run holds its analysis, executed to the end, with the numbers that the run gives now."""
-    file = analysis_file(run)
-    if not file.is_file():
-        return False
     try:
-        notebook = _read(file)
-        return _executed(notebook) and glue.read(notebook) == glue.values(run)
-    except (RunError, KeyError):  # half-written, or no notebook at all
+        notebook = paths.read_json(analysis_file(run))
+        return _is_executed(notebook) and glue.read(notebook) == glue.values(run)
+    except (RunError, KeyError):  # missing, half-written, or no notebook at all
         return False
 
 
-def _executed(notebook: dict[str, Any]) -> bool:
+def _is_executed(notebook: dict[str, Any]) -> bool:
     """Every cell ran, and none ended in an error."""
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
     errors = [output for cell in code for output in cell["outputs"] if output["output_type"] == "error"]
@@ -139,40 +142,17 @@ def _published_files(run: Run) -> list[Path]:
     return [file for file in files if file.relative_to(run.folder).parts[0] not in LEFT_OUT]
 
 
-def _copy_run(run: Run, folder: Path) -> None:
-    """The run without what only its machine needs; paths of that machine are taken out."""
-    part, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
-    for left in (part, old):  # by a publishing that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    with paths.clear_write_errors(part):
-        for file in _published_files(run):
-            place = part / file.relative_to(run.folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, place)
-        _take_out_what_is_private(part)
-        if folder.exists():
-            folder.replace(old)
-        part.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _take_out_what_is_private(folder: Path) -> None:
-    """Paths become names; the cluster's user and account go."""
-    config = paths.read_json(folder / "config.json")
-    params = config["parameters"]
-    params |= {key: Path(value).name for key, value in params.items() if key.endswith("_path") and value}
-    params["results_root"] = ""
-    paths.write_json(folder / "config.json", config)
-    scrub(folder / "env.json")
-
-
-def scrub(file: Path) -> None:
-    """The same of an env.json."""
-    env = paths.read_json(file)
+def _scrub(folder: Path) -> None:
+    """Takes out of a copy what is nobody's business: paths become names; the cluster's user and account go."""
+    config, env = paths.read_json(folder / "config.json"), paths.read_json(folder / "env.json")
+    if params := config.get("parameters"):
+        params |= {key: Path(value).name for key, value in params.items() if key.endswith("_path") and value}
+        params["results_root"] = ""
+        paths.write_json(folder / "config.json", config)
     env["python"]["executable"] = Path(env["python"]["executable"]).name
     private = ("USER", "ACCOUNT", "UID", "GID", "DIR", "SUBMIT_HOST")
     env["slurm"] = {key: value for key, value in env["slurm"].items() if not key.endswith(private)}
-    paths.write_json(file, env)
+    paths.write_json(folder / "env.json", env)
 
 
 def publish_instrument(folder: Path) -> Path:
@@ -182,20 +162,16 @@ def publish_instrument(folder: Path) -> Path:
         RunError: its code is in no commit, or its summary does not follow from its readings.
     """
     run = Run(folder)
-    what, slot = f"{run.kind.name} {folder.name}", run.kind.slot
+    subject, slot = f"{run.kind.name} {folder.name}", run.kind.slot
     if why := environment.uncommitted(paths.read_json(folder / "env.json")["git"]):
-        raise RunError(f"{what} cannot be published: its code is in no commit ({why})")
-    if found := verify.problems(folder):
-        raise RunError(f"{what} cannot be published: {found[0]}")
+        raise RunError(f"{subject} cannot be published: its code is in no commit ({why})")
+    if differences := verify.problems(folder):
+        raise RunError(f"{subject} cannot be published: {differences[0]}")
     before = [other for other in find.published_instruments(run.kind) if Run(other).config[slot] == run.config[slot]]
     target = paths.published_root() / run.kind.name / folder.name
-    part = target.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    with paths.clear_write_errors(part):
-        shutil.copytree(folder, part)
-        scrub(part / "env.json")
-        shutil.rmtree(target, ignore_errors=True)
-        part.replace(target)
+    with paths.write_folder(target) as part:
+        shutil.copytree(folder, part, dirs_exist_ok=True)
+        _scrub(part)
     for other in before:
         if other != target:
             shutil.rmtree(other)
@@ -212,7 +188,9 @@ def as_page(notebook: dict[str, Any], run: Run, slug: str, own_run: bool = False
     """
     page = copy.deepcopy(notebook)
     cells = [cell for cell in page["cells"][2:] if UNPUBLISHED_CELL not in cell["metadata"].get("tags", [])]
-    page["cells"] = [_markdown_cell(header(run, slug, own_run)), *(_page_cell(cell, run, slug) for cell in cells)]
+    text = header(run, slug, own_run).splitlines(keepends=True)
+    title = {"cell_type": "markdown", "id": "page-header", "metadata": {}, "source": text}
+    page["cells"] = [title, *(_page_cell(cell, run, slug) for cell in cells)]
     page["metadata"] = {key: notebook["metadata"][key] for key in ("kernelspec", "language_info")}
     page["metadata"]["distilbench"] = {"run_id": run.run_id, "slug": slug, "study": run.config["study"]}
     return page
@@ -232,16 +210,13 @@ def header(run: Run, slug: str, own_run: bool = False) -> str:
     )
 
 
-def _markdown_cell(text: str) -> dict[str, Any]:
-    return {"cell_type": "markdown", "id": "page-header", "metadata": {}, "source": text.splitlines(keepends=True)}
-
-
 def _page_cell(cell: dict[str, Any], run: Run, slug: str) -> dict[str, Any]:
     tags = cell["metadata"].get("tags", [])
     cell["metadata"].pop("papermill", None)
     cell["metadata"].pop("execution", None)
     if cell["cell_type"] == "code":
-        cell["source"] = [line for line in _lines(cell) if not line.startswith("results_root = ")]
+        lines = "".join(cell["source"]).splitlines(keepends=True)
+        cell["source"] = [line for line in lines if not line.startswith("results_root = ")]
         hidden = {"parameters", "injected-parameters", "remove-cell"} & set(tags)
         cell["metadata"]["tags"] = sorted({*tags, "remove-cell" if hidden else "remove-input"})
         for output in cell["outputs"]:
@@ -255,27 +230,17 @@ def _page_cell(cell: dict[str, Any], run: Run, slug: str) -> dict[str, Any]:
 
 
 def caption(run: Run, figure: str) -> str | None:
-    """The caption of a figure of a page, made from what the run has; None where it has nothing to show there."""
-    said = run.kind.showing.figure_caption(run, figure)
-    return said and f"{said} {measured_on(run)}"
+    """The caption of a figure of a page, made from what the run has; None where it has nothing to show there.
 
-
-def measured_on(run: Run) -> str:
-    """What a caption must say beside what is shown: hardware, and what was measured."""
-    return f"Measured on {load.label(run)}{run.kind.showing.measured_with(run)}."
-
-
-def _lines(cell: dict[str, Any]) -> list[str]:
-    return "".join(cell["source"]).splitlines(keepends=True)
+    It ends with what must stand beside anything shown: hardware, and what was measured.
+    """
+    text = run.kind.showing.figure_caption(run, figure)
+    return text and f"{text} Measured on {load.label(run)}{run.kind.showing.measured_with(run)}."
 
 
 def _with_slug(text: str, slug: str) -> str:
     """`fig-latency` becomes `fig-<slug>-latency`, in labels."""
-    return re.sub(r"(?<=:name: )(fig|tab)-|^(fig|tab)-", lambda found: f"{found[1] or found[2]}-{slug}-", text)
-
-
-def _read(notebook: Path) -> dict[str, Any]:
-    return paths.read_json(notebook)
+    return re.sub(r"(?<=:name: )(fig|tab)-|^(fig|tab)-", lambda label: f"{label[1] or label[2]}-{slug}-", text)
 
 
 # ------------------------------------------------------------------ do published pages still hold?
@@ -291,20 +256,22 @@ def pages() -> list[Path]:
     return sorted(pages_root().glob("*/*.ipynb"))
 
 
-def told_by(page: Path) -> dict[str, str]:
+def page_metadata(page: Path) -> dict[str, str]:
     """What a published page says that it shows: `run_id`, `slug`, `study`.
 
     Raises:
         RunError: it is no published page.
     """
     try:
-        return _read(page)["metadata"]["distilbench"]
+        return paths.read_json(page)["metadata"]["distilbench"]
     except KeyError:
         raise RunError(f"{page} was not written by `distilbench publish`: it does not say which run it shows") from None
 
 
-def _run_of(page: Path) -> str:
-    return told_by(page)["run_id"]
+def run_of(page: Path) -> Run:
+    """The published run that a page shows."""
+    shown = page_metadata(page)
+    return Run(paths.published_root() / shown["study"] / shown["run_id"])
 
 
 def problems(page: Path) -> list[str]:
@@ -312,38 +279,41 @@ def problems(page: Path) -> list[str]:
 
     Tables and pictures are compared by the tests, which execute the notebook again.
     """
+    name = str(page.relative_to(pages_root().parent))
     try:
-        return _problems(page)
+        run = run_of(page)
+        if not run.folder.is_dir():
+            return [f"{name} shows run {run.folder.name}, which is not in {run.folder.parent}"]
+        return [f"run {run.run_id}: {problem}" for problem in verify.problems(run.folder)] + _differences(
+            page, run, name
+        )
     except RunError as error:  # a file is missing or damaged
-        return [f"{page.relative_to(pages_root().parent)}: {error}"]
+        return [f"{name}: {error}"]
 
 
-def _problems(page: Path) -> list[str]:
-    notebook, told = _read(page), told_by(page)
-    run = Run(paths.published_root() / told["study"] / told["run_id"])
-    where = page.relative_to(pages_root().parent)
-    if not run.folder.is_dir():
-        return [f"{where} shows run {told['run_id']}, which is not in {run.folder.parent}"]
-    found = [f"run {run.run_id}: {problem}" for problem in verify.problems(run.folder)]
-    if "".join(notebook["cells"][0]["source"]) != header(run, told["slug"]):
-        found.append(f"{where}: its header is not what run {run.run_id} says")
+def _differences(page: Path, run: Run, name: str) -> list[str]:
+    """Where the text of a page is not what its run says."""
+    notebook, differing = paths.read_json(page), []
+    if "".join(notebook["cells"][0]["source"]) != header(run, page_metadata(page)["slug"]):
+        differing.append("its header")
     for cell in notebook["cells"]:
         figure = cell["metadata"].get("mystnb", {}).get("figure")
         if figure and figure["caption"] != caption(run, figure["name"]):
-            found.append(f"{where}: the caption of {figure['name']} is not what run {run.run_id} says")
-    return found + verify.differences(glue.read(notebook), glue.values(run), f"{where}: glued")
+            differing.append(f"the caption of {figure['name']}")
+    numbers = verify.differences(glue.read(notebook), glue.values(run), f"{name}: glued")
+    return [f"{name}: {part} is not what run {run.run_id} says" for part in differing] + numbers
 
 
 def newest() -> datetime | None:
-    """When the newest published run, or calibration, was begun; None: nothing is published."""
+    """When the newest of what is published was begun; None: nothing is."""
     begun = [paths.read_json(file)["created"] for file in paths.published_root().glob("*/*/config.json")]
     return datetime.fromisoformat(max(begun)) if begun else None
 
 
 def epoch() -> int:
-    """The time that everything made of the published runs bears: the given one, else when the newest was begun.
+    """The time of all that is made of the published runs, in seconds since 1970, UTC.
 
-    Seconds since 1970, UTC.
+    The given one, else when the newest run was begun.
     """
     if (given := paths.source_date_epoch()) is not None:
         return given
@@ -360,15 +330,15 @@ def newest_ok(results_root: str = "") -> Run | None:
 def why_none(results_root: str = "") -> str:
     """What there is where `newest_ok` finds nothing to show, and what to do."""
     known = find.own_runs(results_root)
-    tests = [run for run in known if _is_test(run)]
-    there = [f"{len(tests)} of the ci profile (tests, which are never shown)"] * bool(tests)
-    if others := [run for run in known if not _is_test(run)]:
-        newest = others[-1]
-        there.append(
-            f"{len(others)} that did not end well; the newest is {newest.status['state']}, {newest.resume_command}"
-        )
-    said = " and ".join(there) or "no run"
-    return f"{paths.results_root(results_root)} has {said}. Make one: distilbench run distilbert"
+    others = [run for run in known if not _is_test(run)]
+    there = []
+    if tests := len(known) - len(others):
+        there.append(f"{tests} of the ci profile (tests, which are never shown)")
+    if others:
+        newest = f"the newest is {others[-1].status['state']}, {others[-1].resume_command}"
+        there.append(f"{len(others)} that did not end well; {newest}")
+    text = " and ".join(there) or "no run"
+    return f"{paths.results_root(results_root)} has {text}. Make one: distilbench run distilbert"
 
 
 def _is_test(run: Run) -> bool:

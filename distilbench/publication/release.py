@@ -11,7 +11,6 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,22 +26,18 @@ from distilbench.runs.folder import Run
 
 SUMS = "SHA256SUMS"
 NOTES = """\
-# distilbench {{ version }}
+# distilbench {version}
 
-{% if draft %}**A draft: {{ draft }}.**
-
-{% endif -%}
-Made of commit {{ commit }}. Everything here follows from the runs below; the newest was measured on {{ newest }}.
+{draft}Made of commit {commit}. Everything here follows from the runs below; the newest was measured on {newest}.
 
 | file | what it is |
 |---|---|
-{% for name, what in files.items() -%}
-| `{{ name }}` | {{ what }} |
-{% endfor %}
+{files}
+
 ## Check it
 
 ```bash
-sha256sum -c {{ sums }}
+sha256sum -c {sums}
 distilbench verify release .
 ```
 
@@ -50,12 +45,11 @@ The second computes every summary again from the raw iterations in `runs.tar.gz`
 
 ## Runs
 
-{% for line in runs -%}
-- {{ line }}
-{% endfor %}
+{runs}
+
 ## What is new
 
-{{ changes }}
+{changes}
 """
 FILES = {
     "report.pdf": "the report, for print",
@@ -92,25 +86,19 @@ def release(target: Path, pdf: Path, slides: Path, html: Path, draft: bool = Fal
     if (html / "your-run.html").is_file():
         raise RunError(f"{html} shows a run of your own: build it without (distilbench book --no-own)")
     runs = published_runs()
-    if found := [f"{run.run_id}: {problem}" for run in runs for problem in verify.problems(run.folder)]:
-        raise RunError("a published run does not hold:\n" + "\n".join(found))
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    with paths.clear_write_errors(target):
-        part.mkdir(parents=True)
+    if differences := [f"{run.run_id}: {problem}" for run in runs for problem in verify.problems(run.folder)]:
+        raise RunError("a published run does not hold:\n" + "\n".join(differences))
+    with paths.write_folder(target) as part:
         _fill(part, runs, pdf, slides, html)
         paths.write_atomic(part / "RELEASE_NOTES.md", notes(runs, unclean if draft else ""))
         paths.write_atomic(part / SUMS, sums(part))
-        shutil.rmtree(target, ignore_errors=True)
-        part.replace(target)
     return sorted(target.iterdir())
 
 
 def _fill(folder: Path, runs: list[Run], pdf: Path, slides: Path, html: Path) -> None:
     root, when = paths.repo_root(), publish.epoch()
-    shutil.copyfile(pdf, folder / "report.pdf")
-    shutil.copyfile(slides, folder / "slides.pptx")
-    shutil.copyfile(root / "constraints.txt", folder / "constraints.txt")
+    for name, source in {"report": pdf, "slides": slides, "constraints": root / "constraints.txt"}.items():
+        shutil.copyfile(source, folder / f"{name}{source.suffix}")
     _archive(folder / "report-html.tar.gz", {"html": html}, when)
     _archive(folder / "runs.tar.gz", {"runs": paths.published_root()}, when)
     notebooks = {"pages": publish.pages_root(), "sources": root / "notebooks"}
@@ -145,33 +133,29 @@ def _archive(file: Path, content: dict[str, Path], when: int, only: str = "") ->
 
 
 def _files(content: dict[str, Path]) -> dict[str, Path]:
-    found = {}
+    """Files by their names in an archive; without locks and caches, but with what Sphinx names with an underscore."""
+    files = {name: source for name, source in content.items() if source.is_file()}
     for name, source in content.items():
-        if source.is_file():
-            found[name] = source
-            continue
-        inside = (file for file in source.rglob("*") if file.is_file())
-        found |= {f"{name}/{file.relative_to(source)}": file for file in inside if not _hidden(file, source)}
-    return found
-
-
-def _hidden(file: Path, folder: Path) -> bool:
-    """Locks and caches; but not what Sphinx names with an underscore."""
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+        inside = {file.relative_to(source): file for file in source.rglob("*") if file.is_file()}
+        files |= {
+            f"{name}/{place}": file
+            for place, file in inside.items()
+            if not any(part.startswith(".") for part in place.parts)
+        }
+    return files
 
 
 def notes(runs: list[Run], draft: str = "") -> str:
     """RELEASE_NOTES.md."""
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(NOTES)
     version = metadata.version("distilbench")
-    return template.render(
+    return NOTES.format(
         version=version,
-        draft=draft,
+        draft=f"**A draft: {draft}.**\n\n" if draft else "",
         commit=environment.git()["sha"] or "none",
         newest=max(run.config["created"][:10] for run in runs),
-        files=FILES,
+        files="\n".join(f"| `{name}` | {content} |" for name, content in FILES.items()),
         sums=SUMS,
-        runs=[load.citation(run) for run in runs],
+        runs="\n".join(f"- {load.citation(run)}" for run in runs),
         changes=_changes(version),
     )
 
@@ -179,8 +163,8 @@ def notes(runs: list[Run], draft: str = "") -> str:
 def _changes(version: str) -> str:
     """The section of CHANGELOG.md on this version."""
     text = (paths.repo_root() / "CHANGELOG.md").read_text(encoding="utf-8")
-    found = re.search(rf"^## {re.escape(version)}.*?\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    return found[1].strip() if found else "CHANGELOG.md does not say."
+    section = re.search(rf"^## {re.escape(version)}.*?\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return section[1].strip() if section else "CHANGELOG.md does not say."
 
 
 def sums(folder: Path) -> str:
@@ -200,25 +184,23 @@ def problems(folder: Path) -> list[str]:
     """
     if not (folder / SUMS).is_file():
         raise RunError(f"{folder} is no release: it has no {SUMS}")
-    told = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
+    listed = dict(reversed(line.split("  ", 1)) for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
     there = {file.name for file in folder.iterdir()} - {SUMS}
-    found = [f"{name} is missing" for name in sorted(told.keys() - there)]
-    found += [f"{name} is not in {SUMS}" for name in sorted(there - told.keys())]
-    found += [
-        f"{n} has another checksum" for n in sorted(told.keys() & there) if paths.sha256_file(folder / n) != told[n]
-    ]
-    if missing := sorted({*FILES} - there):
-        return found + [f"{name} is missing" for name in missing if name not in told]
+    differences = [f"{name} is missing" for name in sorted({*listed, *FILES} - there)]
+    differences += [f"{name} is not in {SUMS}" for name in sorted(there - listed.keys())]
+    changed = (name for name in sorted(listed.keys() & there) if paths.sha256_file(folder / name) != listed[name])
+    differences += [f"{name} has another checksum" for name in changed]
+    if {*FILES} - there:
+        return differences
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(folder / "runs.tar.gz") as tar:
             tar.extractall(scratch, filter="data")
         files = sorted(Path(scratch).glob("runs/*/*/status.json"))
         runs = sorted((Run(file.parent) for file in files), key=lambda run: (run.config["created"], run.run_id))
-        for run in runs:
-            found += [f"run {run.run_id}: {problem}" for problem in verify.problems(run.folder)]
-        if not found and not _table(runs).equals(_table_in(folder / "results.parquet")):
-            found.append("results.parquet is not what the runs give")
-    return found
+        differences += [f"run {run.run_id}: {problem}" for run in runs for problem in verify.problems(run.folder)]
+        if not differences and not _table(runs).equals(_table_in(folder / "results.parquet")):
+            differences.append("results.parquet is not what the runs give")
+    return differences
 
 
 def _table_in(file: Path) -> pa.Table:

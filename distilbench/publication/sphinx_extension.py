@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,11 +18,10 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from distilbench import paths, studies
 from distilbench.errors import RunError
-from distilbench.machine import environment
+from distilbench.machine import code
 from distilbench.publication import generated_tables, provenance, publish
 from distilbench.report import charts
 from distilbench.runs import find, verify
-from distilbench.runs.folder import Run
 
 STATIC = Path(__file__).parent / "static"
 BUNDLE = "vega-bundle.js"
@@ -44,7 +42,30 @@ class Quoted(SphinxRole):
         return [nodes.Text(f"{matched[1]} "), *cited], messages
 
 
-class Instrument(SphinxDirective):
+class Generated(SphinxDirective):
+    """A table that is made of what is published, such as {headlines}: the names are those of `made_by`."""
+
+    made_by: ClassVar = {
+        "headlines": generated_tables.headlines, "runs-index": generated_tables.runs_index,
+        "machines": generated_tables.machines, "coverages": generated_tables.coverages,
+        "schema": generated_tables.schema, "example-record": generated_tables.example,
+    }  # fmt: skip
+
+    def run(self) -> list[nodes.Node]:
+        """What the Markdown of it is parsed to."""
+        files = [*(run.raw for run in find.published_runs()), *publish.pages()]
+        for file in (*files, paths.repo_root() / "params" / "studies.yml"):
+            self.env.note_dependency(str(file))
+        return self.parsed(self.made_by[self.name]())
+
+    def parsed(self, markdown: str) -> list[nodes.Node]:
+        """Nodes of MyST Markdown."""
+        made = nodes.container()
+        self.state.nested_parse(StringList(markdown.splitlines(), source=self.name), self.content_offset, made)
+        return made.children
+
+
+class Instrument(Generated):
     """The table of what is published of the instrument, such as {calibration} full."""
 
     required_arguments = 1
@@ -56,25 +77,15 @@ class Instrument(SphinxDirective):
         folder = find.published_instrument(kind, self.arguments[0])
         if folder is None:
             raise self.error(f"no {kind.name} of {kind.slot} {self.arguments[0]!r} is published")
-        if found := verify.problems(folder):
-            raise self.error(f"{kind.name} {folder.name} disagrees with its readings: {found[0]}")
+        if differences := verify.problems(folder):
+            raise self.error(f"{kind.name} {folder.name} disagrees with its readings: {differences[0]}")
         self.env.note_dependency(str(folder / "summary.json"))
-        rows = kind.showing.cells(Run(folder), paths.read_json(folder / "summary.json"))
-        caption = kind.showing.caption(folder)
-        table = nodes.table("", nodes.title(caption, caption), classes=["db-prose"])
-        group = nodes.tgroup(cols=len(rows.columns))
-        table += group
-        group += [nodes.colspec(colwidth=1) for _ in rows.columns]
-        head, body = nodes.thead(), nodes.tbody()
-        group += [head, body]
-        head += _row(rows.columns)
-        body += [_row(row) for row in rows.itertuples(index=False)]
-        self.add_name(table)
-        return [table]
+        label = self.options.get("name", f"tab-{kind.name}-{self.arguments[0]}")
+        return self.parsed(generated_tables.instrument(kind, folder, label))
 
 
-class Number(nodes.inline):
-    """A number of a run, with its birth certificate."""
+class Certified(nodes.inline):
+    """A number of a run, or in a caption its source, with its birth certificate; the class in HTML says which."""
 
 
 class Taken(SphinxRole):
@@ -93,56 +104,46 @@ class Taken(SphinxRole):
         _, file = self.env.relfn2path(place, self.env.docname)
         page = os.path.relpath(file, self.env.srcdir)
         try:
-            told = provenance.certify(page, field, form)
+            certificate = provenance.certify(page, field, form)
         except RunError as error:
             return self._refused(str(error))
         self.env.note_dependency(file)
-        return [Number(self.rawtext, told.text, certificate=told, classes=["db-number"])], []
+        return [Certified(self.rawtext, certificate.text, certificate=certificate, classes=["db-number"])], []
 
     def _refused(self, why: str) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         return [nodes.problematic(self.rawtext, self.rawtext)], [self.inliner.reporter.error(why, line=self.lineno)]
 
 
-def number_in_html(writer: Any, node: Number) -> None:
-    """The number in a span that carries its certificate."""
-    told = node["certificate"]
-    named = {"data-page": told.page, "data-field": told.field, "data-form": told.form, "data-raw": told.raw_sha256}
-    writer.body.append(writer.starttag(node, "span", "", CLASS="db-number", title=str(told), **named))
+def open_span(writer: Any, node: Certified) -> None:
+    """In HTML a span that carries the certificate, for the reader and for the audit."""
+    of = node["certificate"]
+    named = {"data-page": of.page, "data-field": of.field, "data-form": of.form, "data-raw": of.raw_sha256}
+    writer.body.append(writer.starttag(node, "span", "", title=str(of), **named))
 
 
-def end_span(writer: Any, node: Number) -> None:
+def close_span(writer: Any, node: Certified) -> None:
     """The end of it."""
     writer.body.append("</span>")
 
 
-def number_in_tex(writer: Any, node: Number) -> None:
-    """The number in a macro whose second argument is not printed, for the audit."""
-    told = node["certificate"]
-    source = f"{told.page}::{told.field}::{told.form}".replace("%", "(percent)")
-    writer.body.append(r"\dbnumber{" + writer.encode(told.text) + "}{" + source + "}")
-    raise nodes.SkipNode
+def plain(writer: Any, node: Certified) -> None:
+    """In print nothing beside the text."""
 
 
 def runs_of_page(app: Sphinx, doctree: nodes.document) -> None:
     """Below a chapter that took numbers: the runs that they come from."""
-    told = {number["certificate"].run_id: number["certificate"] for number in doctree.findall(Number)}
-    if not told:
+    sources = {number["certificate"].run_id: number["certificate"] for number in doctree.findall(Certified)}
+    if not sources:
         return
     box = nodes.container(classes=["db-certificates"])
     box += nodes.paragraph(
         text="The numbers of this page come from these runs; in brackets, how the SHA-256 of their raw files begins:"
     )
-    runs = nodes.bullet_list()
-    box += runs
-    for run_id, one in sorted(told.items()):
-        runs += nodes.list_item("", nodes.paragraph(text=f"{run_id} ({one.raw_sha256[:16]})"))
+    lines = [f"{run_id} ({source.raw_sha256[:16]})" for run_id, source in sorted(sources.items())]
+    box += nodes.bullet_list("", *(nodes.list_item("", nodes.paragraph(text=line)) for line in lines))
     page = next((node for node in doctree.children if isinstance(node, nodes.section)), doctree)
     others = (i for i, child in enumerate(page) if "toctree-wrapper" in child.get("classes", []))
     page.insert(next(others, len(page)), box)  # pages below this one come after it in print
-
-
-class Source(nodes.inline):
-    """What a figure or a table of a published page was made of."""
 
 
 def runs_of_captions(app: Sphinx, doctree: nodes.document) -> None:
@@ -153,46 +154,10 @@ def runs_of_captions(app: Sphinx, doctree: nodes.document) -> None:
     for caption in list(doctree.findall(lambda node: isinstance(node, nodes.caption | nodes.title))):
         if isinstance(caption.parent, nodes.figure | nodes.table):
             names = caption.parent["names"] or caption.parent["ids"]
-            told = provenance.certify_picture(page, names[0] if names else "")
+            certificate = provenance.certify_picture(page, names[0] if names else "")
             end = "" if caption.astext().rstrip().endswith(".") else "."
-            caption += [nodes.Text(f"{end} From "), Source("", told.source, certificate=told), nodes.Text(".")]
-
-
-def source_in_html(writer: Any, node: Source) -> None:
-    """The source in a span that carries the whole hash."""
-    told = node["certificate"]
-    named = {"data-page": told.page, "data-field": told.field, "data-raw": told.raw_sha256}
-    writer.body.append(writer.starttag(node, "span", "", CLASS="db-source", title=str(told), **named))
-
-
-def plain(writer: Any, node: nodes.Node) -> None:
-    """Nothing beside the text."""
-
-
-class Sheet(SphinxDirective):
-    """A table that is made of what is published, such as {headlines}: the names are those of `made_by`."""
-
-    made_by: ClassVar = {
-        "headlines": generated_tables.headlines, "runs-index": generated_tables.runs_index,
-        "machines": generated_tables.machines, "coverages": generated_tables.coverages,
-        "schema": generated_tables.schema, "example-record": generated_tables.example,
-    }  # fmt: skip
-
-    def run(self) -> list[nodes.Node]:
-        """What the Markdown of the sheet is parsed to."""
-        for run in find.published_runs():
-            self.env.note_dependency(str(run.raw))
-        for page in publish.pages():
-            self.env.note_dependency(str(page))
-        self.env.note_dependency(str(paths.repo_root() / "params" / "studies.yml"))
-        made = nodes.container()
-        text = self.made_by[self.name]()
-        self.state.nested_parse(StringList(text.splitlines(), source=self.name), self.content_offset, made)
-        return made.children
-
-
-def _row(values: Iterable[str]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph(text=value)) for value in values))
+            source = Certified("", certificate.source, certificate=certificate, classes=["db-source"])
+            caption += [nodes.Text(f"{end} From "), source, nodes.Text(".")]
 
 
 def refuse_unbacked_pages(app: Sphinx) -> None:
@@ -201,9 +166,8 @@ def refuse_unbacked_pages(app: Sphinx) -> None:
     Raises:
         ExtensionError: every disagreement, by page and run.
     """
-    found = [problem for page in publish.pages() for problem in publish.problems(page)]
-    if found:
-        raise ExtensionError("published pages and runs disagree:\n" + "\n".join(f"- {problem}" for problem in found))
+    if problems := [problem for page in publish.pages() for problem in publish.problems(page)]:
+        raise ExtensionError("published pages and runs disagree:\n" + "\n".join(f"- {line}" for line in problems))
 
 
 def add_static_files(app: Sphinx) -> None:
@@ -254,17 +218,15 @@ def setup(app: Sphinx) -> dict[str, bool | int]:
     """Registers everything with Sphinx; what other code of this package read is read again."""
     app.add_role("quoted", Quoted())
     app.add_role_to_domain("glue", "text", Taken(), override=True)
-    app.add_node(Number, html=(number_in_html, end_span), latex=(number_in_tex, None))
-    app.add_node(Source, html=(source_in_html, end_span), latex=(plain, plain))
+    app.add_node(Certified, html=(open_span, close_span), latex=(plain, plain))
     for name in studies.INSTRUMENTS:
         app.add_directive(name, Instrument)
-    for name in Sheet.made_by:
-        app.add_directive(name, Sheet)
+    for name in Generated.made_by:
+        app.add_directive(name, Generated)
     app.connect("doctree-read", runs_of_page)
     app.connect("doctree-read", runs_of_captions)
     app.connect("builder-inited", refuse_unbacked_pages)
     app.connect("builder-inited", add_static_files)
     app.connect("build-finished", remove_a_page_that_is_no_longer_there)
     app.connect("html-page-context", scripts_of_page, priority=900)
-    code = int(environment.code_sha256()[:12], 16)
-    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": code}
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": int(code.code_sha256()[:12], 16)}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.machine import environment
+from distilbench.machine import conditions
 from distilbench.runs.folder import Run
 from distilbench.runs.states import MEASURED
 from distilbench.stats import MIN_REPETITIONS, THRESHOLD, Verdict, ratio_interval, verdict_of
@@ -97,9 +97,9 @@ def _settings(run: Run) -> dict[str, object]:
 
 def _different_environment(base: Run, other: Run) -> list[str]:
     """What an early env.json does not hold, and GPUs where neither run used one, are no differences."""
-    one, two = (environment.key_of(paths.read_json(run.folder / "env.json")) for run in (base, other))
+    one, two = (conditions.key_of(paths.read_json(run.folder / "env.json")) for run in (base, other))
     on_cpu = {run.config["parameters"]["device"] for run in (base, other)} == {"cpu"}
-    left_out = environment.OF_GPUS if on_cpu else ()
+    left_out = conditions.OF_GPUS if on_cpu else ()
     keys = tuple(key for key in one if key in two and key not in left_out)
     return _different_fields(one, two, keys)
 

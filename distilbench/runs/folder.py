@@ -12,7 +12,8 @@ import psutil
 
 from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.machine import environment
+from distilbench.machine import conditions, environment
+from distilbench.machine.code import measuring_sha256
 from distilbench.runs import measurement
 from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import NOT_DESIGN, Resolved
@@ -118,6 +119,25 @@ class Run:
         env = paths.read_json(file)
         if name not in env:
             paths.write_json(file, env | {name: content})
+
+    def record_code_change(self, begun: str | None = None) -> list[str]:
+        """Adds to env.json that other code goes on, which is declared to measure alike; says so, once a version.
+
+        Args:
+            begun: hash of the measuring code that the run was begun with; None: as its env.json says.
+        """
+        file, code = self.folder / "env.json", measuring_sha256()
+        env = paths.read_json(file)
+        begun, known = begun or conditions.key_of(env)["code"], env.get("code_changes", [])
+        why = conditions.why_alike(begun, code)
+        if why is None or code in [change["to"] for change in known]:
+            return []
+        git = environment.git()["sha"]
+        change = {"at": environment.now(), "from": begun, "to": code, "git": git, "why": why}
+        paths.write_json(file, env | {"code_changes": [*known, change]})
+        return [
+            f"run {self.run_id} was begun with other code ({begun[:8]}), declared to measure alike; env.json says why"
+        ]
 
     def link_notebook(self) -> None:
         """Puts the notebook that papermill is writing elsewhere into notebooks/ too: a second name of the same file."""
@@ -232,13 +252,12 @@ class Run:
         return ""
 
     def _environment_changes(self) -> list[str]:
-        there = environment.key_of(paths.read_json(self.folder / "env.json"))
-        here = environment.key_of(environment.capture())
-        left_out = environment.OF_GPUS if self.config["parameters"]["device"] == "cpu" else ()
+        there = conditions.key_of(paths.read_json(self.folder / "env.json"))
+        here = conditions.key_of(environment.capture())
+        left_out = conditions.left_out_on(self.config["parameters"]["device"])
         if "SLURM_JOB_ID" in os.environ:  # a requeued job may come to another node of the same kind: see `node`
             left_out += ("host",)
-        changed = [key for key in here if key not in left_out and there.get(key) != here[key]]
-        return [f"{key}: {there.get(key)!r} there, {here[key]!r} here" for key in changed]
+        return conditions.differences(there, here, left_out)
 
 
 def _papermill_output() -> Path | None:

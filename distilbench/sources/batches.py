@@ -12,8 +12,22 @@ import numpy as np
 
 from distilbench import paths
 
-PAD = 0  # [PAD] of BERT's vocabularies
-MOST_TOKENS = 512  # that BERT's positions bear: what is longer is cut, whatever the length policy
+MOST_TOKENS = 512  # what is longer is cut, whatever the length policy; `models.check_fit` asks the model's positions
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How sequences are filled up and cut.
+
+    Attributes:
+        pad: the id that fills up.
+        left: whether it goes before the tokens, not after them.
+        end_tokens: special tokens at the end, which a sequence that is cut keeps.
+    """
+
+    pad: int = 0
+    left: bool = False
+    end_tokens: int = 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,9 @@ class Batch:
     rows: np.ndarray
 
 
-def save_inputs(file: Path, token_ids: list[list[int]], samples: list[str], labels: list[int]) -> None:
+def save_inputs(
+    file: Path, token_ids: list[list[int]], samples: list[str], labels: list[int], padding: Padding = Padding()
+) -> None:
     """Writes tokenised sentences once for all workers: none of them needs a tokenizer or a data set."""
     content = io.BytesIO()
     np.savez(
@@ -40,6 +56,7 @@ def save_inputs(file: Path, token_ids: list[list[int]], samples: list[str], labe
         offsets=np.cumsum([0, *map(len, token_ids)]),
         samples=np.array(samples),
         labels=np.array(labels, dtype=np.int64),
+        padding=np.array([padding.pad, padding.left, padding.end_tokens], dtype=np.int64),
     )
     paths.write_atomic(file, content.getvalue())
 
@@ -52,6 +69,13 @@ def load_inputs(file: Path) -> tuple[list[list[int]], list[str], list[int]]:
         return token_ids, stored["samples"].tolist(), stored["labels"].tolist()
 
 
+def load_padding(file: Path) -> Padding:
+    """The padding that `save_inputs` got; that of the first family in a file from before there were others."""
+    with np.load(file, allow_pickle=False) as stored:
+        pad, left, end_tokens = stored["padding"].tolist() if "padding" in stored else (0, 0, 1)
+        return Padding(pad, bool(left), end_tokens)
+
+
 def sample_order(n: int, samples_per_cycle: int, seed: int) -> list[int]:
     """Which sentences a cycle goes over, the same for every cell: shuffled once, begun again when they are too few."""
     order = list(range(n))
@@ -60,34 +84,41 @@ def sample_order(n: int, samples_per_cycle: int, seed: int) -> list[int]:
 
 
 def make_batches(
-    token_ids: list[list[int]], batch_size: int, length_policy: str, samples_per_cycle: int, seed: int
+    token_ids: list[list[int]],
+    batch_size: int,
+    length_policy: str,
+    samples_per_cycle: int,
+    seed: int,
+    padding: Padding = Padding(),
 ) -> list[Batch]:
     """Cuts one cycle's sentences into batches; the last one is smaller when the size does not divide them.
 
     Args:
-        token_ids: per sentence, with [CLS] first and [SEP] last.
+        token_ids: per sentence, with the special tokens of its model.
         batch_size: sentences per batch.
         length_policy: "fixed-N" pads or cuts to N tokens; "longest" pads to the longest of each batch, of 512 at most.
         samples_per_cycle: sentences per cycle.
         seed: of the order.
+        padding: how sequences are filled up and cut.
     """
     order = sample_order(len(token_ids), samples_per_cycle, seed)
     return [
-        _pad([token_ids[row] for row in order[i : i + batch_size]], order[i : i + batch_size], length_policy)
+        _pad([token_ids[row] for row in order[i : i + batch_size]], order[i : i + batch_size], length_policy, padding)
         for i in range(0, len(order), batch_size)
     ]
 
 
-def _pad(token_ids: list[list[int]], rows: list[int], length_policy: str) -> Batch:
+def _pad(token_ids: list[list[int]], rows: list[int], length_policy: str, padding: Padding) -> Batch:
     length = most_tokens(length_policy)
     if length_policy == "longest":
         length = min(length, max(map(len, token_ids)))
-    input_ids = np.full((len(token_ids), length), PAD, dtype=np.int64)  # (B, L)
+    input_ids = np.full((len(token_ids), length), padding.pad, dtype=np.int64)  # (B, L)
     mask = np.zeros_like(input_ids)
     for i, ids in enumerate(token_ids):
-        kept = ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]  # a cut sentence still ends with [SEP]
-        input_ids[i, : len(kept)] = kept
-        mask[i, : len(kept)] = 1
+        end = padding.end_tokens
+        kept = ids if len(ids) <= length else [*ids[: length - end], *ids[len(ids) - end :]]
+        place = slice(length - len(kept), length) if padding.left else slice(len(kept))
+        input_ids[i, place], mask[i, place] = kept, 1
     return Batch(input_ids, mask, np.array(rows))
 
 

@@ -1,4 +1,4 @@
-"""The model loader: DistilBertForSequenceClassification from any source, on any device, with what it is recorded."""
+"""The model loader: a classifier of any family from any source, on any device, with what is recorded of it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from distilbench import paths
+from distilbench.collectors import memory
 from distilbench.errors import ModelError
 from distilbench.machine.device import DTYPES, parse, synchronize
-from distilbench.sources import embedded, hub
+from distilbench.sources import embedded, families, hub
+from distilbench.sources.batches import Padding
+from distilbench.sources.families import Family
 from distilbench.sources.parameters import SourceParams
 
 transformers.utils.logging.disable_progress_bar()  # bars of a few milliseconds would litter notebooks and logs
 
 HUB_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
-TINY = {"n_layers": 2, "n_heads": 2, "dim": 64, "hidden_dim": 128}  # "base" is DistilBertConfig's default
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,23 @@ class LoadedModel:
         module: the model itself, in evaluation mode.
         forward: (input_ids, attention_mask), each int64 (batch, length) on the device -> logits (batch, labels).
         info: what was loaded.
+        family: its architecture.
     """
 
     module: torch.nn.Module
     forward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     info: ModelInfo
+    family: Family
+
+    def touch(self) -> None:
+        """Makes all weights resident (`collectors.memory.touch`)."""
+        memory.touch(self.module)
+
+    def cost(self, input_ids: torch.Tensor) -> tuple[float, float]:
+        """FLOPs and bytes of one forward, counted from the shapes; ids as of `forward`."""
+        return self.family.forward_flops(self.module.config, *input_ids.shape), self.family.forward_bytes(
+            self.module, input_ids
+        )
 
 
 def load_model(
@@ -88,12 +101,14 @@ def load_model(
     size: str = "base",
     vocab_size: int = 30522,
     seed: int = 17,
+    family: str = families.DEFAULT,
 ) -> LoadedModel:
-    """Loads `DistilBertForSequenceClassification`, ready to run on `device`.
+    """Loads a classifier of sequences, ready to run on `device`.
 
     Args:
         device: cpu, cuda or cuda:N.
-        source: hub (`name` at `revision`), local (`path`), embedded, or random (`size`, `vocab_size`, `seed`).
+        source: hub (`name` at `revision`), local (`path`), embedded, or random (`family`, `size`, `vocab_size`,
+            `seed`).
         dtype: of the weights: float32, bfloat16 or float16.
         attention: eager or sdpa (the implementation inside transformers).
         autocast: dtype of mixed precision around each forward; None: none.
@@ -101,21 +116,23 @@ def load_model(
 
     Raises:
         DeviceError: no such device; those that are there are named.
-        ModelError: no checkpoint at `path`, or not one of this architecture.
+        ModelError: no checkpoint at `path`, or of no architecture that is supported.
         HubError: the hub cannot be used; the message has the ways out.
     """
-    where = parse(device)
-    folder, shown, commit = _locate(source, path, name, revision, size)
+    place = parse(device)
+    folder, shown, commit = _locate(source, path, name, revision)
+    architecture = families.of_checkpoint(folder) if folder else families.named(family)
+    shown = shown or f"{architecture.name}-{size} shape, random weights (timing only)"
     started = time.perf_counter()  # what is fetched or built the first time is not part of loading
     if folder is None:
         torch.manual_seed(seed)
-        config = DistilBertConfig(vocab_size=vocab_size, **(TINY if size == "tiny" else {}))
+        config = architecture.config_class(vocab_size=vocab_size, **architecture.sizes[size])
         config._attn_implementation = attention
-        module = DistilBertForSequenceClassification(config).to(DTYPES[dtype])
+        module = architecture.model_class(config).to(DTYPES[dtype])
     else:
-        module = _from_folder(folder, dtype, attention)
-    module = module.eval().to(where)
-    synchronize(where)
+        module = _from_folder(folder, architecture, dtype, attention)
+    module = module.eval().to(place)
+    synchronize(place)
     load_s = time.perf_counter() - started
     weights = folder / "model.safetensors" if folder else None
     info = ModelInfo(
@@ -130,15 +147,15 @@ def load_model(
         label_names=_label_names(module.config, shown),
         dtype=dtype,
         attention=module.config._attn_implementation,
-        device=str(where),
+        device=str(place),
     )
-    return LoadedModel(module, _forward(module, where, autocast, compile), info)
+    return LoadedModel(module, _forward(module, place, autocast, compile), info, architecture)
 
 
-def _locate(source: str, path: str | Path, name: str, revision: str, size: str) -> tuple[Path | None, str, str | None]:
-    """The checkpoint's folder, what to call it, and its commit."""
+def _locate(source: str, path: str | Path, name: str, revision: str) -> tuple[Path | None, str, str | None]:
+    """The checkpoint's folder, what to call it, and its commit; nothing of random weights."""
     if source == "random":
-        return None, f"DistilBERT-{size} shape, random weights (timing only)", None
+        return None, "", None
     if source == "embedded":
         return embedded.classifier_dir(), embedded.MODEL_NAME, None
     if source == "local":
@@ -147,15 +164,13 @@ def _locate(source: str, path: str | Path, name: str, revision: str, size: str) 
     return folder, name, commit
 
 
-def _from_folder(folder: Path, dtype: str, attention: str) -> torch.nn.Module:
+def _from_folder(folder: Path, family: Family, dtype: str, attention: str) -> torch.nn.Module:
     """Loads a checkpoint folder; one that lacks weights of the classifier is refused, not filled with random ones."""
+    holds_none = f"{folder} holds no {family.name} checkpoint (config.json, model.safetensors)"
     if not (folder / "model.safetensors").is_file():
-        raise ModelError(
-            f"{folder} holds no DistilBERT checkpoint (config.json, model.safetensors): "
-            "model.safetensors is missing; save the checkpoint as one safetensors file"
-        )
+        raise ModelError(f"{holds_none}: model.safetensors is missing; save the checkpoint as one safetensors file")
     try:
-        module, report = DistilBertForSequenceClassification.from_pretrained(
+        module, report = family.model_class.from_pretrained(
             folder,
             dtype=DTYPES[dtype],
             attn_implementation=attention,
@@ -163,16 +178,13 @@ def _from_folder(folder: Path, dtype: str, attention: str) -> torch.nn.Module:
             output_loading_info=True,
         )
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{folder} holds no DistilBERT checkpoint (config.json, model.safetensors): {first}"
-        ) from error
+        raise ModelError(f"{holds_none}: {str(error).strip().splitlines()[0]}") from error
     if missing := sorted(report["missing_keys"]):
-        raise ModelError(f"{folder} lacks {len(missing)} tensors of a DistilBERT classifier, such as {missing[0]!r}")
+        raise ModelError(f"{folder} lacks {len(missing)} tensors of a {family.name} classifier, such as {missing[0]!r}")
     return module
 
 
-def _label_names(config: DistilBertConfig, name: str) -> tuple[str, ...]:
+def _label_names(config: Any, name: str) -> tuple[str, ...]:
     """The class that each logit stands for, as the checkpoint's config.json names them."""
     names = [config.id2label.get(i) for i in range(config.num_labels)]
     if not all(isinstance(label, str) and label.strip() for label in names):
@@ -208,8 +220,6 @@ def _bytes_sha256(module: torch.nn.Module) -> str:
 
 def load_tokenizer(params: SourceParams) -> Any:
     """The fast tokenizer that belongs to the model; for random weights the one that belongs to the text."""
-    from transformers import DistilBertTokenizerFast
-
     if params.tokenizer_path:
         folder = paths.find_input(params.tokenizer_path)
     elif params.model_source == "local":
@@ -221,7 +231,7 @@ def load_tokenizer(params: SourceParams) -> Any:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):  # else an empty one is made up
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt)")
     try:
-        return DistilBertTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return families.of_tokenizer(folder).tokenizer_class.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt): {error}") from error
 
@@ -236,13 +246,24 @@ def encoder(folder: Path, length_policy: str) -> Callable[[list[str]], Any]:
     Returns:
         A function: sentences -> {input_ids, attention_mask}, int64 (batch, length).
     """
-    from transformers import DistilBertTokenizerFast
-
-    tokenizer = DistilBertTokenizerFast.from_pretrained(folder, local_files_only=True)
+    family = families.of_tokenizer(folder)
+    tokenizer = family.tokenizer_class.from_pretrained(folder, local_files_only=True)
+    tokenizer.padding_side = "left" if family.pads_left else "right"
     how: dict[str, Any] = {"padding": "longest", "max_length": 512}
     if length_policy != "longest":
         how = {"padding": "max_length", "max_length": int(length_policy[6:])}
     return lambda sentences: tokenizer(sentences, truncation=True, return_tensors="pt", **how)
+
+
+def padding_of(tokenizer: Any, family: Family) -> Padding:
+    """How sequences of this model are filled up and cut.
+
+    Raises:
+        ModelError: the tokenizer names no token for padding.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ModelError("the tokenizer has no pad_token: name one in its tokenizer_config.json")
+    return Padding(tokenizer.pad_token_id, family.pads_left, family.end_tokens)
 
 
 def table_rows(tokenizer: Any) -> int:

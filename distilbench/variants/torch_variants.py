@@ -1,4 +1,4 @@
-"""Variants: ways of executing the same model, each with proof that it was really on."""
+"""Variants that torch executes: other attention kernels, mixed precision, compilation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distilbench.sources.models import LoadedModel, load_model
 
 
 @dataclass(frozen=True)
-class Variant:
+class TorchVariant:
     """How to execute: arguments of `load_model`, and by which share each forward is made longer (for calibration)."""
 
     attention: str = "sdpa"
@@ -33,49 +33,36 @@ class Variant:
         fence = partial(synchronize, torch.device(loaded.info.device))
         return replace(loaded, forward=slowed(loaded.forward, self.slow_down, fence))
 
+    @contextmanager
+    def watch(self, loaded: LoadedModel) -> Iterator[dict[str, Any]]:
+        """Watches the first forward inside (never a timed one) and collects proof that the variant was on.
 
-VARIANTS = {
-    "eager": Variant(attention="eager"),
-    "sdpa": Variant(),
-    "autocast": Variant(autocast="bfloat16"),
-    "compiled": Variant(compile=True),
-    # Known truths for `distilbench calibrate`: the instrument must find them.
-    "slowed-2": Variant(slow_down=0.02),
-    "slowed-5": Variant(slow_down=0.05),
-    "slowed-10": Variant(slow_down=0.10),
-}
+        Yields:
+            A dict that holds, after the forward: `attention`, `matmul_dtype` of the linear layers' results, and for a
+            compiled variant `compiled_graphs`.
 
-
-@contextmanager
-def watch(loaded: LoadedModel, variant: Variant) -> Iterator[dict[str, Any]]:
-    """Watches the first forward inside (never a timed one) and collects proof that the variant was on.
-
-    Yields:
-        A dict that holds, after the forward: `attention`, `matmul_dtype` of the linear layers' results, and for a
-        compiled variant `compiled_graphs`.
-
-    Raises:
-        ModelError: the variant was not on: another attention, another type, or nothing compiled.
-    """
-    proof: dict[str, Any] = {"attention": loaded.info.attention}
-    linear = next(module for module in loaded.module.modules() if isinstance(module, torch.nn.Linear))
-    graphs_before = _compiled_graphs()
-    handle = None
-    if not variant.compile:  # a hook would be traced into the graph, or break it
-        handle = linear.register_forward_hook(lambda _m, _i, out: proof.update(matmul_dtype=str(out.dtype)[6:]))
-    try:
-        yield proof
-    finally:
-        if handle:
-            handle.remove()
-    if variant.slow_down:
-        proof["slow_down"] = variant.slow_down
-    if variant.compile:
-        proof["compiled_graphs"] = _compiled_graphs() - graphs_before
-    _check(proof, variant, loaded.info.dtype)
+        Raises:
+            ModelError: the variant was not on: another attention, another type, or nothing compiled.
+        """
+        proof: dict[str, Any] = {"attention": loaded.info.attention}
+        linear = next(module for module in loaded.module.modules() if isinstance(module, torch.nn.Linear))
+        graphs_before = _compiled_graphs()
+        handle = None
+        if not self.compile:  # a hook would be traced into the graph, or break it
+            handle = linear.register_forward_hook(lambda _m, _i, out: proof.update(matmul_dtype=str(out.dtype)[6:]))
+        try:
+            yield proof
+        finally:
+            if handle:
+                handle.remove()
+        if self.slow_down:
+            proof["slow_down"] = self.slow_down
+        if self.compile:
+            proof["compiled_graphs"] = _compiled_graphs() - graphs_before
+        _check(proof, self, loaded.info.dtype)
 
 
-def _check(proof: dict[str, Any], variant: Variant, dtype: str) -> None:
+def _check(proof: dict[str, Any], variant: TorchVariant, dtype: str) -> None:
     if proof["attention"] != variant.attention:
         raise ModelError(f"attention {variant.attention!r} was asked for, {proof['attention']!r} was used")
     if variant.compile and not proof["compiled_graphs"]:
@@ -89,3 +76,15 @@ def _compiled_graphs() -> int:
     from torch._dynamo.utils import counters
 
     return counters["stats"]["unique_graphs"]
+
+
+VARIANTS = {
+    "eager": TorchVariant(attention="eager"),
+    "sdpa": TorchVariant(),
+    "autocast": TorchVariant(autocast="bfloat16"),
+    "compiled": TorchVariant(compile=True),
+    # Known truths for `distilbench calibrate`: the instrument must find them.
+    "slowed-2": TorchVariant(slow_down=0.02),
+    "slowed-5": TorchVariant(slow_down=0.05),
+    "slowed-10": TorchVariant(slow_down=0.10),
+}

@@ -12,7 +12,7 @@ import pytest
 
 import distilbench.machine
 from distilbench.cli import doctor
-from distilbench.cli.doctor import Finding
+from distilbench.cli.doctor import Found
 from distilbench.collectors import rapl
 from distilbench.collectors.rapl import Counter
 from distilbench.machine import cgroups, environment
@@ -22,9 +22,9 @@ from distilbench.sources import embedded
 GIB = 2**30
 
 
-def only(findings: Finding | list[Finding]) -> tuple[str, str]:
-    (finding,) = findings if isinstance(findings, list) else [findings]
-    return finding.state, finding.text
+def only(found: Found | list[Found]) -> Found:
+    (finding,) = found if isinstance(found, list) else [found]
+    return finding
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def device(monkeypatch):
 def machine(monkeypatch, usable: int, logical: int, quota: str | None, isa=("avx2",)) -> None:
     cpu = {"model": "Imagined", "affinity": list(range(usable)), "logical_cores": logical, "physical_cores": 4}
     monkeypatch.setattr(environment, "cpu", lambda: cpu | {"isa": list(isa)})
-    monkeypatch.setattr(environment, "cgroup", lambda: {"cpu.max": quota})
+    monkeypatch.setattr(cgroups, "limits", lambda: {"cpu.max": quota})
 
 
 @pytest.mark.parametrize("quota", [None, "max 100000"])
@@ -139,11 +139,11 @@ def test_each_counter_is_a_finding(monkeypatch):
     ]
     monkeypatch.setattr(rapl, "rapl_counters", lambda: counters)
     monkeypatch.setattr(rapl, "power_W", lambda counters: {"package-0": 12.34, "package-1": 0.0})
-    assert [(f.topic, f.state, f.text) for f in doctor._rapl()] == [
-        ("CPU energy", "ok", "RAPL package-0: 12.3 W just now"),
-        ("CPU energy", "ok", "RAPL package-0/core: readable; not added to the others, which overlap with it"),
-        ("CPU energy", "limited", "RAPL package-0/dram: /y is for root only"),
-        ("CPU energy", "limited", "RAPL package-1: readable, but it does not count"),
+    assert doctor._rapl() == [
+        ("ok", "RAPL package-0: 12.3 W just now"),
+        ("ok", "RAPL package-0/core: readable; not added to the others, which overlap with it"),
+        ("limited", "RAPL package-0/dram: /y is for root only"),
+        ("limited", "RAPL package-1: readable, but it does not count"),
     ]
 
 
@@ -336,10 +336,10 @@ def test_code_in_a_commit_is_ok_and_other_code_is_limited_with_its_reason(monkey
 def test_variables_that_limit_threads_are_named(monkeypatch):
     for name in environment.variables():
         monkeypatch.delenv(name)
-    assert doctor._threads().state == "ok"
+    assert doctor._threads()[0] == "ok"
     monkeypatch.setenv("OMP_DYNAMIC", "true")
-    assert doctor._threads().state == "limited"
-    assert "OMP_DYNAMIC=true" in doctor._threads().text
+    assert doctor._threads()[0] == "limited"
+    assert "OMP_DYNAMIC=true" in doctor._threads()[1]
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("no home")])
@@ -349,19 +349,19 @@ def test_what_the_system_refuses_is_a_finding_and_the_others_are_still_made(monk
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(environment, "cpu", refuse)
-    found = {finding.topic: finding for finding in doctor.examine()}
-    assert (found["CPU"].state, found["CPU"].text) == ("missing", str(error))
+    found = {finding["topic"]: finding for finding in doctor.examine()}
+    assert found["CPU"] == {"topic": "CPU", "state": "missing", "text": str(error)}
     assert "disk" in found
 
 
 def test_an_examination_of_this_machine_finds_something_on_every_topic(monkeypatch, device):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     findings = doctor.examine()
-    topics = [finding.topic for finding in findings]
+    topics = [finding["topic"] for finding in findings]
     assert list(dict.fromkeys(topics)) == [
         "CPU", "CPU quota", "threads", "memory", "torch", "GPU", "CPU energy", "SLURM", "model hub", "embedded source",
         "home", "open files", "disk", "code",
     ]  # fmt: skip
-    assert all(finding.text for finding in findings)
-    assert {finding.state for finding in findings} <= {"ok", "limited", "missing"}
-    assert json.dumps([vars(finding) for finding in findings])
+    assert all(finding["text"] for finding in findings)
+    assert {finding["state"] for finding in findings} <= {"ok", "limited", "missing"}
+    assert json.dumps(findings)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from distilbench import logs, paths
+from distilbench import paths, progress
 from distilbench.cli import doctor, main
 from distilbench.errors import DistilbenchError
 from distilbench.machine import environment
@@ -51,7 +51,7 @@ def test_no_command_shows_a_traceback(command, error, monkeypatch, capsys, tmp_p
     for where, name in CALLED:
         monkeypatch.setattr(where, name, fail)
     for name in ("handlers", "propagate", "level"):
-        monkeypatch.setattr(logs.log, name, getattr(logs.log, name))
+        monkeypatch.setattr(progress.log, name, getattr(progress.log, name))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["distilbench", *command.split(), *COMMANDS[command].split()])
     monkeypatch.delenv("DISTILBENCH_TRACEBACK", raising=False)

@@ -18,7 +18,7 @@ import yaml
 from measuring import SMALL, checkout_with_notebooks, committed, ctrl_c_works, descendants, finished_once
 from waiting import all_gone, ended, wait_for
 
-from distilbench import logs, paths, studies
+from distilbench import paths, progress, studies
 from distilbench.cli import main, options
 from distilbench.errors import DistilbenchError
 from distilbench.execution import notebooks
@@ -40,12 +40,12 @@ COMMANDS = (
 @pytest.fixture
 def distilbench(monkeypatch, capsys):
     """Calls the command line in this process: exit code, stdout, stderr. A traceback would fail the test."""
-    monkeypatch.setattr(logs.log, "handlers", logs.log.handlers[:])
-    monkeypatch.setattr(logs.log, "propagate", logs.log.propagate)
+    monkeypatch.setattr(progress.log, "handlers", progress.log.handlers[:])
+    monkeypatch.setattr(progress.log, "propagate", progress.log.propagate)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    level = logs.log.level
+    level = progress.log.level
 
     def call(*words: object) -> SimpleNamespace:
         monkeypatch.setattr(sys, "argv", ["distilbench", *map(str, words)])
@@ -59,7 +59,7 @@ def distilbench(monkeypatch, capsys):
         return SimpleNamespace(code=code, out=out, err=err)
 
     yield call
-    logs.log.setLevel(level)
+    progress.log.setLevel(level)
 
 
 def one_message(result: SimpleNamespace) -> str:
@@ -545,6 +545,7 @@ def test_killed_then_interrupted_then_finished(tmp_path):
     given = {key: SMALL[key] for key in ("profile", "batch_sizes", "length_policies", "samples_per_cycle")}
     assert finished_once(run, studies.resolve("distilbert", given | {"passes": ["timing"], "repetitions": 2}))
     assert verify.problems(run.folder) == []
+    assert len({(record.inputs_sha256, record.logits_sha256) for record in run.measured()}) == 1, "as undisturbed"
 
 
 def test_a_finished_start_is_not_taken_for_an_interrupted_one(distilbench, monkeypatch, finished_run):

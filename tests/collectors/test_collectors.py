@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -137,19 +136,11 @@ def test_a_big_parent_does_not_show_in_a_small_childs_peak():
     assert found["child"] < 600, "only its own"
 
 
-@pytest.mark.parametrize(("platform", "ru_maxrss"), [("linux", 5 * 2**10), ("darwin", 5 * 2**20)])
-def test_without_proc_the_peak_is_what_getrusage_says(monkeypatch, tmp_path, platform, ru_maxrss):
-    monkeypatch.setattr(memory, "Path", lambda _: tmp_path / "absent")
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=ru_maxrss))
-    assert memory.peak_rss_MiB() == 5.0
-
-
 def test_the_right_field_of_proc_is_read(monkeypatch, tmp_path):
     status = tmp_path / "status"
     status.write_text("Name:\tpython\nVmPeak:\t 9999999 kB\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n")
-    monkeypatch.setattr(memory, "Path", lambda _: status)
-    assert memory.peak_rss_MiB() == 2.0
+    monkeypatch.setattr(memory, "STATUS", status)
+    assert (memory.peak_rss_MiB(), memory.rss_MiB()) == (2.0, 1.0)
 
 
 def test_cuda_peaks_are_reset_after_the_fence(cuda):

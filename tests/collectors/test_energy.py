@@ -15,7 +15,7 @@ import pytest
 from fake_powercap import FakeRapl
 from pyRAPL import device_api
 
-from distilbench.collectors import energy, rapl
+from distilbench.collectors import energy, rapl, slurm_energy
 from distilbench.collectors.energy import (
     Modelled,
     NvmlCounter,
@@ -24,15 +24,14 @@ from distilbench.collectors.energy import (
     Rapl,
     Slurm,
     Source,
-    Windows,
-    consumed_energy_J,
-    slurm_energy_type,
     sources,
     tick_ms,
     trapezoid,
     unavailable_reason,
 )
+from distilbench.collectors.slurm_energy import consumed_energy_J, slurm_energy_type
 from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, RunError
+from distilbench.harness.energy_windows import Windows
 from distilbench.machine import environment
 
 RANGE_uJ = 5_000_000
@@ -531,7 +530,7 @@ def test_a_slurm_that_does_not_answer_measures_nothing(slurm, monkeypatch):
     def never(command: tuple[str, ...], timeout: float, **_: object) -> None:
         raise subprocess.TimeoutExpired(command, timeout)
 
-    monkeypatch.setattr(energy.subprocess, "run", never)
+    monkeypatch.setattr(slurm_energy.subprocess, "run", never)
     with pytest.raises(DistilbenchError, match="scontrol did not answer within 30 s"):
         Slurm()
 

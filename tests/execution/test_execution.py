@@ -18,7 +18,7 @@ import pytest
 from measuring import checkout_with_notebooks, small_design
 from nbclient import NotebookClient
 
-from distilbench import logs, paths, studies
+from distilbench import paths, progress, studies
 from distilbench.errors import DataError, DistilbenchError, ParameterError, RunError, StorageError
 from distilbench.execution import kernels, notebooks
 from distilbench.runs import find
@@ -36,12 +36,12 @@ def log_lines(monkeypatch):
         def emit(self, record):
             lines.append((record.getMessage(), getattr(record, "fields", {})))
 
-    monkeypatch.setattr(logs.log, "handlers", [Keep()])
-    monkeypatch.setattr(logs.log, "propagate", False)
-    before = logs.log.level
-    logs.log.setLevel(logging.INFO)  # forgets what was said of an earlier level, as the attribute alone would not
+    monkeypatch.setattr(progress.log, "handlers", [Keep()])
+    monkeypatch.setattr(progress.log, "propagate", False)
+    before = progress.log.level
+    progress.log.setLevel(logging.INFO)  # forgets what was said of an earlier level, as the attribute alone would not
     yield lines
-    logs.log.setLevel(before)
+    progress.log.setLevel(before)
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_resuming_refuses_a_run_of_another_study(finished_run):
 
 
 def test_output_is_cut_into_lines_and_progress_is_told_apart(log_lines):
-    with notebooks.progress_stream() as stream:
+    with progress.progress_stream() as stream:
         for piece in ("[1/2] sd", "pa batch 1\n\n", "plain ", "text \n[2/2] sdpa batch 2\n", "[ not progress ]\nunfin"):
             stream.write(piece)
             stream.flush()
@@ -270,10 +270,10 @@ def test_output_is_cut_into_lines_and_progress_is_told_apart(log_lines):
 
 def test_in_a_terminal_progress_is_a_bar(log_lines, monkeypatch):
     class RichHandler(logging.NullHandler):
-        """What `logs.setup` installs for terminals, as far as the chain looks at it."""
+        """What `set_up_log` installs for terminals, as far as the chain looks at it."""
 
-    monkeypatch.setattr(logs.log, "handlers", [*logs.log.handlers, RichHandler()])
-    with notebooks.progress_stream() as stream:
+    monkeypatch.setattr(progress.log, "handlers", [*progress.log.handlers, RichHandler()])
+    with progress.progress_stream() as stream:
         stream.write("[ 3/18] one\n[ 4/18] two, about 2 min left\nplain\n")
         (task,) = stream.bar.tasks
         assert (task.completed, task.total, task.description) == (4, 18, "two, about 2 min left")
@@ -282,8 +282,8 @@ def test_in_a_terminal_progress_is_a_bar(log_lines, monkeypatch):
 
 def test_json_lines_can_be_read_back(monkeypatch):
     written = []
-    logs.setup("json", SimpleNamespace(write=written.append, flush=lambda: None, isatty=lambda: False))
-    with notebooks.progress_stream() as stream:
+    progress.set_up_log("json", SimpleNamespace(write=written.append, flush=lambda: None, isatty=lambda: False))
+    with progress.progress_stream() as stream:
         stream.write("[1/2] sdpa\n")
     line = json.loads("".join(written))
     assert (line["message"], line["done"], line["total"], line["level"]) == ("[1/2] sdpa", 1, 2, "info")

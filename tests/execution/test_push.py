@@ -96,7 +96,7 @@ def test_banners_of_a_place_are_no_files_and_hide_no_reason(finished_run, tmp_pa
 
 def test_a_place_that_cannot_be_compared(finished_run):
     with pytest.raises(StorageError, match="could not be compared"):
-        push._different([str(finished_run.folder)], "rsync://127.0.0.1:1/no")
+        push._different(finished_run, "rsync://127.0.0.1:1/no")
 
 
 def test_no_place_named(finished_run):

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import synthetic
@@ -19,9 +20,9 @@ from measuring import prepared_by_hand, small_design
 from distilbench import paths, studies
 from distilbench.cli import main
 from distilbench.errors import ParameterError, RunError, SlurmError
-from distilbench.execution import notebooks, push, slurm, submission
+from distilbench.execution import job_states, jobs, notebooks, push, slurm, submission
 from distilbench.harness import shards
-from distilbench.machine import environment
+from distilbench.machine import environment, slurm_job
 from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.measure import design
 from distilbench.measurements.sweep.records import Repetition
@@ -93,6 +94,16 @@ def run(tmp_path, this_machine) -> Run:
     return made
 
 
+def distilbench(monkeypatch, capsys, *words: str) -> SimpleNamespace:
+    """What the command line prints, and its exit code."""
+    monkeypatch.setattr("sys.argv", ["distilbench", *words])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    out, err = capsys.readouterr()
+    return SimpleNamespace(code=ended.value.code or 0, out=out, err=err)
+
+
 def submitted(run: Run, *ids: tuple[str, str]) -> None:
     note = {"submitted": "2026-11-25T12:00:00Z", "parts": [0], "jobs": [{"name": n, "id": i} for n, i in ids]}
     paths.append_line(run.folder / "submissions.jsonl", paths.canonical_json(note).decode())
@@ -102,9 +113,9 @@ def submitted(run: Run, *ids: tuple[str, str]) -> None:
 
 
 def test_the_chain_cannot_hang(run):
-    jobs = {job.name: job for job in slurm.chain(run, [0, 1, 2], slurm.Options(), ingest=True)}
-    assert list(jobs) == ["ingest", "measure", "gather", "analyse", "book", "account"]
-    assert {name: job.after for name, job in jobs.items()} == {
+    chained = {job.name: job for job in jobs.chain(run, [0, 1, 2], jobs.Options(), ingest=True)}
+    assert list(chained) == ["ingest", "measure", "gather", "analyse", "book", "account"]
+    assert {name: job.after for name, job in chained.items()} == {
         "ingest": None,
         "measure": ("ingest", "afterok"),
         "gather": ("measure", "afterany"),
@@ -112,56 +123,64 @@ def test_the_chain_cannot_hang(run):
         "book": ("analyse", "afterok"),
         "account": ("book", "afterany"),
     }
-    for name, job in jobs.items():
-        words = job.command(dict.fromkeys(jobs, "7"))
+    for name, job in chained.items():
+        words = job.command(dict.fromkeys(chained, "7"))
         assert ("--kill-on-invalid-dep=yes" in words) == bool(job.after), name
         assert words[-1].endswith(".slurm")
 
 
-def test_what_is_asked_for_reaches_the_right_jobs(run):
-    options = slurm.Options("gpu", "acc", "2:00:00", "32G", 16, "gpu:1", "a100", True, 4, "--nice=5", "--mem=1G", False)
-    jobs = {job.name: job for job in slurm.chain(run, [0, 1, 2, 5], options, ingest=False, retry_oom=True)}
-    assert list(jobs) == ["measure", "gather", "analyse", "account"]
-    measure = jobs["measure"].command({})
+def test_what_is_asked_for_reaches_the_right_jobs(run, monkeypatch, capsys):
+    prepared_by_hand(run).save(run)
+    asked = "--partition gpu --account acc --time 2:00:00 --mem 32G --cpus-per-task 16 --gres gpu:1 --constraint a100"
+    asked += " --exclusive --throttle 4 --flags=--nice=5 --step-flags=--mem=1G --no-book --retry-oom --dry-run"
+    said = distilbench(monkeypatch, capsys, "submit", "distilbert", "--resume", str(run.folder), *asked.split())
+    assert said.code == 0
+    script = {line.partition("=$(")[0]: line.split() for line in said.out.splitlines() if "=$(" in line}
+    assert list(script)[:3] == ["measure", "gather", "analyse"]
     for word in (
-        "--array=0-2,5%4", "--partition=gpu", "--account=acc", "--time=2:00:00", "--mem=32G", "--cpus-per-task=16",
-        "--gres=gpu:1", "--constraint=a100", "--exclusive", "--nice=5", "--job-name=measure-1a2b3c4d",
+        "--array=0-2%4", "--partition=gpu", "--account=acc", "--time=2:00:00", "--mem=32G", "--cpus-per-task=16",
+        "--gres=gpu:1", "--constraint=a100", "--exclusive", "--nice=5", f"--job-name=measure-{run.run_id[-8:]}",
+        "RETRY_OOM=1",
     ):  # fmt: skip
-        assert word in measure, word
-    assert not any("dependency" in word for word in measure)
-    step = jobs["gather"].command({"measure": "12"})
-    assert {"--partition=gpu", "--account=acc", "--mem=1G", "--dependency=afterany:12"} <= set(step)
-    assert not any(word.startswith(("--gres", "--time", "--nice", "--array")) for word in step)
-    assert jobs["measure"].variables["RETRY_OOM"] == "1"
-    assert jobs["gather"].variables["STEP"] == "gather"
-    assert {job.variables["RUN"] for job in jobs.values()} == {str(run.folder)}
+        assert word in script["measure"], word
+    assert not any("dependency" in word for word in script["measure"])
+    assert {"--partition=gpu", "--account=acc", "--mem=1G", "--dependency=afterany:$measure"} <= set(script["gather"])
+    assert not any(word.startswith(("--gres", "--time", "--nice", "--array", "RETRY")) for word in script["gather"])
+    assert "STEP=gather" in script["gather"]
+    for words in list(script.values())[:3]:
+        assert any(word.endswith(f"RUN={run.folder}") for word in words)
 
 
 def test_where_all_is_measured_the_chain_begins_with_gathering(run):
-    jobs = slurm.chain(run, [], slurm.Options(book=False), ingest=False)
-    assert [(job.name, job.after) for job in jobs] == [
+    chained = jobs.chain(run, [], jobs.Options(book=False), ingest=False)
+    assert [(job.name, job.after) for job in chained] == [
         ("gather", None), ("analyse", ("gather", "afterok")), ("account", ("analyse", "afterany")),
     ]  # fmt: skip
-    slurm._require_room([])
+    jobs._require_room([])
 
 
 def test_an_arrays_indexes_stay_below_the_clusters_limit(run, programs):
     programs.say("scontrol", "MaxArraySize            = 10")
-    slurm._require_room([8, 9])
+    jobs._require_room([8, 9])
     with pytest.raises(ParameterError, match=r"11 tasks are more than this cluster's arrays hold .*--tasks 10 or less"):
-        slurm._require_room([10])
+        jobs._require_room([10])
+
+
+def test_a_cluster_that_does_not_say_its_limit_is_asked_all_the_same(programs):
+    programs.fail("scontrol", NO_CONTROLLER)
+    jobs._require_room([10])
 
 
 @pytest.mark.parametrize(
     ("numbers", "said"), [([0], "0"), ([3, 1, 2], "1-3"), ([0, 2, 3, 9], "0,2-3,9"), ([5, 7], "5,7")]
 )
 def test_array_indexes(numbers, said):
-    assert slurm._ranges(numbers) == said
+    assert jobs._ranges(numbers) == said
 
 
 def test_a_dry_run_is_a_script(run, tmp_path):
-    jobs = slurm.chain(run, [0, 1], slurm.Options(), ingest=True)
-    said = slurm.script_of(jobs)
+    chained = jobs.chain(run, [0, 1], jobs.Options(), ingest=True)
+    said = jobs.script_of(chained)
     head, *_ = said.split("\n# ----------------")
     assert "measure=$(" in head
     assert "--dependency=afterok:$ingest" in head
@@ -175,7 +194,7 @@ def test_a_dry_run_is_a_script(run, tmp_path):
 @pytest.mark.parametrize(("said", "code"), [("12;second\n", 0), ("Welcome\n12\n", 0), ("Welcome\n", 1)])
 def test_a_dry_run_by_hand_takes_the_number_and_nothing_else(run, programs, tmp_path, said, code):
     programs.say("sbatch", said)
-    head, *_ = slurm.script_of(slurm.chain(run, [0, 1], slurm.Options(), ingest=True)).split("\n# ----------------")
+    head, *_ = jobs.script_of(jobs.chain(run, [0, 1], jobs.Options(), ingest=True)).split("\n# ----------------")
     done = subprocess.run(["bash", "-c", head], capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     assert len(programs.asked("sbatch")) == (1 if code else 6), "without a number nothing follows"
@@ -191,8 +210,10 @@ def test_only_options_of_2108_are_used(run):
     used = set()
     for script in SCRIPTS:
         used |= set(re.findall(r"^#SBATCH --([\w-]+)", script.read_text(), re.MULTILINE))
-    options = slurm.Options("p", "a", "1", "1G", 1, "gpu:1", "c", True, 1)
-    for job in slurm.chain(run, [0], options, ingest=True):
+    of_all = jobs.flags(partition="p", account="a")
+    of_tasks = jobs.flags(time="1", mem="1G", cpus_per_task=1, gres="gpu:1", constraint="c", exclusive=True)
+    options = jobs.Options([*of_all, *of_tasks], of_all, 1)
+    for job in jobs.chain(run, [0], options, ingest=True):
         words = job.command(dict.fromkeys(("ingest", "measure", "gather", "analyse", "book"), "1"))
         used |= {word[2:].partition("=")[0] for word in words if word.startswith("--")}
     assert used <= OPTIONS_2108
@@ -208,15 +229,15 @@ def test_no_script_names_an_account_or_a_partition():
 def test_a_site_sets_variables(tmp_path, monkeypatch):
     (tmp_path / "slurm").mkdir()
     monkeypatch.setattr(paths, "repo_root", lambda: tmp_path)
-    assert slurm.site_variables() == {}
+    assert jobs.site_variables() == {}
     site = tmp_path / "slurm" / "site.env"
     site.write_text('SBATCH_ACCOUNT=mine\nMODULES="python cuda"\n# a comment\n')
-    assert slurm.site_variables() == {"SBATCH_ACCOUNT": "mine", "MODULES": "python cuda"}
+    assert jobs.site_variables() == {"SBATCH_ACCOUNT": "mine", "MODULES": "python cuda"}
     site.write_text('echo "Welcome to"\nSBATCH_ACCOUNT=mine\n')
-    assert slurm.site_variables() == {"SBATCH_ACCOUNT": "mine"}, "what it prints is no variable"
+    assert jobs.site_variables() == {"SBATCH_ACCOUNT": "mine"}, "what it prints is no variable"
     site.write_text("if\n")
     with pytest.raises(ParameterError, match=r"site\.env is no shell file"):
-        slurm.site_variables()
+        jobs.site_variables()
 
 
 # ------------------------------------------------------------------ submitting
@@ -225,16 +246,16 @@ def test_a_site_sets_variables(tmp_path, monkeypatch):
 def test_without_slurm_it_says_so(run, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SlurmError, match=r"sbatch, scancel not on the PATH: .* Without one: distilbench run"):
-        slurm.submit(run, [], [0])
-    assert slurm.settle(run) == []
+        jobs.submit(run, [], [0])
+    assert job_states.settle(run) == []
     assert slurm.accounting(["1"], "JobID") is None
     submitted(run, ("measure", "1"))
     with pytest.raises(SlurmError, match="squeue not on the PATH"):
-        slurm.living(run)
+        job_states.living(run)
 
 
-def the_chain(run: Run) -> list[slurm.Job]:
-    return slurm.chain(run, [0, 1], slurm.Options(book=False), ingest=True)
+def the_chain(run: Run) -> list[jobs.Job]:
+    return jobs.chain(run, [0, 1], jobs.Options(book=False), ingest=True)
 
 
 BANNERS = "Welcome to the cluster.\nMaintenance on 2026-12-01; 12 nodes are down\n"
@@ -245,9 +266,9 @@ def test_ids_are_noted_in_the_run(run, programs, said):
     programs.say("sbatch", said)
     programs.say("scancel")
     programs.say("scontrol", "MaxArraySize            = 1001\n")
-    ids = slurm.submit(run, the_chain(run), [0, 1])
+    ids = jobs.submit(run, the_chain(run), [0, 1])
     assert ids == dict.fromkeys(("ingest", "measure", "gather", "analyse", "account"), "12")
-    (told,) = slurm.submissions(run)
+    (told,) = job_states.submissions(run)
     assert told["parts"] == [0, 1]
     assert told["jobs"][0] == {"name": "ingest", "id": "12"}
     assert run.status["state"] == "pending"
@@ -261,16 +282,16 @@ def test_a_chain_on_one_of_several_clusters_is_asked_for_there(run, programs, sa
     programs.say("sbatch", said)
     programs.say("scancel")
     programs.say("scontrol", "")
-    slurm.submit(run, the_chain(run), [0, 1])
+    jobs.submit(run, the_chain(run), [0, 1])
     first, *others = programs.asked("sbatch")
     assert "--clusters" not in first
     assert all("--clusters=second" in call for call in others), "the others must find the job that they wait for"
-    (told,) = slurm.submissions(run)
+    (told,) = job_states.submissions(run)
     assert told["jobs"][1] == {"name": "measure", "id": "12", "cluster": "second"}
     programs.list("squeue", "12_0|RUNNING|n1|0:07|None\n", "CLUSTER: second\\n")
     programs.list("sacct")
-    assert slurm.cancel(run) == ["12_0"]
-    assert slurm.jobs(run)[0]["state"] == "RUNNING"
+    assert job_states.cancel(run) == ["12_0"]
+    assert job_states.jobs(run)[0]["state"] == "RUNNING"
     for name in ("squeue", "sacct", "scancel"):
         assert all("--clusters=second" in call for call in programs.asked(name)), name
 
@@ -279,20 +300,20 @@ def test_a_chain_across_clusters_is_refused(run, programs, monkeypatch):
     programs.say("sbatch", "12\n")
     programs.say("scancel")
     programs.say("scontrol", "")
-    real = slurm._said
+    real = slurm.answer
 
     def the_second_elsewhere(command, *more, **named):
         if command[0] == "sbatch" and len(programs.asked("sbatch")) == 1:
             programs.say("sbatch", "13;second\n")
         return real(command, *more, **named)
 
-    monkeypatch.setattr(slurm, "_said", the_second_elsewhere)
+    monkeypatch.setattr(slurm, "answer", the_second_elsewhere)
     with pytest.raises(SlurmError, match="job measure, nothing is left in the queue: it went to cluster 'second'"):
-        slurm.submit(run, the_chain(run), [0, 1])
+        jobs.submit(run, the_chain(run), [0, 1])
     assert programs.asked("scancel") == [
         "scancel --clusters=second 13", "scancel 12", "scancel --name=measure-1a2b3c4d",
     ]  # fmt: skip
-    assert slurm.submissions(run) == []
+    assert job_states.submissions(run) == []
 
 
 @pytest.mark.parametrize("said", ["", "Submitted batch job 12\n", BANNERS, "12\n13\n", "12; DROP\n", "slurm_12\n"])
@@ -301,9 +322,9 @@ def test_what_is_no_job_id_is_none(run, programs, said):
     programs.say("scancel")
     programs.say("scontrol", "")
     with pytest.raises(SlurmError, match=r"job ingest, nothing is left .*: of what it printed (no|more than)"):
-        slurm.submit(run, the_chain(run), [0, 1])
+        jobs.submit(run, the_chain(run), [0, 1])
     assert programs.asked("scancel") == ["scancel --name=ingest-1a2b3c4d"], "it may be in the queue all the same"
-    assert slurm.submissions(run) == []
+    assert job_states.submissions(run) == []
 
 
 def test_a_full_run_of_code_in_no_commit_is_said_before_it_is_submitted(tmp_path, this_machine, programs, monkeypatch):
@@ -314,22 +335,46 @@ def test_a_full_run_of_code_in_no_commit_is_said_before_it_is_submitted(tmp_path
     programs.say("scontrol", "")
     for profile in ("ci", "full"):
         submission.new(
-            small_design(tmp_path / "results", profile=profile, warmup_seconds=0.0), slurm.Options(book=False)
+            small_design(tmp_path / "results", profile=profile, warmup_seconds=0.0), jobs.Options(book=False)
         )
     (warning,) = [words for words in said if "no commit" in words[0]]
     assert warning[0] == "warning: this code is in no commit (uncommitted changes), so the run cannot be published"
     assert len(warning[1]) == 5, "the chain of the first one alone"
 
 
+def test_submit_hands_in_a_run_per_device_and_says_how_to_watch_it(
+    programs, this_machine, tmp_path, monkeypatch, capsys
+):
+    programs.say("sbatch", "12\n")
+    programs.say("scancel")
+    programs.say("scontrol", "")
+    words = ["submit", "distilbert", "--profile", "ci", "--results-root", str(tmp_path / "results"), "--no-book"]
+    assert distilbench(monkeypatch, capsys, *words, "--device", "cpu,cuda:0", "--json").code == 0
+    runs = find.own_runs(tmp_path / "results")
+    assert [made.config["parameters"]["device"] for made in runs] == ["cpu", "cuda:0"]
+    said = distilbench(monkeypatch, capsys, *words, "--tasks", "1")
+    newest = find.find("latest", tmp_path / "results")
+    assert f"{newest.run_id}: 1 tasks\n" in said.out
+    assert "ingest 12, measure 12, gather 12" in said.out
+    assert said.out.endswith(f"distilbench status {newest.run_id}\n")
+    programs.list("squeue", "12|PENDING||0:00|Dependency\n")
+    assert "1 jobs of run" in distilbench(monkeypatch, capsys, "cancel", str(newest.folder)).out
+    programs.list("squeue")
+    assert distilbench(monkeypatch, capsys, "cancel", str(newest.folder)).out == "no job was left\n"
+    for more, why in ((["--resume", "x", "--tasks", "2"], "is fixed"), (["--retry-oom"], "name it with --resume")):
+        said = distilbench(monkeypatch, capsys, *words, *more)
+        assert (said.code, why in said.err) == (1, True)
+
+
 def refuse_the_third(programs, monkeypatch, how) -> None:
-    real = slurm._said
+    real = slurm.answer
 
     def said(command, *more, **named):
         if command[0] == "sbatch" and len(programs.asked("sbatch")) == 2:
             how("sbatch")
         return real(command, *more, **named)
 
-    monkeypatch.setattr(slurm, "_said", said)
+    monkeypatch.setattr(slurm, "answer", said)
 
 
 def test_a_refusal_cancels_what_went_before(run, programs, monkeypatch):
@@ -338,9 +383,9 @@ def test_a_refusal_cancels_what_went_before(run, programs, monkeypatch):
     programs.say("scontrol", "")
     refuse_the_third(programs, monkeypatch, lambda name: programs.fail(name, "sbatch: error: invalid partition"))
     with pytest.raises(SlurmError, match=r"refused job gather, nothing is left in the queue: .*invalid partition"):
-        slurm.submit(run, the_chain(run), [0, 1])
+        jobs.submit(run, the_chain(run), [0, 1])
     assert programs.asked("scancel") == ["scancel 12 12", "scancel --name=gather-1a2b3c4d"]
-    assert slurm.submissions(run) == []
+    assert job_states.submissions(run) == []
 
 
 def test_an_sbatch_that_hangs_cancels_what_went_before(run, programs, monkeypatch):
@@ -355,7 +400,7 @@ def test_an_sbatch_that_hangs_cancels_what_went_before(run, programs, monkeypatc
 
     refuse_the_third(programs, monkeypatch, hang)
     with pytest.raises(SlurmError, match=r"gather, .*sbatch did not answer within 0\.2 s"):
-        slurm.submit(run, the_chain(run), [0, 1])
+        jobs.submit(run, the_chain(run), [0, 1])
     assert "scancel 12 12" in programs.asked("scancel")
 
 
@@ -365,7 +410,7 @@ def test_what_could_not_be_cancelled_is_named(run, programs, monkeypatch):
     programs.say("scontrol", "")
     refuse_the_third(programs, monkeypatch, lambda name: programs.fail(name, "Socket timed out"))
     with pytest.raises(SlurmError, match=r"the queue may still hold 12 12 gather-1a2b3c4d .*Unable to contact"):
-        slurm.submit(run, the_chain(run), [0, 1])
+        jobs.submit(run, the_chain(run), [0, 1])
 
 
 def test_a_job_of_an_array_does_not_pass_its_own_number_on(run, programs, monkeypatch, tmp_path):
@@ -377,7 +422,7 @@ def test_a_job_of_an_array_does_not_pass_its_own_number_on(run, programs, monkey
     sbatch.write_text(sbatch.read_text().replace("exit", f"env >{tmp_path}/env\nexit"))
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    slurm.submit(run, the_chain(run), [0, 1])
+    jobs.submit(run, the_chain(run), [0, 1])
     assert "SLURM_ARRAY" not in (tmp_path / "env").read_text()
 
 
@@ -416,7 +461,7 @@ def test_states_come_from_the_queue_and_from_accounting(run, programs, banner):
         "12_[2-3]|PENDING|None assigned|00:00:00|0:0\n12_[4-5]|CANCELLED by 0|None assigned|00:00:00|0:0\n",
         banner,
     )
-    assert [tuple(job.values()) for job in slurm.jobs(run)] == [
+    assert [tuple(job.values()) for job in job_states.jobs(run)] == [
         ("ingest", "11", "COMPLETED", "n2", "00:00:05", ""),
         ("measure", "12_0", "OUT_OF_MEMORY", "n2", "00:00:09", "exit code 0:125"),
         ("measure", "12_1", "RUNNING", "n1", "0:07", "None"),
@@ -435,13 +480,13 @@ def test_without_accounting_what_left_the_queue_has_ended(run, programs):
     submitted(run, ("measure", "12"))
     programs.fail("squeue", GONE)
     programs.fail("sacct", "Slurm accounting storage is disabled")
-    (job,) = slurm.jobs(run)
+    (job,) = job_states.jobs(run)
     assert (job["state"], job["why"]) == ("ended", "the cluster keeps no accounts")
     programs.fail("sacct", NO_DATABASE)
-    (job,) = slurm.jobs(run)
+    (job,) = job_states.jobs(run)
     assert (job["state"], job["why"]) == ("ended", f"sacct ended with code 1: {NO_DATABASE}")
     programs.list("sacct")
-    (job,) = slurm.jobs(run)
+    (job,) = job_states.jobs(run)
     assert (job["state"], job["why"]) == ("ended", "not in the cluster's accounts (yet)")
 
 
@@ -449,7 +494,7 @@ def test_what_left_the_queue_has_ended_also_where_the_accounts_lag_behind(run, p
     submitted(run, ("measure", "12"))
     programs.list("squeue")
     programs.list("sacct", "12|RUNNING|n2|00:00:05|0:0\n")
-    (job,) = slurm.jobs(run)
+    (job,) = job_states.jobs(run)
     assert (job["state"], job["why"]) == ("ended", "not in the cluster's accounts (yet)")
 
 
@@ -459,7 +504,7 @@ def test_of_several_jobs_one_that_is_forgotten_hides_no_other(run, programs, tmp
     squeue = tmp_path / "bin" / "squeue"
     body = squeue.read_text().replace("#!/bin/sh", f"#!/bin/sh\ncase \"$*\" in *11*) echo '{GONE}' >&2; exit 1;; esac")
     squeue.write_text(body)
-    assert slurm.living(run) == ["12"]
+    assert job_states.living(run) == ["12"]
 
 
 def silent_controller(programs, how: str, monkeypatch) -> None:
@@ -481,13 +526,13 @@ def test_a_controller_that_does_not_answer_has_not_said_that_all_ended(run, prog
     programs.say("sbatch", "13\n")
     silent_controller(programs, how, monkeypatch)
     with pytest.raises(SlurmError, match=r"squeue (ended with code 1|did not answer)|an answer that is not understood"):
-        slurm.living(run)
-    assert {job["state"] for job in slurm.jobs(run)} == {slurm.UNKNOWN}
+        job_states.living(run)
+    assert {job["state"] for job in job_states.jobs(run)} == {job_states.UNKNOWN}
     before = run.status
     with pytest.raises(SlurmError):
-        slurm.cancel(run)
+        job_states.cancel(run)
     with pytest.raises(SlurmError):
-        submission.resume(notebooks.resolve_again(run), slurm.Options())
+        submission.resume(notebooks.resolve_again(run), jobs.Options())
     assert programs.asked("sbatch") == [], "nothing is submitted twice"
     assert run.status == before
 
@@ -496,11 +541,8 @@ def test_status_says_that_it_does_not_know(run, programs, capsys, monkeypatch):
     submitted(run, ("ingest", "11"), ("measure", "12"))
     programs.fail("squeue", NO_CONTROLLER)
     for words in ([], ["--json"]):
-        monkeypatch.setattr("sys.argv", ["distilbench", "status", str(run.folder), *words])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        assert ended.value.code == 1
-        said = capsys.readouterr()
+        said = distilbench(monkeypatch, capsys, "status", str(run.folder), *words)
+        assert said.code == 1
         assert "2 unknown" in said.out or '"state": "unknown"' in said.out
         assert "0 of 3" in said.out, "the run's own files are shown all the same"
         assert "what became of 2 jobs is not known, they may still wait or run: squeue ended with code 1" in said.err
@@ -514,31 +556,31 @@ def test_what_the_user_usually_filters_does_not_hide_jobs(run, programs, monkeyp
     squeue.write_text(squeue.read_text().replace("exit", f"env >{tmp_path}/env\nexit"))
     for name in ("SQUEUE_STATES", "SACCT_FEDERATION", "SCANCEL_STATE", "SLURM_TIME_FORMAT"):
         monkeypatch.setenv(name, "relative")
-    assert slurm.living(run) == ["12"]
+    assert job_states.living(run) == ["12"]
     assert "relative" not in (tmp_path / "env").read_text()
 
 
 def test_a_run_that_was_never_submitted_has_no_jobs(run):
-    assert (slurm.jobs(run), slurm.living(run), slurm.submissions(run)) == ([], [], [])
+    assert (job_states.jobs(run), job_states.living(run), job_states.submissions(run)) == ([], [], [])
 
 
 def test_cancel(run, programs):
     submitted(run, ("ingest", "11"), ("measure", "12"))
     programs.list("squeue", "12_1|RUNNING|n1|0:07|None\n12_2|PENDING||0:00|Resources\n")
     programs.say("scancel")
-    assert slurm.cancel(run) == ["12_1", "12_2"]
+    assert job_states.cancel(run) == ["12_1", "12_2"]
     assert programs.asked("scancel") == ["scancel 12"]
     assert run.status["state"] == "cancelled"
     run.set_status("running")
     programs.fail("scancel", "scancel: error: Kill job error on job id 12: Job/step already completing or completed")
     programs.list("squeue", "12_1|COMPLETING|n1|0:07|None\n")
-    assert slurm.cancel(run) == ["12_1"]
+    assert job_states.cancel(run) == ["12_1"]
     assert run.status["state"] == "cancelled", "what is ending by itself needs no cancelling"
     run.set_status("running")
     programs.list("squeue", "12_1|RUNNING|n1|0:07|None\n12_2|PENDING||0:00|Resources\n")
     programs.fail("scancel", "scancel: error: Access/permission denied")
     with pytest.raises(SlurmError, match=r"2 jobs of run .* are not cancelled: scancel ended with code 1: .*denied"):
-        slurm.cancel(run)
+        job_states.cancel(run)
     assert run.status["state"] != "cancelled" or "go on with" not in run.status["message"]
 
 
@@ -547,23 +589,23 @@ def test_what_is_still_queued_is_not_submitted_again(run, programs):
     programs.list("squeue", "12|RUNNING|n1|0:07|None\n")
     resolved = notebooks.resolve_again(run)
     with pytest.raises(RunError, match=f"1 jobs of run {run.run_id} still wait or run: .*distilbench cancel"):
-        submission.resume(resolved, slurm.Options())
+        submission.resume(resolved, jobs.Options())
 
 
 def test_an_ordinary_run_is_not_submitted_again(tmp_path, this_machine):
     resolved = small_design(tmp_path / "results")
     run = studies.start(resolved)
     with pytest.raises(RunError, match="was not submitted: go on with it by `distilbench run distilbert"):
-        submission.resume(notebooks.resolve_again(run), slurm.Options())
+        submission.resume(notebooks.resolve_again(run), jobs.Options())
 
 
 def test_a_dry_run_makes_nothing(run, tmp_path):
     resolved = small_design(tmp_path / "others")
-    said = submission.dry(resolved, slurm.Options(), "cells", None, False, False)
+    said = submission.dry(resolved, jobs.Options(), "cells", None, False, False)
     assert "--array=0 " in said
     assert not (tmp_path / "others").exists()
     prepared_by_hand(run).save(run)
-    said = submission.dry(notebooks.resolve_again(run), slurm.Options(), "rounds", None, True, False)
+    said = submission.dry(notebooks.resolve_again(run), jobs.Options(), "rounds", None, True, False)
     assert "--array=0-2" in said
     assert "ingest=" not in said, "text and model are prepared"
 
@@ -572,7 +614,7 @@ def test_a_dry_run_makes_nothing(run, tmp_path):
 
 
 def test_what_scontrol_says_of_a_job():
-    told = environment.slurm_fields(JOB)
+    told = slurm_job.fields(JOB)
     assert told["NodeList"] == "n1"
     assert told["GRES"] == "gpu:1(IDX:0)"
     assert told["CPU_IDs"] == "0"
@@ -584,18 +626,18 @@ def test_what_scontrol_says_of_a_job():
 
 def test_outside_a_job_there_is_none(programs, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert environment.slurm_job() is None
+    assert slurm_job.read() == (None, None)
     monkeypatch.setenv("SLURM_JOB_ID", "34")
-    assert environment._slurm_job()[1].startswith("scontrol: "), "not there"
+    assert slurm_job.read()[1].startswith("scontrol: "), "not there"
     programs.say("scontrol", JOB)
-    assert environment.slurm_job()["JobId"] == "34"
-    assert environment._slurm_job()[1] is None
+    assert slurm_job.read()[0]["JobId"] == "34"
+    assert slurm_job.read()[1] is None
     for fail, why in ((programs.fail, "scontrol: down"), (programs.say, "scontrol did not describe job 34")):
         fail("scontrol", "down")
-        assert environment._slurm_job() == (None, why)
+        assert slurm_job.read() == (None, why)
     programs.hang("scontrol")
-    monkeypatch.setattr(environment, "SCONTROL_S", 0.2)
-    job, why = environment._slurm_job()
+    monkeypatch.setattr(slurm_job, "SCONTROL_S", 0.2)
+    job, why = slurm_job.read()
     assert job is None
     assert "timed out" in why
 
@@ -606,7 +648,7 @@ def test_a_task_of_an_array_records_its_own_allocation(programs, monkeypatch):
     programs.say("scontrol", "\n".join([others[0], JOB, others[1]]) + "\n")
     for name, value in (("JOB_ID", "34"), ("ARRAY_JOB_ID", "34"), ("ARRAY_TASK_ID", "1")):
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert environment.slurm_job()["NodeList"] == "n1"
+    assert slurm_job.read()[0]["NodeList"] == "n1"
     assert programs.asked("scontrol") == ["scontrol show job --details --oneliner 34_1"]
 
 
@@ -626,7 +668,6 @@ def silent(run, monkeypatch) -> Run:
     for name, value in (("JOB_ID", "34"), ("ARRAY_JOB_ID", "34"), ("ARRAY_TASK_ID", "2")):
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setattr(environment, "now", lambda: "2026-11-25T12:00:10Z")
-    monkeypatch.setattr(environment, "slurm_job", lambda: None)
     with shards.start_attempt(run, 0) as attempt:
         pass
     shards.end(attempt, "running", "")
@@ -660,10 +701,10 @@ def silent(run, monkeypatch) -> Run:
 )  # fmt: skip
 def test_how_a_silent_attempt_ended(run, silent, programs, now, accounts, state):
     say_end(programs, now, accounts)
-    said = slurm.settle(run)
+    said = job_states.settle(run)
     assert shards.about(silent)["state"] == state
     assert bool(said) == (state != "running")
-    assert slurm.settle(run) == [], "what is on record stays"
+    assert job_states.settle(run) == [], "what is on record stays"
     assert {call.split()[-1] for call in programs.asked("scontrol")} == {"34_2"}, "not all tasks of the array"
 
 
@@ -672,14 +713,14 @@ def test_an_attempt_of_an_earlier_version_is_found_by_its_number(run, silent, pr
     del told["slurm"]["array_job_id"]
     paths.write_json(silent.folder / "attempt.json", told)
     say_end(programs, "JobState=TIMEOUT Restarts=0", "34|TIMEOUT|2026-11-25T12:00:01|2026-11-25T12:10:01\n")
-    slurm.settle(run)
+    job_states.settle(run)
     assert shards.about(silent)["state"] == "timeout"
 
 
 def test_without_accounts_the_end_of_a_later_start_is_not_that_of_this_one(run, silent, programs):
     say_end(programs, "JobState=TIMEOUT Restarts=1", "")
     programs.fail("sacct", "Slurm accounting storage is disabled")
-    slurm.settle(run)
+    job_states.settle(run)
     told = shards.about(silent)
     assert (told["state"], told["message"]) == ("failed", f"{shards.LOST}; SLURM says nothing")
 
@@ -696,7 +737,7 @@ def test_while_slurm_does_not_answer_nothing_is_put_on_record(run, silent, progr
         monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
     else:
         programs.say("scontrol", BANNERS)
-    (said,) = slurm.settle(run)
+    (said,) = job_states.settle(run)
     assert "how it ended is not known yet" in said
     assert shards.about(silent)["state"] == "running"
 
@@ -704,7 +745,7 @@ def test_while_slurm_does_not_answer_nothing_is_put_on_record(run, silent, progr
 def test_a_job_that_the_controller_has_forgotten_is_in_the_accounts(run, silent, programs):
     say_end(programs, "", "34|OUT_OF_MEMORY|2026-11-25T12:00:01|2026-11-25T12:10:01\n")
     programs.fail("scontrol", GONE)
-    slurm.settle(run)
+    job_states.settle(run)
     assert shards.about(silent)["state"] == "oom"
 
 
@@ -721,7 +762,7 @@ def test_a_job_that_the_controller_has_forgotten_is_in_the_accounts(run, silent,
 def test_why_an_attempt_was_told_to_end(run, silent, programs, accounts, state):
     shards.end(silent, "cancelled", "told to end at once (SIGTERM or Ctrl-C)")
     say_end(programs, "JobState=PENDING Restarts=1", accounts)
-    slurm.settle(run)
+    job_states.settle(run)
     assert shards.about(silent)["state"] == state
 
 
@@ -729,19 +770,19 @@ def test_final_figures(run, programs):
     submitted(run, ("measure", "12"))
     row = "12_0|measure|main|COMPLETED|0:0|2026-11-25T12:00:01|2026-11-25T12:00:31|30|n1|1|cpu=1|00:25|{}|{}\n"
     programs.list("sacct", row.format("", "0") + row.format("141M", "") + row.format("141M", "5400"))
-    told = paths.read_json(slurm.account(run))
+    told = paths.read_json(job_states.account(run))
     assert [job["consumed_energy_J"] for job in told["jobs"]] == [None, None, 5400]
-    assert [job.get("reason") for job in told["jobs"]] == [slurm.NO_ENERGY, slurm.NO_ENERGY, None]
+    assert [job.get("reason") for job in told["jobs"]] == [job_states.NO_ENERGY, job_states.NO_ENERGY, None]
     assert "ConsumedEnergyRaw" in programs.asked("sacct")[0]
     before = (run.folder / "slurm_jobs.json").read_bytes()
     programs.fail("sacct", NO_DATABASE)
     with pytest.raises(SlurmError, match="Problem talking to the database"):
-        slurm.account(run)
+        job_states.account(run)
     assert (run.folder / "slurm_jobs.json").read_bytes() == before
     programs.list("sacct")
-    assert paths.read_json(slurm.account(run))["reason"] == "sacct knows none of the jobs"
+    assert paths.read_json(job_states.account(run))["reason"] == "sacct knows none of the jobs"
     programs.fail("sacct", "Slurm accounting storage is disabled")
-    assert paths.read_json(slurm.account(run))["reason"] == "the cluster keeps no accounts"
+    assert paths.read_json(job_states.account(run))["reason"] == "the cluster keeps no accounts"
 
 
 def test_accounts_that_cannot_be_read_keep_no_results_from_their_place(run, programs, monkeypatch, capsys):
@@ -749,11 +790,8 @@ def test_accounts_that_cannot_be_read_keep_no_results_from_their_place(run, prog
     programs.fail("sacct", NO_DATABASE)
     monkeypatch.setenv("RESULTS_DEST", "there")
     monkeypatch.setattr(push, "push", lambda run: (7, "there"))
-    monkeypatch.setattr("sys.argv", ["distilbench", "job", "account", str(run.folder)])
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    said = capsys.readouterr()
-    assert (ended.value.code, said.out.strip()) == (1, "7 files are in there, equal by checksum")
+    said = distilbench(monkeypatch, capsys, "job", "account", str(run.folder))
+    assert (said.code, said.out.strip()) == (1, "7 files are in there, equal by checksum")
     assert "Problem talking to the database" in said.err
 
 
@@ -761,9 +799,9 @@ def test_a_program_that_does_not_answer(programs, monkeypatch):
     programs.hang("squeue")
     monkeypatch.setattr(slurm, "TIMEOUT_S", 0.2)
     with pytest.raises(SlurmError, match=r"squeue did not answer within 0\.2 s"):
-        slurm._said(["squeue"])
+        slurm.answer(["squeue"])
     with pytest.raises(SlurmError, match="nowhere cannot be started: No such file"):
-        slurm._said(["nowhere"])
+        slurm.answer(["nowhere"])
 
 
 # ------------------------------------------------------------------ inside a job
@@ -803,7 +841,7 @@ def test_a_job_with_work_left_puts_itself_back_and_no_other(in_a_job, programs, 
     assert programs.asked("scontrol") == [f"scontrol requeue {name}"]
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
-    assert environment.slurm_name(variables["SLURM_JOB_ID"]) == name, "the package says the same"
+    assert slurm_job.name(variables["SLURM_JOB_ID"]) == name, "the package says the same"
 
 
 def test_a_job_takes_names_and_texts_for_utf8_whatever_its_locale_is(in_a_job):
@@ -829,6 +867,19 @@ def test_a_controller_that_does_not_answer_is_asked_again_before_a_job_gives_up(
     assert "submit --resume" in done.stderr
 
 
+def test_a_job_whose_failure_no_other_would_name_notes_it_in_the_run(run, monkeypatch, capsys):
+    def fail(*_: object) -> None:
+        raise SlurmError("the text is gone\nfor good")
+
+    monkeypatch.setattr(notebooks, "execute", fail)
+    said = distilbench(monkeypatch, capsys, "job", "ingest", str(run.folder))
+    assert (said.code, said.err) == (1, "error: the text is gone\nfor good\n")
+    assert (run.status["state"], run.status["message"]) == ("failed", "ingest: the text is gone")
+    said = distilbench(monkeypatch, capsys, "job", "gather", str(run.folder))
+    assert "no part of it began; before: ingest: the text is gone" in said.err
+    assert run.status["message"].startswith("gather: no part of it began; before: ingest")
+
+
 def test_cells_of_a_run(run):
     assert submission.cells(run) == [
         {"cell": f"sdpa-float32-fixed-16-b00{size}", "state": "pending", "done": "0 of 3"} for size in (1, 2)
@@ -849,7 +900,7 @@ def test_the_script_of_a_dry_run_stands_paths_with_spaces(run, tmp_path, monkeyp
     (root / "params").mkdir()
     shutil.copyfile(paths.repo_root() / "params" / "studies.yml", root / "params" / "studies.yml")
     monkeypatch.setenv("DISTILBENCH_ROOT", str(root))
-    said = slurm.script_of(slurm.chain(run, [0, 1], slurm.Options(), ingest=True)).split("\n# ------")[0]
+    said = jobs.script_of(jobs.chain(run, [0, 1], jobs.Options(), ingest=True)).split("\n# ------")[0]
     (tmp_path / "bin").mkdir()
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.write_text(f'#!/bin/bash\npwd >>{tmp_path}/asked\nprintf "%s\\n" "$@" >>{tmp_path}/asked\necho 7\n')

@@ -165,6 +165,20 @@ def test_no_reader_ever_sees_half_a_file(tmp_path):
     assert seen <= contents
 
 
+def test_a_folder_appears_whole_in_the_place_of_an_earlier_one(tmp_path):
+    folder, killed = tmp_path / "a" / "whole", tmp_path / "a" / ".whole.part"
+    killed.mkdir(parents=True)
+    (killed / "half").touch()
+    for name in ("first", "second"):
+        with paths.write_folder(folder) as part:
+            (part / name).touch()
+            assert names(part) == {name}, "what a killed process left is gone"
+        assert names(folder) == {name}
+    with pytest.raises(ValueError, match="no"), paths.write_folder(folder):
+        raise ValueError("no")
+    assert names(folder) == {"second"}
+
+
 def test_json_is_sorted_indented_and_ends_with_a_newline(tmp_path):
     paths.write_json(tmp_path / "x.json", {"b": [1, None], "a": 0.1})
     assert (tmp_path / "x.json").read_text() == '{\n  "a": 0.1,\n  "b": [\n    1,\n    null\n  ]\n}\n'

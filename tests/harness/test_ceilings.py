@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,8 @@ from distilbench.errors import DeviceError
 from distilbench.harness import ceilings
 from distilbench.measurements.sweep.measure import worker
 from distilbench.sources.families import distilbert
+from distilbench.sources.families.distilbert import FAMILY
+from distilbench.sources.models import LoadedModel
 
 CPU = torch.device("cpu")
 D, HIDDEN, LAYERS, VOCABULARY = 64, 128, 2, 100
@@ -32,8 +35,7 @@ def tiny_config() -> DistilBertConfig:
 def tiny():
     """A tiny model as the loader gives it, as far as is needed here."""
     module = DistilBertForSequenceClassification(tiny_config()).eval()
-    held = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
-    return SimpleNamespace(module=module, info=SimpleNamespace(memory_bytes=held))
+    return SimpleNamespace(module=module, cost=partial(LoadedModel.cost, SimpleNamespace(module=module, family=FAMILY)))
 
 
 @pytest.fixture
@@ -80,21 +82,21 @@ def bytes_by_hand(rows: int) -> int:
 
 def test_bytes_by_hand(tiny):
     whole = bytes_by_hand(VOCABULARY + 512) + 512 * 8  # and the numbers of the positions, which no forward needs
-    assert tiny.info.memory_bytes == whole, "else the count by hand is wrong"
+    held = sum(t.numel() * t.element_size() for t in (*tiny.module.parameters(), *tiny.module.buffers()))
+    assert held == whole, "else the count by hand is wrong"
     ids = torch.arange(12).reshape(2, 6)
-    assert distilbert.forward_bytes(tiny, ids) == bytes_by_hand(12 + 6) + 12 * 16
+    assert distilbert.forward_bytes(tiny.module, ids) == bytes_by_hand(12 + 6) + 12 * 16
 
 
 def test_a_word_that_stands_twice_is_read_once(tiny):
-    assert distilbert.forward_bytes(tiny, torch.zeros(2, 6, dtype=torch.int64)) == bytes_by_hand(1 + 6) + 12 * 16
+    assert distilbert.forward_bytes(tiny.module, torch.zeros(2, 6, dtype=torch.int64)) == bytes_by_hand(1 + 6) + 12 * 16
 
 
 def test_half_the_precision_moves_half_the_weights(tiny):
     module = DistilBertForSequenceClassification(tiny_config()).to(torch.bfloat16)
-    held = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
-    half = SimpleNamespace(module=module, info=SimpleNamespace(memory_bytes=held))
+    half = SimpleNamespace(module=module)
     ids = torch.arange(12).reshape(2, 6)
-    moved = [distilbert.forward_bytes(model, ids) - ids.numel() * 16 for model in (half, tiny)]
+    moved = [distilbert.forward_bytes(model.module, ids) - ids.numel() * 16 for model in (half, tiny)]
     assert moved[0] == moved[1] / 2
 
 
@@ -103,7 +105,7 @@ def test_a_cycle_costs_what_its_batches_cost(tiny):
     tensors = [(torch.zeros(shape, dtype=torch.int64),) * 2 for shape in shapes]
     assert worker.cycle_cost(tiny, tensors) == {
         "flops_per_cycle": sum(distilbert.forward_flops(tiny.module.config, *shape) for shape in shapes),
-        "bytes_per_cycle": sum(distilbert.forward_bytes(tiny, ids) for ids, _ in tensors),
+        "bytes_per_cycle": sum(distilbert.forward_bytes(tiny.module, ids) for ids, _ in tensors),
     }
     assert worker.cycle_cost(tiny, tensors[:1])["flops_per_cycle"] == 2179584, "what torch counts for 2 x 8"
 

@@ -12,10 +12,10 @@ import torch
 from fake_powercap import FakeRapl
 
 from distilbench.collectors import energy
-from distilbench.collectors.energy import TICKS, Rapl, Source, Windows
+from distilbench.collectors.energy import Rapl, Source
 from distilbench.errors import DistilbenchError, ImplausibleError, RunError
 from distilbench.harness import energy_windows
-from distilbench.harness.energy_windows import HOST_TOO, idle_W, measure
+from distilbench.harness.energy_windows import HOST_TOO, TICKS, Windows, idle_W, measure
 from distilbench.measurements.sweep.records import Energy
 from distilbench.measurements.sweep.summary.derive import energy_fields
 

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from measuring import STAND_IN, finished_once, prepared_by_hand, small_design
+from measuring import finished_once, prepared_by_hand, small_design, stand_in_here
 
 from distilbench import paths, studies
 from distilbench.errors import ParameterError, RunError, Stopped
 from distilbench.harness import processes, shards, steps
-from distilbench.machine import environment
+from distilbench.machine import code, environment
 from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.measure import design
 from distilbench.measurements.sweep.measure import run as sweep
@@ -33,7 +33,7 @@ def resolved(tmp_path: Path) -> parameters.Resolved:
 @pytest.fixture
 def run(resolved, monkeypatch, this_machine) -> Run:
     """A run split by rounds, prepared; repetitions are stand-ins."""
-    monkeypatch.setattr(sweep, "WORKER", STAND_IN)
+    monkeypatch.setattr(processes, "_spawn", stand_in_here)
     made = find.create(resolved, SWEEP)
     shards.divide(made, resolved, "rounds")
     prepared_by_hand(made).save(made)
@@ -274,6 +274,19 @@ def test_another_node_of_the_same_kind_may_measure(run, resolved, this_machine, 
     assert paths.read_json(run.folder / "env.json")["nodes"] == sorted({r.node for r in run.measured()})
 
 
+def test_a_node_goes_on_with_code_that_is_declared_to_measure_alike(run, resolved, this_machine, declare_alike):
+    this_machine["measuring_sha256"] = "a" * 64
+    steps.measure_shard(run, resolved, 0)
+    this_machine["measuring_sha256"] = code.measuring_sha256()
+    with pytest.raises(RunError, match=r"is of another kind than .*code: 'aaaa"):
+        steps.measure_shard(run, resolved, 1)
+    declare_alike("a" * 64)
+    steps.measure_shard(run, resolved, 1)
+    _, attempt = shards.attempts(run, 1)
+    (change,) = paths.read_json(attempt.folder / "env.json")["code_changes"]
+    assert (change["from"], change["to"]) == ("a" * 64, code.measuring_sha256())
+
+
 def test_the_machine_that_submits_is_not_the_one_that_measures(run, resolved, this_machine):
     this_machine["cpu"]["model"] = "A compute node's CPU"
     studies.start(parameters.Resolved(resolved.params.model_copy(update={"run_id": run.run_id}), resolved.origins))
@@ -321,7 +334,7 @@ def test_a_limit_too_short_for_one_repetition_is_no_reason_to_start_again(run, r
 
 
 def test_an_ordinary_run_stops_as_well(resolved, monkeypatch, this_machine, stop_file):
-    monkeypatch.setattr(sweep, "WORKER", STAND_IN)
+    monkeypatch.setattr(processes, "_spawn", stand_in_here)
     ordinary = studies.start(resolved)
     stop_file.touch()
     with pytest.raises(Stopped):

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from distilbench import paths
-from distilbench.machine import environment
+from distilbench.machine import cgroups, code, conditions, environment
+from distilbench.sources import families
+from distilbench.variants import registry
 
 CPUINFO = """\
 processor\t: 0
@@ -83,21 +85,21 @@ def test_time_is_utc_to_the_second(monkeypatch):
 
 
 def test_the_key_holds_what_repetitions_must_share(captured):
-    key = environment.key_of(captured)
+    key = conditions.key_of(captured)
     assert set(key) == {
         "host", "cpu", "usable cores", "python", "gpus", "distilbench", "torch", "transformers", "tokenizers", "numpy",
         "code", "CPU quota", "visible GPUs", "driver", "governor", "turbo", "container",
         "malloc", "variables", "GPU variables", "preloaded",
     }  # fmt: skip
     assert key["usable cores"] == len(os.sched_getaffinity(0))
-    assert environment.key_of(json.loads(json.dumps(captured))) == key, "read back from env.json it is the same"
+    assert conditions.key_of(json.loads(json.dumps(captured))) == key, "read back from env.json it is the same"
 
 
 def test_another_heap_is_another_environment(captured, monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
-    key = environment.key_of(environment.capture())
+    key = conditions.key_of(environment.capture())
     assert key["malloc"] == {"MALLOC_TRIM_THRESHOLD_": "1000000"}
-    assert environment.key_of(captured)["malloc"] == {}
+    assert conditions.key_of(captured)["malloc"] == {}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_what_changes_threads_or_memory_is_on_record_and_in_the_key(captured, mo
     monkeypatch.setenv(name, "another")
     env = environment.capture()
     assert env["variables"][name] == "another"
-    key, usual = environment.key_of(env), environment.key_of(captured)
+    key, usual = conditions.key_of(env), conditions.key_of(captured)
     assert key[part][name] == "another"
     assert {what for what in key if key[what] != usual[what]} == {part}
 
@@ -128,14 +130,14 @@ def test_what_a_worker_is_given_anew_is_no_condition(captured, monkeypatch, name
     monkeypatch.setenv(name, "7")
     env = environment.capture()
     assert env["variables"][name] == "7"
-    assert environment.key_of(env) == environment.key_of(captured)
+    assert conditions.key_of(env) == conditions.key_of(captured)
 
 
 def test_what_is_loaded_before_all_else_is_a_condition(captured, monkeypatch):
     monkeypatch.setenv("LD_PRELOAD", "")
-    usual = environment.key_of(environment.capture())
+    usual = conditions.key_of(environment.capture())
     assert usual["preloaded"] == []
-    assert environment.key_of(captured | {"preloaded": ["libjemalloc.so.2"]})["preloaded"] == ["libjemalloc.so.2"]
+    assert conditions.key_of(captured | {"preloaded": ["libjemalloc.so.2"]})["preloaded"] == ["libjemalloc.so.2"]
 
 
 def test_variables_that_limit_threads_are_named(monkeypatch):
@@ -152,8 +154,8 @@ def test_variables_that_limit_threads_are_named(monkeypatch):
 def package(monkeypatch, tmp_path) -> Path:
     """A copy of the package's sources, which is hashed instead."""
     copied = tmp_path / "package"
-    shutil.copytree(environment.PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(environment, "PACKAGE", copied)
+    shutil.copytree(code.PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "PACKAGE", copied)
     return copied
 
 
@@ -166,9 +168,9 @@ def append(file: Path) -> None:
 )
 def test_another_version_of_what_measures_is_another_environment(package, module):
     before = environment.capture()
-    assert environment.key_of(environment.capture()) == environment.key_of(before)
+    assert conditions.key_of(environment.capture()) == conditions.key_of(before)
     append(package / f"{module}.py")
-    assert environment.key_of(environment.capture())["code"] != environment.key_of(before)["code"]
+    assert conditions.key_of(environment.capture())["code"] != conditions.key_of(before)["code"]
 
 
 @pytest.mark.parametrize(
@@ -180,13 +182,13 @@ def test_another_version_of_what_shows_is_the_same_environment_and_other_code(pa
     before = environment.capture()
     append(package / f"{module}.py")
     after = environment.capture()
-    assert environment.key_of(after) == environment.key_of(before)
+    assert conditions.key_of(after) == conditions.key_of(before)
     assert after["code_sha256"] != before["code_sha256"]
 
 
 def test_an_environment_of_an_early_version_is_told_by_all_of_its_code(captured):
     early = {name: value for name, value in captured.items() if name != "measuring_sha256"}
-    assert environment.key_of(early)["code"] == captured["code_sha256"]
+    assert conditions.key_of(early)["code"] == captured["code_sha256"]
 
 
 def imported(module: str) -> set[str]:
@@ -203,7 +205,7 @@ def imported(module: str) -> set[str]:
 
 #: What the parent imports besides: folders and locks, derived numbers, progress bars. None of it measures.
 BESIDE = {
-    "runs/folder", "runs/measurement", "measurements/sweep/summary/join",
+    "machine/conditions", "runs/folder", "runs/measurement", "measurements/sweep/summary/join",
     "measurements/sweep/summary/doubts", "progress",
 }  # fmt: skip
 SWEEP = "measurements.sweep.measure"
@@ -211,7 +213,10 @@ SWEEP = "measurements.sweep.measure"
 
 def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
     worker = imported(f"{SWEEP}.worker") | imported("harness.ceilings") | imported("harness.__main__")
-    measuring = {name for name in environment.measuring() if not name.startswith("measurements/calibration/")}
+    by_name = [f"sources.families.{name}" for name in families.supported()]  # imported when they are asked for
+    by_name += [module.removeprefix("distilbench.") for module in {*registry.MODULES.values()}]
+    worker = worker.union(*map(imported, by_name))
+    measuring = {name for name in code.measuring() if not name.startswith("measurements/calibration/")}
     assert worker <= measuring
     parent = imported(f"{SWEEP}.run") | imported(f"{SWEEP}.prepare") | imported("harness.steps")
     assert parent - measuring == BESIDE
@@ -243,7 +248,7 @@ def test_limits_are_those_of_the_own_cgroup_else_of_the_root(tmp_path, monkeypat
     (own / "cpu.max").write_text("150000 100000\n")
     (tmp_path / "cpu.max").write_text("max 100000\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert environment.cgroup(tmp_path) == {
+    assert cgroups.limits(tmp_path) == {
         "cpu.max": "150000 100000",
         "memory.max": "max",
         "cpuset.cpus.effective": None,
@@ -254,11 +259,11 @@ def test_limits_are_those_of_the_own_cgroup_else_of_the_root(tmp_path, monkeypat
 def test_limits_of_the_root_hold_where_there_is_no_own_cgroup(tmp_path, monkeypatch, self_cgroup):
     read_text_of(monkeypatch, self_cgroup=self_cgroup)
     (tmp_path / "cpuset.cpus.effective").write_text("0-1\n")
-    assert environment.cgroup(tmp_path) == {"cpu.max": None, "memory.max": None, "cpuset.cpus.effective": "0-1"}
+    assert cgroups.limits(tmp_path) == {"cpu.max": None, "memory.max": None, "cpuset.cpus.effective": "0-1"}
 
 
 def test_without_cgroups_nothing_is_said(tmp_path):
-    assert set(environment.cgroup(tmp_path / "absent").values()) == {None}
+    assert set(cgroups.limits(tmp_path / "absent").values()) == {None}
 
 
 # ------------------------------------------------------------------ GPUs
@@ -458,7 +463,7 @@ def test_cores_are_those_that_this_process_may_use(monkeypatch):
     [("max 100000", None), ("150000 100000", 1), ("299999 100000", 2), ("50000 100000", 1), (None, None)],
 )
 def test_only_whole_cores_of_a_containers_quota_are_usable(monkeypatch, quota, cores):
-    monkeypatch.setattr(environment, "cgroup", lambda: {"cpu.max": quota})
+    monkeypatch.setattr(cgroups, "limits", lambda: {"cpu.max": quota})
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _pid: set(range(64)))
     assert environment.usable_cores() == (cores or 64)
 

@@ -86,6 +86,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = checkouts.whole(tmp_path_factory.mktemp("contributing") / "checkout")
     for step in STEPS:
         step(folder)
+    profile = folder / "params" / "half" / "ci.yml"  # one cell, each of its passes once: enough to see the study run
+    small = yaml.safe_load(profile.read_text()) | {"batch_sizes": [4], "repetitions": 1}
+    profile.write_text(yaml.safe_dump(small))
     return folder
 
 
@@ -167,7 +170,9 @@ def test_only_what_is_there_is_named():
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("heading", ["Add a study", "Add a kind of measurement", "Add a variant", "Add a collector"])
+@pytest.mark.parametrize(
+    "heading", ["Add a study", "Add a kind of measurement", "Add a variant", "Add a model family", "Add a collector"]
+)
 def test_it_takes_a_few_steps(heading):
     section = CONTRIBUTING.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     numbers = [int(number) for number in re.findall(r"^(\d+)\. ", section, re.MULTILINE)]
@@ -180,11 +185,11 @@ def test_names_of_the_package_in_the_steps_are_there():
     from distilbench.collectors import energy, telemetry
     from distilbench.measurements.sweep import params, records
     from distilbench.measurements.sweep.summary import join
-    from distilbench.variants import torch_variants
+    from distilbench.variants import registry, torch_variants
 
     steps = CONTRIBUTING.partition("## Add a variant\n")[2].partition("\n## Notebooks")[0]
     homes = {
-        "VARIANTS": torch_variants, "watch": torch_variants, "_check": torch_variants, "load_model": torch_variants,
+        "VARIANTS": torch_variants, "watch": registry.Variant, "MODULES": registry, "load_model": torch_variants,
         "sources": energy, "Source": energy, "Telemetry": telemetry, "block": telemetry.Telemetry,
         "ITERATIONS": records, "Repetition": records, "TELEMETRY": join, "SUMMARY_VERSION": join,
         "DistilbertParams": params,

@@ -16,7 +16,7 @@ from distilbench import paths, studies
 
 #: Floors 0 and 3: the analysis, the book and most tests need no machine-learning stack.
 WITHOUT_TORCH = (
-    "errors", "paths", "stats", "progress", "logs", "machine.environment", "collectors.energy", "runs.parameters",
+    "errors", "paths", "stats", "progress", "machine.environment", "collectors.energy", "runs.parameters",
     "runs.find", "runs.verify", "sources.revisions", "sources.batches", "harness.processes", "harness.shards",
     "report.tables", "report.insights", "measurements.sweep.params", "measurements.sweep.records",
     "measurements.sweep.summary.join", "measurements.sweep.measure.design", "measurements.sweep.measure.run", "studies",

@@ -14,7 +14,6 @@ from nightly import NotDone
 
 from distilbench import paths
 from distilbench.cli import doctor
-from distilbench.cli.doctor import Finding
 from distilbench.errors import DataError, DistilbenchError, HubError, RunError
 from distilbench.execution import notebooks
 from distilbench.runs.folder import Run
@@ -106,7 +105,7 @@ def test_only_where_the_hub_is_silent_a_text_on_it_may_be_left_out(monkeypatch, 
         raise HubError("cannot get data set glue")
 
     monkeypatch.setattr(sources_texts, "load_texts", no_text)
-    monkeypatch.setattr(doctor, "model_hub", lambda: Finding("model hub", hub, "as the test says"))
+    monkeypatch.setattr(doctor, "model_hub", lambda: (hub, "as the test says"))
     with pytest.raises(raised, match="cannot get data set glue"):
         nightly.text_unchanged("distilbert", "full")
 

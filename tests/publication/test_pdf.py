@@ -26,7 +26,6 @@ from distilbench.publication import build, latex_extension, publish
 from distilbench.publication import pdf as printing
 from distilbench.report import glue
 from distilbench.runs import find
-from distilbench.runs.folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -139,8 +138,7 @@ def numbers_taken() -> list[str]:
     """Every number and name that a chapter takes from a published run, as it must read."""
     values, taken = {}, []
     for page in publish.pages():
-        told = publish.told_by(page)
-        values[page.name] = glue.values(Run(paths.published_root() / told["study"] / told["run_id"]))
+        values[page.name] = glue.values(publish.run_of(page))
     for text in chapters().values():
         for page, name, form in re.findall(r"\{glue:text\}`([\w./-]+)::([\w.-]+):([^`]+)`", text):
             taken.append(format(values[Path(page).name][name], form))

@@ -62,6 +62,17 @@ def change(file: Path, alter: Callable[[dict], None]) -> None:
     paths.write_json(file, content)
 
 
+def another(run: Run) -> Run:
+    """The same run under another name, as if it had been analysed under it."""
+    other = Run(run.folder.with_name("another"))
+    shutil.copytree(run.folder, other.folder)
+    for name in ("config.json", "summary.json"):
+        change(other.folder / name, lambda content: content.update(run_id="another"))
+    page = publish.analysis_file(other)
+    page.write_text(page.read_text().replace(run.run_id, "another"))
+    return other
+
+
 # ------------------------------------------------------------------ refusals
 
 
@@ -173,11 +184,7 @@ def test_refused_with_the_reason_and_nothing_written(run, spoil, said):
 
 def test_a_page_is_replaced_only_when_told_so(run):
     page, folder = publish.publish(run)
-    other = Run(run.folder.with_name("another"))
-    shutil.copytree(run.folder, other.folder)
-    for name in ("config.json", "summary.json"):
-        change(other.folder / name, lambda content: content.update(run_id="another"))
-    notebooks.analyse("distilbert", ["another"], str(run.folder.parent.parent))
+    other = another(run)
     with pytest.raises(RunError, match=rf"shows run {run.run_id} already: choose another --name, or give --replace"):
         publish.publish(other)
     second, _ = publish.publish(other, "second")
@@ -191,11 +198,7 @@ def test_a_page_is_replaced_only_when_told_so(run):
 def test_a_run_that_two_pages_show_stays_when_one_of_them_is_replaced(run):
     first, folder = publish.publish(run)
     publish.publish(run, "second")
-    other = Run(run.folder.with_name("another"))
-    shutil.copytree(run.folder, other.folder)
-    for name in ("config.json", "summary.json"):
-        change(other.folder / name, lambda content: content.update(run_id="another"))
-    notebooks.analyse("distilbert", ["another"], str(run.folder.parent.parent))
+    other = another(run)
     publish.publish(other, "second", replace=True)
     assert folder.is_dir()
     assert publish.problems(first) == []
@@ -389,10 +392,9 @@ FIGURES = {"latency": "timing", "throughput": "timing", "memory": "memory", "ene
 @pytest.mark.parametrize("figure", FIGURES)
 def test_a_caption_says_what_the_raw_file_of_its_run_says(page, figure):
     """A figure is there where its pass was made, claims as many processes as made it, and marks what is unstable."""
-    told = publish.told_by(page)
-    run = Run(paths.published_root() / told["study"] / told["run_id"])
+    run, slug = publish.run_of(page), publish.page_metadata(page)["slug"]
     counts, states = passes_of(run).get(FIGURES[figure], {}), run.status["cells"].values()
-    caption = publish.caption(run, f"fig-{told['slug']}-{figure}")
+    caption = publish.caption(run, f"fig-{slug}-{figure}")
     assert (caption is not None) == bool(counts)
     if caption is None:
         return
@@ -447,7 +449,7 @@ PAGES = publish.pages()
 
 def test_there_are_published_pages():
     assert PAGES
-    shown = sorted(publish.told_by(page)["run_id"] for page in PAGES)
+    shown = sorted(publish.run_of(page).run_id for page in PAGES)
     assert shown == sorted(run.run_id for run in find.published_runs()), "each published run has one page"
 
 

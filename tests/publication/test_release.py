@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -21,25 +22,44 @@ from distilbench.publication.slides import build as slides
 from distilbench.runs import find
 
 
-@pytest.fixture
-def parts(tmp_path, monkeypatch) -> tuple[Path, Path, Path]:
+def made_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
     """A PDF, slides and pages, as far as a release looks at them; the code is in a commit."""
     monkeypatch.setattr(environment, "git", lambda: {"sha": "a" * 40, "dirty": False})
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-    html = tmp_path / "html"
+    html = folder / "html"
     (html / "_static").mkdir(parents=True)
     (html / "index.html").write_text("<p>hello</p>")
     (html / "_static" / "x.js").write_text("1")
     (html / ".lock").write_text("held")
     for name in ("report.pdf", "slides.pptx"):
-        (tmp_path / name).write_bytes(b"made up " + name.encode())
-    return tmp_path / "report.pdf", tmp_path / "slides.pptx", html
+        (folder / name).write_bytes(b"made up " + name.encode())
+    return folder / "report.pdf", folder / "slides.pptx", html
 
 
 @pytest.fixture
-def dist(tmp_path, parts) -> Path:
-    releasing.release(tmp_path / "dist", *parts)
-    return tmp_path / "dist"
+def parts(tmp_path, monkeypatch) -> tuple[Path, Path, Path]:
+    return made_up(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release: every published run is computed again for it, so it is made once."""
+    folder = tmp_path_factory.mktemp("released")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        releasing.release(folder / "dist", *made_up(folder, monkeypatch))
+    return folder / "dist"
+
+
+@pytest.fixture
+def dist(released, tmp_path) -> Path:
+    """A copy of it, to be read or spoilt."""
+    return shutil.copytree(released, tmp_path / "dist")
+
+
+@pytest.fixture
+def runs_hold(monkeypatch) -> None:
+    """The runs, which no test but two looks at, are not computed again."""
+    monkeypatch.setattr(releasing.verify, "problems", lambda _: [])
 
 
 def members(file: Path) -> dict[str, tarfile.TarInfo]:
@@ -53,12 +73,12 @@ def test_everything_is_there_and_holds(dist):
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=dist, check=True)
 
 
-def test_twice_is_the_same(tmp_path, parts, dist):
+def test_twice_is_the_same(tmp_path, parts, dist, runs_hold):
     releasing.release(tmp_path / "again", *parts)
     assert (dist / "SHA256SUMS").read_text() == (tmp_path / "again" / "SHA256SUMS").read_text()
 
 
-def test_what_an_earlier_release_left_is_gone(tmp_path, parts, dist):
+def test_what_an_earlier_release_left_is_gone(tmp_path, parts, dist, runs_hold):
     (dist / "of-the-last-version.pdf").touch()
     releasing.release(dist, *parts)
     assert releasing.problems(dist) == []
@@ -136,7 +156,7 @@ def test_the_environment_is_locked(dist):
 
 
 @pytest.mark.parametrize("git", [{"sha": "a" * 40, "dirty": True}, {"sha": None, "dirty": None}])
-def test_uncommitted_code_makes_a_draft_only(tmp_path, parts, monkeypatch, git):
+def test_uncommitted_code_makes_a_draft_only(tmp_path, parts, runs_hold, monkeypatch, git):
     monkeypatch.setattr(environment, "git", lambda: git)
     with pytest.raises(RunError, match="--draft makes a draft"):
         releasing.release(tmp_path / "dist", *parts)
@@ -166,12 +186,12 @@ def test_a_run_that_does_not_hold_is_not_released(tmp_path, parts, monkeypatch):
 # ------------------------------------------------------------------ checking
 
 
-def test_a_changed_file_is_found(dist):
+def test_a_changed_file_is_found(dist, runs_hold):
     (dist / "report.pdf").write_bytes(b"other")
     assert releasing.problems(dist) == ["report.pdf has another checksum"]
 
 
-def test_a_missing_and_an_added_file_are_found(dist):
+def test_a_missing_and_an_added_file_are_found(dist, runs_hold):
     (dist / "slides.pptx").unlink()
     (dist / "extra").touch()
     assert releasing.problems(dist) == ["slides.pptx is missing", "extra is not in SHA256SUMS"]
@@ -197,7 +217,7 @@ def test_changed_raw_files_are_found_even_with_new_sums(dist):
     assert all("latency_ms says" in problem for problem in found)
 
 
-def test_changed_results_are_found_even_with_new_sums(dist):
+def test_changed_results_are_found_even_with_new_sums(dist, runs_hold):
     frame = pd.read_parquet(dist / "results.parquet")
     frame.loc[0, "latency_ms"] *= 2
     frame.to_parquet(dist / "results.parquet", index=False)

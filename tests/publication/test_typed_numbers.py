@@ -13,7 +13,6 @@ from distilbench.measurements.sweep.show.numbers import mark_of
 from distilbench.publication import provenance, publish
 from distilbench.publication.typed_numbers import typed_results
 from distilbench.report import glue, load
-from distilbench.runs.folder import Run
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 CHAPTERS = sorted(file for file in BOOK.rglob("*.md") if "_build" not in file.parts)
@@ -76,8 +75,7 @@ def test_names_versions_dates_and_taken_numbers_may_stand(text):
 
 
 def measured(page: str) -> dict:
-    told = publish.told_by(publish.pages_root() / "distilbert" / f"{page}.ipynb")
-    return glue.values(Run(paths.published_root() / told["study"] / told["run_id"]))
+    return glue.values(publish.run_of(publish.pages_root() / "distilbert" / f"{page}.ipynb"))
 
 
 def each(values: dict, policy: str, name: str) -> list[float]:

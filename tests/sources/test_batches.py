@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from distilbench.errors import StorageError
-from distilbench.sources import batches
 from distilbench.sources.batches import (
-    PAD,
     Batch,
+    Padding,
     batches_sha256,
     load_inputs,
+    load_padding,
     make_batches,
     padding_share,
     sample_order,
@@ -22,7 +22,7 @@ from distilbench.sources.batches import (
     truncated_shares,
 )
 
-CLS, SEP = 101, 102
+CLS, SEP, PAD = 101, 102, 0
 
 
 def sentences(n: int, seed: int = 0, longest: int = 30) -> list[list[int]]:
@@ -226,5 +226,18 @@ def test_inputs_on_a_full_disk_are_a_clear_error_and_the_old_ones_stay(small_dis
     assert load_inputs(file)[0] == old
 
 
-def test_padding_is_what_bert_calls_padding():
-    assert batches.PAD == 0
+def test_a_decoder_is_padded_on_the_left_and_cut_where_no_token_closes_it():
+    padding = Padding(pad=7, left=True, end_tokens=0)
+    (batch,) = make_batches([[1, 2], [1, 2, 3, 4, 5]], 2, "fixed-4", 2, 0, padding)
+    short, cut = batch.rows.tolist().index(0), batch.rows.tolist().index(1)
+    assert batch.input_ids[[short, cut]].tolist() == [[7, 7, 1, 2], [1, 2, 3, 4]]
+    assert batch.attention_mask[[short, cut]].tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
+
+
+def test_the_padding_goes_with_the_inputs(tmp_path):
+    file, padding = tmp_path / "inputs.npz", Padding(pad=151643, left=True, end_tokens=0)
+    save_inputs(file, [[1]], ["a"], [0], padding)
+    assert load_padding(file) == padding
+    with np.load(file) as stored:
+        np.savez(tmp_path / "early.npz", **{name: stored[name] for name in stored if name != "padding"})
+    assert load_padding(tmp_path / "early.npz") == Padding(), "of a run that was begun before there were others"

@@ -276,6 +276,7 @@ def test_the_splits_are_those_of_the_card():
     assert embedded_training.split_hashes() == CARD["splits_sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.embedded
 def test_the_validation_accuracy_of_the_card_is_found_again(fresh_cache):
     folder = embedded.classifier_dir()

@@ -70,7 +70,7 @@ def test_the_base_shape_is_distilberts(monkeypatch):
         seen.append(config)
         raise Stop
 
-    monkeypatch.setattr("distilbench.sources.models.DistilBertForSequenceClassification", no_weights)
+    monkeypatch.setattr("transformers.DistilBertForSequenceClassification", no_weights)
     with pytest.raises(Stop):
         load_model(source="random")
     with torch.device("meta"):
@@ -196,7 +196,7 @@ def test_a_damaged_checkpoint_is_refused(checkpoint, tmp_path):
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"holds no DistilBERT checkpoint \(config.json, model.safetensors\)"):
+    with pytest.raises(ModelError, match=r"holds no checkpoint \(config.json, model.safetensors\)"):
         load_model(source="local", path=tmp_path)
 
 

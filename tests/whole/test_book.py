@@ -122,7 +122,7 @@ def test_what_was_shown_before_does_not_stay(tmp_path, monkeypatch):
     (built / "your-run.html").touch()
     page = copy / "book" / "studies" / "distilbert" / "cpu-embedded.ipynb"
     monkeypatch.setenv("DISTILBENCH_ROOT", str(copy))
-    told = publish.told_by(page)
+    told = publish.page_metadata(page)
     run = Run(paths.published_root() / told["study"] / told["run_id"])
     model = paths.read_json(run.folder / "model.json") | {"name": "A model of another name"}
     paths.write_json(run.folder / "model.json", model)
@@ -203,7 +203,7 @@ def test_a_number_says_under_the_pointer_where_it_comes_from(html):
 
 def test_captions_of_published_pages_name_their_run(html):
     for page in publish.pages():
-        run_id = publish.told_by(page)["run_id"]
+        run_id = publish.run_of(page).run_id
         text = (html / page.relative_to(provenance.book_root()).with_suffix(".html")).read_text()
         numbered = r'<span class="caption-number">[^<]+</span><span class="caption-text">(.*?)<a class="headerlink"'
         captions = re.findall(numbered, text, re.DOTALL)

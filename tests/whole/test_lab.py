@@ -16,6 +16,7 @@ from typing import Any
 import nbformat
 import pytest
 import synthetic
+from measuring import stand_in_everywhere
 from pages import Complaints, browser, patient
 from waiting import Patience, ended, wait_for
 
@@ -62,13 +63,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory, captured: dict) -> Iterator[tu
         synthetic.finished_run(results_root=str(folder / "results"))
     for name, content in SETTINGS.items():
         paths.write_json(folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings", content)
-    env = os.environ | {
-        "DISTILBENCH_PROFILE": "ci",
-        "DISTILBENCH_RESULTS": str(folder / "results"),
-        "JUPYTER_CONFIG_DIR": str(folder / "config"),
-        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
-    }
+    env = (
+        os.environ
+        | {
+            "DISTILBENCH_PROFILE": "ci",
+            "DISTILBENCH_RESULTS": str(folder / "results"),
+            "JUPYTER_CONFIG_DIR": str(folder / "config"),
+            "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+        }
+        | stand_in_everywhere(folder / "stand-in")
+    )  # what is looked at are tables and charts, not numbers
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
     command += [f"--IdentityProvider.token={TOKEN}", "--allow-root", f"--ServerApp.root_dir={folder}"]
     with (folder / "lab.log").open("w") as log:

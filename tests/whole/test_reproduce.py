@@ -27,6 +27,7 @@ SHORT = {  # the commands stay as they are; only what they measure gets small
     "batch_sizes": [2], "length_policies": ["fixed-32"], "samples_per_cycle": 16, "repetitions": 1,
     "memory_repetitions": 1, "control": False, "warmup_seconds": 0.0, "warmup_max_seconds": 0.1, "min_cycles": 1,
     "min_iterations": 1, "min_seconds": 0.0, "max_seconds": 0.1, "ceiling_s": 0.1,
+    "passes": ["timing"],
 }  # fmt: skip
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from distilbench import paths, studies
 from distilbench.errors import DistilbenchError, RunError
 from distilbench.publication import publish
-from distilbench.publication.slides import powerpoint
 from distilbench.report import charts
 from distilbench.runs import find, verify
 from distilbench.runs.folder import Run
@@ -21,11 +20,8 @@ NEEDED = {"pypandoc": "pypandoc-binary", "pptx": "python-pptx"}
 SCALE = 3  # pixels of a picture per point: sharp on a large screen
 
 
-# ------------------------------------------------------------------ building
-
-
 def build(folder: Path | None = None) -> Path:
-    """Makes slides.pptx of the published runs, with its source, pictures and reference document beside it.
+    """Makes slides.pptx of the published runs, with its source and pictures beside it.
 
     Equal runs give equal bytes. The time inside the file is $SOURCE_DATE_EPOCH (seconds), else when the newest of the
     runs was begun.
@@ -44,15 +40,17 @@ def build(folder: Path | None = None) -> Path:
         raise DistilbenchError(
             f"the slides need {' and '.join(missing)}: make env EXTRAS=slides, or pip install 'distilbench[slides]'"
         )
+    from distilbench.publication.slides import powerpoint
+
     folder = folder or paths.repo_root() / "book" / "_build" / "slides"
     with paths.hold_lock(folder / ".lock", "the slides are being made by another process"):
         deck = studies.kind_of(STUDY).showing.deck
         runs = {name: published_run(page) for name, page in deck.PAGES.items()}
-        drawn, told = deck.pictures(runs), {name: deck.tell(run) for name, run in runs.items()}
+        drawn, numbers = deck.pictures(runs), {name: deck.numbers_of(run) for name, run in runs.items()}
         for name, picture in drawn.items():
             paths.write_atomic(folder / f"{name}.png", charts.png(picture.drawn, scale=SCALE))
         source = folder / "slides.md"
-        paths.write_atomic(source, deck.render(told, instruments(), drawn))
+        paths.write_atomic(source, deck.render(numbers, instruments(), drawn))
         return powerpoint.write(source, folder / "slides.pptx", moment([*runs.values()]))
 
 
@@ -68,10 +66,9 @@ def published_run(name: str) -> Run:
             f"the slides show the run of page {STUDY}/{name}, which is not published: "
             f"`distilbench publish RUN --name {name}` (there is no {page})"
         )
-    if found := publish.problems(page):
-        raise RunError("the slides cannot be made:\n" + "\n".join(f"- {problem}" for problem in found))
-    told = publish.told_by(page)
-    return Run(paths.published_root() / told["study"] / told["run_id"])
+    if problems := publish.problems(page):
+        raise RunError("the slides cannot be made:\n" + "\n".join(f"- {problem}" for problem in problems))
+    return publish.run_of(page)
 
 
 def moment(shown: list[Run]) -> datetime:
@@ -101,6 +98,6 @@ def _instrument(kind: Measurement) -> dict[str, str]:
             f"the slides show a {kind.name} of {kind.slot} {DEPTH!r}, and none is published: make one, then "
             "`distilbench publish` with its folder"
         )
-    if found := verify.problems(folder):
-        raise RunError(f"{kind.name} {folder.name} disagrees with its readings: {found[0]}")
+    if problems := verify.problems(folder):
+        raise RunError(f"{kind.name} {folder.name} disagrees with its readings: {problems[0]}")
     return kind.showing.slide(folder)

@@ -1,4 +1,4 @@
-"""DistilBERT: the arithmetic and the memory traffic of a forward, counted from its shapes."""
+"""DistilBERT (Sanh et al. 2019, arXiv:1910.01108): its classes, and what a forward costs, counted from its shapes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from distilbench.sources.models import LoadedModel
+from distilbench.sources.families import Family
 
 
 def forward_flops(config: Any, batch_size: int, length: int) -> float:
@@ -20,18 +20,31 @@ def forward_flops(config: Any, batch_size: int, length: int) -> float:
     return float(config.n_layers * layer + 2 * batch_size * (d * d + d * config.num_labels))
 
 
-def forward_bytes(loaded: LoadedModel, input_ids: torch.Tensor) -> float:
+def forward_bytes(module: torch.nn.Module, input_ids: torch.Tensor) -> float:
     """Bytes that one forward must move at least: every weight once, of both tables only the rows used, and the ids.
 
     Activations are left out, since they may stay in a cache: this is a lower bound.
 
     Args:
-        loaded: the model.
+        module: the model.
         input_ids: int64 (batch, length).
     """
-    embeddings = loaded.module.distilbert.embeddings
+    embeddings = module.distilbert.embeddings
     words, positions = embeddings.word_embeddings.weight, embeddings.position_embeddings.weight
-    whole = (words, positions, *loaded.module.buffers())  # a buffer holds the numbers of all positions
-    layers = loaded.info.memory_bytes - sum(t.numel() * t.element_size() for t in whole)
+    whole = {id(words), id(positions)}
+    layers = sum(t.numel() * t.element_size() for t in module.parameters() if id(t) not in whole)
     rows = input_ids.unique().numel() + input_ids.shape[1]
     return float(layers + rows * words.shape[1] * words.element_size() + 2 * input_ids.numel() * 8)
+
+
+FAMILY = Family(
+    name="DistilBERT",
+    config="DistilBertConfig",
+    model="DistilBertForSequenceClassification",
+    tokenizer="DistilBertTokenizerFast",
+    sizes={"base": {}, "tiny": {"n_layers": 2, "n_heads": 2, "dim": 64, "hidden_dim": 128}},  # base: the class's own
+    pads_left=False,
+    end_tokens=1,  # [SEP]
+    forward_flops=forward_flops,
+    forward_bytes=forward_bytes,
+)

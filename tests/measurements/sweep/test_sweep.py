@@ -28,6 +28,7 @@ from measuring import (
     finished_once,
     prepared_by_hand,
     small_design,
+    stand_in_here,
 )
 from waiting import alive, all_gone, wait_for
 
@@ -47,6 +48,12 @@ CELL = "sdpa-float32-fixed-16-b002"
 def stand_in(monkeypatch, this_machine):
     """Repetitions take a third of a second and no torch; the environment is captured once."""
     monkeypatch.setattr(sweep, "WORKER", STAND_IN)
+
+
+@pytest.fixture
+def stand_in_of_this_process(monkeypatch, this_machine):
+    """Repetitions take milliseconds: for what needs no process that can be killed, hang or be looked for."""
+    monkeypatch.setattr(processes, "_spawn", stand_in_here)
 
 
 def start(results: Path, **given) -> tuple[Run, parameters.Resolved]:
@@ -249,7 +256,7 @@ def test_a_kill_for_memory_is_proved_by_the_kernel(tmp_path):
     assert run.status["cells"] == {"sdpa-float32-fixed-16-b002": "oom"}
 
 
-def test_progress_is_told_line_by_line(stand_in, tmp_path, capsys):
+def test_progress_is_told_line_by_line(stand_in_of_this_process, tmp_path, capsys):
     run, resolved = start(tmp_path)
     measure(run, resolved)
     lines = capsys.readouterr().out.splitlines()
@@ -291,7 +298,7 @@ def test_a_failed_repetition_is_recorded_with_its_reason_and_the_others_go_on(
     assert run.status["cells"] == {CELL: "ok"}
 
 
-def test_out_of_memory_ends_its_cell_only_and_is_not_tried_again(stand_in, tmp_path, monkeypatch):
+def test_out_of_memory_ends_its_cell_only_and_is_not_tried_again(stand_in_of_this_process, tmp_path, monkeypatch):
     run, resolved = start(tmp_path, **TWO_CELLS)
     monkeypatch.setenv("STAND_IN_ENDS", f"{CELL}-timing-0=oom")
     derived = measure(run, resolved)
@@ -322,7 +329,7 @@ def test_a_repetition_that_hangs_is_stopped(stand_in, tmp_path, monkeypatch):
     assert descendants(os.getpid(), "standin_worker") == []
 
 
-def test_a_worker_that_cannot_write_stops_the_sweep(stand_in, tmp_path, monkeypatch):
+def test_a_worker_that_cannot_write_stops_the_sweep(stand_in_of_this_process, tmp_path, monkeypatch):
     """Each next repetition would end the same way."""
     run, resolved = start(tmp_path, **TIMING)
     monkeypatch.setenv("STAND_IN_ENDS", f"{CELL}-timing-1=storage")
@@ -420,6 +427,7 @@ def only_run(results: Path) -> Run:
     return run
 
 
+@pytest.mark.slow  # the same of a whole command, kernel and worker: tests/cli/test_main.py, which kills and interrupts
 def test_a_killed_sweep_takes_its_worker_with_it_and_is_gone_on_with(tmp_path, monkeypatch):
     """All real: the sweep is killed while the worker of the second repetition is at work."""
     parent = start_real(tmp_path, TIMING)

@@ -7,12 +7,20 @@ from typing import Any
 from distilbench import paths
 from distilbench.errors import DataError
 from distilbench.machine.device import parse, software
-from distilbench.measurements.sweep.measure.run import Prepared
+from distilbench.measurements.sweep.measure.spec import Prepared
 from distilbench.measurements.sweep.params import MIN_BATCHES, DistilbertParams
 from distilbench.runs.folder import Run
 from distilbench.sources import texts as sources_texts
 from distilbench.sources.batches import MOST_TOKENS, make_batches, save_inputs
-from distilbench.sources.models import LoadedModel, check_fit, load_model, load_tokenizer, match_labels, table_rows
+from distilbench.sources.models import (
+    LoadedModel,
+    check_fit,
+    load_model,
+    load_tokenizer,
+    match_labels,
+    padding_of,
+    table_rows,
+)
 
 
 def load_all(params: DistilbertParams) -> tuple[sources_texts.TextSet, Any, dict[str, Any], LoadedModel]:
@@ -53,7 +61,8 @@ def prepare(params: DistilbertParams, run: Run) -> Prepared:
     work = run.folder / "work"
     token_ids = sources_texts.tokenise(tokenizer, texts.texts)
     _require_distinct(params, token_ids)
-    save_inputs(work / "inputs.npz", token_ids, texts.samples, texts.labels)
+    padding = padding_of(tokenizer, loaded.family)
+    save_inputs(work / "inputs.npz", token_ids, texts.samples, texts.labels, padding)
     paths.write_json(work / "texts.json", texts.texts)
     tokenizer.save_pretrained(work / "tokenizer")
     names, files = list(texts.label_names), [str(work / name) for name in ("texts.json", "tokenizer")]

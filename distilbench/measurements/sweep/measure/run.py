@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from distilbench import paths
 from distilbench.collectors import energy
 from distilbench.harness import processes
 from distilbench.measurements.sweep.measure.design import cells_of
-from distilbench.measurements.sweep.measure.spec import WorkerSpec, predictions_file
+from distilbench.measurements.sweep.measure.spec import Prepared, WorkerSpec, predictions_file
 from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.measurements.sweep.records import Repetition, SweepCell, replace_predictions
 from distilbench.measurements.sweep.summary import join
@@ -20,57 +17,14 @@ from distilbench.runs.measurement import Step
 from distilbench.runs.parameters import Resolved
 from distilbench.runs.rawfiles import read_parquet
 from distilbench.runs.states import MEASURED
-from distilbench.sources.batches import load_inputs, make_batches, padding_share, truncated_shares
+from distilbench.sources.batches import load_inputs, load_padding, make_batches, padding_share, truncated_shares
 
 WORKER = (*processes.WORKER, "distilbench.measurements.sweep.measure.worker")
-PREPARED = Path("work", "prepared.json")  # in a run's folder
 PROTOCOL = (
     "warmup_cycles", "warmup_seconds", "warmup_max_seconds", "min_cycles", "min_iterations", "min_seconds",
     "half_width", "max_seconds", "samples_per_cycle", "seed", "num_threads", "energy_windows", "energy_window_s",
     "energy_idle_s", "modelled_power_W", "heap",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What all cells of a run share.
-
-    Attributes:
-        inputs: .npz with token ids, sample ids and labels.
-        manifest: what the text is.
-        model: what the model is.
-        label_names: of the data.
-        vocab_size: rows that the tokenizer needs; random weights get an embedding table of that size.
-        texts: .json with the sentences, for requests; "" without.
-        tokenizer: its folder; "" without.
-    """
-
-    inputs: Path
-    manifest: dict[str, Any]
-    model: dict[str, Any]
-    label_names: list[str]
-    vocab_size: int
-    texts: str = ""
-    tokenizer: str = ""
-
-    def save(self, run: Run) -> None:
-        """Leaves it in the run's scratch folder, for parts that are measured elsewhere."""
-        paths.write_json(run.folder / PREPARED, vars(self) | {"inputs": str(self.inputs)})
-
-    @staticmethod
-    def is_there(run: Run) -> bool:
-        """Whether it was saved; with a run's end its scratch folder goes."""
-        return (run.folder / PREPARED).is_file()
-
-    @classmethod
-    def load(cls, run: Run) -> Prepared:
-        """What another process prepared.
-
-        Raises:
-            RunError: none did.
-        """
-        told = paths.read_json(run.folder / PREPARED)
-        return cls(**told | {"inputs": Path(told["inputs"])})
 
 
 is_prepared, load = Prepared.is_there, Prepared.load
@@ -99,12 +53,12 @@ def fetch(params: DistilbertParams) -> tuple[dict[str, Any], Any]:
 
 def batch_table(params: DistilbertParams, prepared: Prepared) -> list[dict[str, Any]]:
     """Per length policy and batch size: batches per cycle, shapes, and the shares of padding and of cut sentences."""
-    token_ids, _, _ = load_inputs(prepared.inputs)
+    (token_ids, _, _), padding = load_inputs(prepared.inputs), load_padding(prepared.inputs)
     rows = []
     for policy in params.length_policies:
         cut, _ = truncated_shares(token_ids, policy, params.samples_per_cycle, params.seed)
         for size in params.batch_sizes:
-            batches = make_batches(token_ids, size, policy, params.samples_per_cycle, params.seed)
+            batches = make_batches(token_ids, size, policy, params.samples_per_cycle, params.seed, padding)
             lengths = [batch.input_ids.shape[1] for batch in batches]
             rows.append(
                 {

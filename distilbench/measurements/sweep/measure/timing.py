@@ -16,7 +16,7 @@ from distilbench.collectors.telemetry import Telemetry
 from distilbench.errors import RunError
 from distilbench.harness.loop import Loop
 from distilbench.machine.device import synchronize
-from distilbench.sources.models import LoadedModel
+from distilbench.variants.registry import Executable
 
 REQUEST, STEADY = "request", "steady"
 
@@ -35,7 +35,7 @@ class Timing(Loop):
     def __init__(
         self,
         protocol: dict[str, Any],
-        loaded: LoadedModel,
+        loaded: Executable,
         tensors: list[tuple[torch.Tensor, torch.Tensor]],
         device: torch.device,
         telemetry: Telemetry,

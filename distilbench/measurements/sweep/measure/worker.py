@@ -36,10 +36,17 @@ from distilbench.measurements.sweep.measure.timing import Timing
 from distilbench.measurements.sweep.records import ITERATIONS, PREDICTIONS, Repetition
 from distilbench.measurements.sweep.summary.derive import classification_fields, energy_fields, timing_fields, warmup_of
 from distilbench.runs.rawfiles import write_parquet
-from distilbench.sources.batches import batches_sha256, load_inputs, make_batches, padding_share, truncated_shares
-from distilbench.sources.families.distilbert import forward_bytes, forward_flops
-from distilbench.sources.models import LoadedModel, encoder, match_labels
-from distilbench.variants.torch_variants import VARIANTS, watch
+from distilbench.sources.batches import (
+    batches_sha256,
+    load_inputs,
+    load_padding,
+    make_batches,
+    padding_share,
+    truncated_shares,
+)
+from distilbench.sources.models import encoder, match_labels
+from distilbench.variants import registry
+from distilbench.variants.registry import Executable
 
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -115,7 +122,8 @@ def workload(job: WorkerSpec, device: torch.device) -> Workload:
     token_ids, samples, labels = load_inputs(Path(job.inputs))
     identity, protocol = job.identity, job.protocol
     cycle = identity["length_policy"], protocol["samples_per_cycle"], protocol["seed"]
-    batches, cut = make_batches(token_ids, identity["batch_size"], *cycle), truncated_shares(token_ids, *cycle)
+    batches = make_batches(token_ids, identity["batch_size"], *cycle, load_padding(Path(job.inputs)))
+    cut = truncated_shares(token_ids, *cycle)
     tensors = [
         (torch.from_numpy(b.input_ids).to(device), torch.from_numpy(b.attention_mask).to(device)) for b in batches
     ]
@@ -129,17 +137,17 @@ def measure(job: WorkerSpec) -> dict[str, Any]:
     """One repetition in this process: the fields of its record."""
     cores = _take_cores(job.protocol)
     threads_used = _threads_used(job, cores)
-    variant, device = VARIANTS[job.identity["variant"]], select(job.model["device"])
+    variant, device = registry.named(job.identity["variant"]), select(job.model["device"])
     work, identity = workload(job, device), gpu_identity(device)
     gpu, no_gpu = nvml.gpu_of(identity)
     phases = memory.Phases(device) if job.identity["pass"] == "memory" else None  # all but the model is there
     loaded = variant.load(**job.model)
     if phases:
-        memory.touch(loaded.module)
+        loaded.touch()
     loaded_rss, loaded_cuda = memory.rss_MiB(), memory.cuda_allocated_MiB(device)
     if phases:
         phases.mark("load")
-    with watch(loaded, variant) as proof:
+    with variant.watch(loaded) as proof:
         logits = loaded.forward(*work.tensors[0])
     if phases:
         phases.mark("first")
@@ -212,7 +220,7 @@ def _threads_used(job: WorkerSpec, cores: list[int]) -> dict[str, Any]:
 
 
 def _memory(
-    loaded: LoadedModel,
+    loaded: Executable,
     work: Workload,
     phases: memory.Phases,
     loaded_MiB: tuple[float, float | None],
@@ -231,7 +239,7 @@ def _memory(
 
 
 def _energy(
-    job: WorkerSpec, loaded: LoadedModel, work: Workload, device: torch.device, gpu: nvml.Gpu | None, no_gpu: str | None
+    job: WorkerSpec, loaded: Executable, work: Workload, device: torch.device, gpu: nvml.Gpu | None, no_gpu: str | None
 ) -> dict[str, Any]:
     """Joules over windows of whole cycles.
 
@@ -252,7 +260,7 @@ def _energy(
 
 
 def _timing(
-    job: WorkerSpec, loaded: LoadedModel, work: Workload, device: torch.device, gpu: nvml.Gpu | None
+    job: WorkerSpec, loaded: Executable, work: Workload, device: torch.device, gpu: nvml.Gpu | None
 ) -> dict[str, Any]:
     """Warm-up, timed cycles (the first gives the logits), requests, on a GPU cycles without fences."""
     timing = Timing(job.protocol, loaded, work.tensors, device, Telemetry(gpu))
@@ -293,7 +301,7 @@ def request_inputs(job: WorkerSpec, work: Workload) -> tuple[list[list[str]], Ca
     return [[texts[row] for row in rows] for rows in work.rows_of_batches], encoder(Path(job.tokenizer), policy)
 
 
-def _classification(job: WorkerSpec, loaded: LoadedModel, work: Workload, logits: torch.Tensor) -> dict[str, Any]:
+def _classification(job: WorkerSpec, loaded: Executable, work: Workload, logits: torch.Tensor) -> dict[str, Any]:
     """Logits hash and accuracy over the distinct sentences of the cycle; leaves the predictions for the parent.
 
     Args:
@@ -316,9 +324,7 @@ def _classification(job: WorkerSpec, loaded: LoadedModel, work: Workload, logits
     return classification_fields(rows, random_weights)
 
 
-def cycle_cost(loaded: LoadedModel, tensors: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
+def cycle_cost(loaded: Executable, tensors: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
     """The record's fields: both over all forwards of a cycle."""
-    return {
-        "flops_per_cycle": sum(forward_flops(loaded.module.config, *ids.shape) for ids, _ in tensors),
-        "bytes_per_cycle": sum(forward_bytes(loaded, ids) for ids, _ in tensors),
-    }
+    flops, moved = zip(*(loaded.cost(ids) for ids, _ in tensors), strict=True)
+    return {"flops_per_cycle": sum(flops), "bytes_per_cycle": sum(moved)}

@@ -1,4 +1,4 @@
-"""The text of the slides: a template, and what it is told of the published runs."""
+"""The text of the slides: a template, and the numbers of the published runs for it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LENGTHS = {"short": "fixed-32", "long": "fixed-128", "padded": "longest"}
 VARIANT = "sdpa"
 
 
-class Told:
-    """What a published run tells the template, by name; a number that it does not have is an error, never a blank."""
+class Numbers:
+    """The numbers of a published run, by name; one that it does not have is an error, never a blank."""
 
     def __init__(self, run: Run, values: dict[str, glue.Value]) -> None:
         self.run, self.values = run, values
@@ -48,13 +48,13 @@ class Told:
         return f"{self.curve(policy)}b{self[name]!s}-"
 
 
-def tell(run: Run) -> Told:
+def numbers_of(run: Run) -> Numbers:
     """Every number of a run that a slide may name: those of the report, what brackets and bars are, their source."""
     values, table = glue.values(run), load.table([run])
     values |= {"bars": spread.reach(table, "latency_ms"), "level": median_level(values["repetitions"])}
     if "memory_repetitions" in values:
         values["memory_bars"] = spread.reach(table, "peak_memory_MiB")
-    return Told(run, values | {"raw_sha256": paths.sha256_file(run.raw), "citation": load.citation(run)})
+    return Numbers(run, values | {"raw_sha256": paths.sha256_file(run.raw), "citation": load.citation(run)})
 
 
 def pictures(runs: dict[str, Run]) -> dict[str, charts.Shown]:
@@ -62,19 +62,19 @@ def pictures(runs: dict[str, Run]) -> dict[str, charts.Shown]:
     return drawing.pictures(**runs, lengths=LENGTHS)
 
 
-def render(told: dict[str, Told], instruments: dict[str, dict[str, str]], drawn: dict[str, charts.Shown]) -> str:
+def render(numbers: dict[str, Numbers], instruments: dict[str, dict[str, str]], drawn: dict[str, charts.Shown]) -> str:
     """The slides as pandoc's Markdown; of the pictures what is said of them.
 
     Args:
-        told: by the names of PAGES.
+        numbers: by the names of PAGES.
         instruments: by kind, what is published of the instrument.
         drawn: the pictures.
     """
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["shown"] = shown
-    newest = max(told.values(), key=lambda one: one.run.config["created"])
+    newest = max(numbers.values(), key=lambda one: one.run.config["created"])
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        **told,
+        **numbers,
         **LENGTHS,
         alt={name: one.alt_text for name, one in drawn.items()},
         note={name: one.note for name, one in drawn.items()},

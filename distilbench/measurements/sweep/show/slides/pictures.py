@@ -56,8 +56,8 @@ def processes(run: Run, policies: list[str]) -> charts.Shown:
         if record.pass_ == "timing" and record.cell in table.index:
             cell = table.loc[record.cell]
             ratio = round(record.latency_ms / cell["latency_ms"], 4)
-            told = {"length": cell["length_policy"], "ratio": ratio, "state": cell["state"]}
-            rows.append({"batch_size": int(cell["batch_size"])} | told)
+            point = {"length": cell["length_policy"], "ratio": ratio, "state": cell["state"]}
+            rows.append({"batch_size": int(cell["batch_size"])} | point)
     points = pd.DataFrame(rows)
     length = {"title": None, "scale": alt.Scale(domain=policies, range=charts.PALETTE)}
     drawn = (
@@ -75,8 +75,8 @@ def processes(run: Run, policies: list[str]) -> charts.Shown:
         .properties(width=460, height=280)
     )
     low, high = points["ratio"].min(), points["ratio"].max()
-    said = f"Median latency of each process over that of its cell: from {low:.2f} to {high:.2f}."
-    return charts.Shown(_for_a_screen(drawn), said, (charts.marks(table) + show_lengths.warning(table)).rstrip())
+    alt_text = f"Median latency of each process over that of its cell: from {low:.2f} to {high:.2f}."
+    return charts.Shown(_for_a_screen(drawn), alt_text, (charts.marks(table) + show_lengths.warning(table)).rstrip())
 
 
 def _for_a_screen(drawn: Any) -> Any:

@@ -1,0 +1,120 @@
+"""Commands that measure, and that say what can be measured, and with what."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from distilbench.cli import options
+from distilbench.errors import DistilbenchError, ParameterError
+
+
+def run(
+    study: options.StudyName,
+    profile: options.Profile = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
+    batch_sizes: options.BatchSizes = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    file: options.Files = None,
+    param: options.Pairs = None,
+    results_root: options.ResultsRoot = "",
+    resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with this run, with its own parameters.")] = "",
+    new: Annotated[
+        bool, typer.Option("--new", help="Start a new run even if one of this design is unfinished.")
+    ] = False,
+    as_json: options.AsJson = False,
+    log_format: options.LogFormat = "text",
+) -> None:
+    """Run a study: its notebooks in order, into one run folder.
+
+    A run that was interrupted is gone on with: the same command finds the newest unfinished run of the same design.
+    """
+    from distilbench import paths
+    from distilbench.execution import notebooks
+
+    given = options.given_of(study, profile, param, file, device=device, batch_sizes=batch_sizes, dtype=dtype)
+    if new and resume:
+        raise ParameterError("--new starts a run, --resume goes on with one: give one of them")
+    done = notebooks.run_study(study, given, resume, new, results_root)
+    folder, status, summary = done.folder, done.status, paths.read_json(done.folder / "summary.json")
+    options.print_result(
+        as_json,
+        {"run_id": done.run_id, "folder": str(folder), "state": status["state"], "summary": summary},
+        *options.summary_parts(done, summary),
+        f"\n{'run folder':>12}  {folder}",
+        f"{'summary':>12}  {folder / 'run_summary.md'}",
+        f"{'notebooks':>12}  {folder / 'notebooks'}",
+        f"{'check it':>12}  distilbench verify run {done.run_id}",
+    )
+    if status["state"] != "ok":
+        raise DistilbenchError(f"run {done.run_id} ended as {status['state']}: {status['message']}")
+
+
+def fetch(
+    study: options.StudyName = "distilbert",
+    profile: options.Profile = None,
+    param: options.Pairs = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Fetch the model and the text of a study into the caches, for a machine that has no network later.
+
+    Their labels and lengths are checked against each other now, as a run does before it measures.
+    """
+    from distilbench import studies
+    from distilbench.sources.parameters import with_sources
+
+    params = with_sources(studies.resolve(study, options.given_of(study, profile, param)).params)
+    data, model = studies.kind_of(study).measuring.fetch(params)
+    options.print_result(
+        as_json,
+        {"data": data, "model": vars(model)},
+        f"text:  {data['name']}, {data['rows']} sentences, SHA-256 {data['content_sha256']}",
+        f"model: {model.name}, {model.parameters:,} parameters, SHA-256 {model.sha256}",
+    )
+
+
+def calibrate(
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute (the default).")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Minutes: larger pools, smaller slow-downs.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="An hour: the pool is a sweep of a real model.")] = False,
+    results_root: options.ResultsRoot = "",
+    as_json: options.AsJson = False,
+) -> None:
+    """Test the instrument itself on known truths: overhead, sleeps, allocations, equal things, slow-downs, intervals.
+
+    Exit code 1 where it is off.
+    """
+    from distilbench import paths, studies
+    from distilbench.runs.folder import Run
+
+    instrument = studies.instrument()
+    chosen = [name for name, given in {"quick": quick, "full": full, "deep": deep}.items() if given]
+    if len(chosen) > 1:
+        raise ParameterError(f"--{' and --'.join(chosen)} exclude each other: give one of them")
+    folder = instrument.measuring.calibrate(chosen[0] if chosen else "quick", results_root)
+    summary = paths.read_json(folder / "summary.json")
+    checks = instrument.showing.cells(Run(folder), summary)
+    options.print_result(as_json, summary, checks, f"\n{instrument.name:>12}  {folder}")
+    if off := [check["check"] for check in summary["checks"] if check["ok"] is False]:
+        raise DistilbenchError(f"the instrument is off: {'; '.join(off)} (on a busy machine, try again on a quiet one)")
+
+
+def doctor(as_json: options.AsJson = False) -> None:
+    """Say what can be measured on this machine, what not, and why."""
+    from distilbench.cli import doctor as looks
+
+    colours = {"ok": "green", "limited": "yellow", "missing": "red"}
+    findings = looks.examine()
+    rows = [
+        {"what": f["topic"], "state": f"[{colours[f['state']]}]{f['state']}[/]", "found": f["text"]} for f in findings
+    ]
+    options.print_result(as_json, findings, rows)
+
+
+def version(as_json: options.AsJson = False) -> None:
+    """Print the versions of distilbench and of what it measures with."""
+    from distilbench.machine import environment
+
+    versions = {name: number for name, number in environment.packages().items() if number}
+    options.print_result(as_json, versions, *(f"{name} {number}" for name, number in versions.items()))

@@ -1,0 +1,130 @@
+"""Families: a second architecture comes as one module, and no general code names either."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen2Config, Qwen2ForSequenceClassification
+
+from distilbench import paths
+from distilbench.errors import ModelError
+from distilbench.sources import families, models
+from distilbench.sources.batches import Padding, make_batches
+from distilbench.sources.families import Family
+
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES |= {"num_key_value_heads": 2, "vocab_size": 100, "max_position_embeddings": 64, "pad_token_id": 99}
+
+
+def flops(config, batch_size: int, length: int) -> float:
+    """Of a decoder with grouped queries: four projections, three of the feed-forward block, two attention products."""
+    tokens, d = batch_size * length, config.hidden_size
+    kv = d * config.num_key_value_heads // config.num_attention_heads
+    layer = 2 * tokens * (2 * d * d + 2 * d * kv + 3 * d * config.intermediate_size) + 4 * batch_size * length**2 * d
+    return float(config.num_hidden_layers * layer + 2 * tokens * d * config.num_labels)
+
+
+@pytest.fixture
+def decoder(monkeypatch) -> Family:
+    """The family of a decoder, as a file of its own would bring it."""
+    module = ModuleType("distilbench.sources.families.qwen2")
+    module.FAMILY = Family(
+        name="Qwen2",
+        config="Qwen2Config",
+        model="Qwen2ForSequenceClassification",
+        tokenizer="Qwen2TokenizerFast",
+        sizes={"tiny": {name: value for name, value in SIZES.items() if name != "vocab_size"}},
+        pads_left=True,
+        end_tokens=0,
+        forward_flops=flops,
+        forward_bytes=lambda module, ids: float(sum(t.numel() * t.element_size() for t in module.parameters())),
+    )
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module.FAMILY
+
+
+@pytest.fixture
+def checkpoint(tmp_path, decoder):
+    torch.manual_seed(1)
+    config = Qwen2Config(**SIZES, id2label={0: "negative", 1: "positive"}, label2id={"negative": 0, "positive": 1})
+    Qwen2ForSequenceClassification(config).save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def test_a_second_family_is_loaded_batched_and_counted_without_being_named(checkpoint, decoder):
+    loaded = models.load_model(source="local", path=checkpoint, attention="eager")  # whose products torch counts
+    assert loaded.family is decoder
+    assert loaded.info.label_names == ("negative", "positive")
+    padding = Padding(SIZES["pad_token_id"], decoder.pads_left, decoder.end_tokens)
+    (batch,) = make_batches([[1, 2, 3], [4, 5, 6, 7, 8]], 2, "longest", 2, 0, padding)
+    ids, mask = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
+    alone = loaded.forward(torch.tensor([[1, 2, 3]]), torch.ones(1, 3, dtype=torch.int64))
+    row = batch.rows.tolist().index(0)
+    assert torch.allclose(loaded.forward(ids, mask)[row], alone[0], atol=1e-5), "padding changes no answer"
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        loaded.module(input_ids=ids, attention_mask=mask)
+    assert loaded.cost(ids)[0] == counter.get_total_flops()
+
+
+def test_random_weights_of_a_second_family(decoder):
+    loaded = models.load_model(source="random", family="qwen2", size="tiny", vocab_size=100)
+    assert loaded.info.name == "Qwen2-tiny shape, random weights (timing only)"
+
+
+def test_a_family_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    with pytest.raises(ModelError, match=r"type 'mamba' are not supported; supported are: distilbert \(`model_type`"):
+        models.load_model(source="local", path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"), [("{}", "no key 'model_type'"), ("{", "Expecting property name"), ("[]", "list indices")]
+)
+def test_a_config_that_does_not_tell_its_family_is_refused(tmp_path, config, why):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ModelError, match=f"its config.json cannot be read: {why}"):
+        families.of_checkpoint(tmp_path)
+
+
+def test_a_library_that_a_family_lacks_is_not_taken_for_the_family(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distilbench.sources.families.distilbert", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "distilbench.sources.families.distilbert")
+    with pytest.raises(ModuleNotFoundError, match="torch"):
+        families.named("distilbert")
+
+
+def test_a_tokenizers_family_by_its_checkpoint_its_class_or_the_default(tmp_path, checkpoint, decoder, monkeypatch):
+    distilbert = families.named("distilbert")
+    assert families.of_tokenizer(checkpoint) is decoder
+    assert families.of_tokenizer(tmp_path) is distilbert, "nothing is told"
+    monkeypatch.setattr(families, "supported", lambda: ["distilbert", "qwen2"])
+    for saved_as in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": saved_as}))
+        assert families.of_tokenizer(tmp_path) is decoder
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    assert families.of_tokenizer(tmp_path) is distilbert
+
+
+def test_a_tokenizer_without_padding_is_refused(decoder):
+    class Tokenizer:
+        pad_token_id = None
+
+    with pytest.raises(ModelError, match="has no pad_token"):
+        models.padding_of(Tokenizer(), decoder)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["sources/models", "sources/batches", "harness/ceilings", "measurements/sweep/measure/worker", "variants/registry"],
+)
+def test_general_code_names_no_family(file):
+    """But for the checkpoint that the hub source takes by default."""
+    text = (paths.repo_root() / "distilbench" / f"{file}.py").read_text()
+    assert re.findall(r"(?i)distilbert(?!params|bench)", re.sub(r"^HUB_MODEL = .*$", "", text, flags=re.M)) == []
