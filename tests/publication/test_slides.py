@@ -16,7 +16,7 @@ import pytest
 from conftest import IN_CI
 
 from distilbench import paths
-from distilbench.cli import main
+from distilbench.cli import reading
 from distilbench.errors import DistilbenchError, ParameterError, RunError
 from distilbench.measurements.calibration import show
 from distilbench.measurements.calibration.kind import MEASUREMENT as CALIBRATION
@@ -513,7 +513,7 @@ def test_what_pandoc_says_is_not_believed_unseen(tmp_path, monkeypatch, script, 
 
 def test_the_command_prints_where_they_are(monkeypatch, capsys):
     monkeypatch.setattr(slides, "build", lambda: Path("/somewhere/slides.pptx"))
-    main.slides()
+    reading.slides()
     assert capsys.readouterr().out.split() == ["slides", "/somewhere/slides.pptx"]
 
 
