@@ -27,7 +27,7 @@ def commit_of(sha256: str) -> str:
     """The commit that made this hash the file's key; none: it is not committed yet."""
     name = str(conditions.ALIKE.relative_to(paths.repo_root()))
     command = ["git", "log", "-1", "--format=%h", "-S", sha256, "--", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=paths.repo_root())
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=paths.repo_root())
     return done.stdout.strip() or "none"
 
 
