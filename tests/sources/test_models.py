@@ -15,7 +15,7 @@ from transformers import DistilBertForSequenceClassification, DistilBertTokenize
 
 from distilbench import paths, studies
 from distilbench.errors import DeviceError, DistilbenchError, ModelError
-from distilbench.sources import embedded, hub, models
+from distilbench.sources import embedded, families, hub, models
 from distilbench.sources.models import HUB_MODEL, load_model, load_tokenizer, match_labels
 
 TINY = {"source": "random", "size": "tiny", "vocab_size": 200}
@@ -70,7 +70,7 @@ def test_the_base_shape_is_distilberts(monkeypatch):
         seen.append(config)
         raise Stop
 
-    monkeypatch.setattr("transformers.DistilBertForSequenceClassification", no_weights)
+    monkeypatch.setattr(families.transformers, "DistilBertForSequenceClassification", no_weights)
     with pytest.raises(Stop):
         load_model(source="random")
     with torch.device("meta"):
