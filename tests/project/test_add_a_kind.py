@@ -212,7 +212,8 @@ def test_it_is_found_by_nightly(site, run, page):
     assert "smoke run | copies | ok" in said
     assert re.search(rf"compare \| \S+ with published {run.name} \| ", said)
     assert f"computed again | published {run.name} | ok" in said
-    assert "FAILED" not in said.replace("compare |", ""), said
+    others = [line for line in said.splitlines() if not line.startswith("compare |")]  # those depend on the machine
+    assert not any("FAILED" in line for line in others), said
 
 
 @pytest.mark.slow
