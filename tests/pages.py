@@ -61,7 +61,14 @@ def served(folder: Path) -> Iterator[str]:
                 return
             super().do_GET()
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=str(folder)))
+    with serving(functools.partial(Silent, directory=str(folder))) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving(handler: Any) -> Iterator[str]:
+    """The address on loopback where a handler answers."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"

@@ -82,9 +82,8 @@ class LoadedModel:
 
     def cost(self, input_ids: torch.Tensor) -> tuple[float, float]:
         """FLOPs and bytes of one forward, counted from the shapes; ids as of `forward`."""
-        return self.family.forward_flops(self.module.config, *input_ids.shape), self.family.forward_bytes(
-            self.module, input_ids
-        )
+        flops = self.family.forward_flops(self.module.config, *input_ids.shape)
+        return flops, self.family.forward_bytes(self.module, input_ids)
 
 
 def load_model(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import http.server
 import socket
 import sys
-import threading
 from pathlib import Path
 
 import check_links
 import pytest
+from pages import serving
 
 INDEX = """<!doctype html><html><head><link rel="stylesheet" href="_static/style.css?digest=1"></head><body>
 <a href="chapter.html">a page</a> <a href="chapter.html#results">an anchor</a> <a href="#here">within</a>
@@ -92,13 +92,8 @@ def host():
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Told)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Told) as address:
+        yield address
 
 
 def nobody() -> str:

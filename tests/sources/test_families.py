@@ -102,14 +102,16 @@ def test_a_library_that_a_family_lacks_is_not_taken_for_the_family(monkeypatch):
 
 def test_a_tokenizers_family_by_its_checkpoint_its_class_or_the_default(tmp_path, checkpoint, decoder, monkeypatch):
     distilbert = families.named("distilbert")
-    assert families.of_tokenizer(checkpoint) is decoder
     assert families.of_tokenizer(tmp_path) is distilbert, "nothing is told"
     monkeypatch.setattr(families, "supported", lambda: ["distilbert", "qwen2"])
+    assert families.of_tokenizer(checkpoint) is decoder
     for saved_as in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": saved_as}))
         assert families.of_tokenizer(tmp_path) is decoder
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
-    assert families.of_tokenizer(tmp_path) is distilbert
+    for config in ('{"model_type": "bert"}', "{}", "{"):
+        (tmp_path / "config.json").write_text(config)
+        assert families.of_tokenizer(tmp_path) is distilbert, "as a tokenizer of a model that is not supported"
 
 
 def test_a_tokenizer_without_padding_is_refused(decoder):

@@ -102,13 +102,19 @@ def of_checkpoint(folder: Path) -> Family:
 
 
 def of_tokenizer(folder: Path) -> Family:
-    """The family of a tokenizer's folder: of the checkpoint there, or by the class that the tokenizer names."""
-    if (folder / "config.json").is_file():
-        return of_checkpoint(folder)
-    try:
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        saved_as = str(settings["tokenizer_class"]).removesuffix("Fast")
-    except (OSError, ValueError, KeyError, TypeError):
-        return named(DEFAULT)
+    """The family of a tokenizer's folder: by the class that the tokenizer names, else of the checkpoint beside it.
+
+    A tokenizer may come from a model that is not supported: what tells of no family here is read as the default's.
+    """
     by_class = {family.tokenizer.removesuffix("Fast"): family for family in map(named, supported())}
-    return by_class.get(saved_as) or named(DEFAULT)
+    saved_as = str(_setting(folder / "tokenizer_config.json", "tokenizer_class")).removesuffix("Fast")
+    model_type = _setting(folder / "config.json", "model_type")
+    return by_class.get(saved_as) or named(model_type if model_type in supported() else DEFAULT)
+
+
+def _setting(file: Path, name: str) -> Any:
+    """One value of a file of settings; None where it has none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))[name]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
