@@ -30,14 +30,13 @@ def run(
 
     A run that was interrupted is gone on with: the same command finds the newest unfinished run of the same design.
     """
-    from distilbench import paths
     from distilbench.execution import notebooks
 
     given = options.given_of(study, profile, param, file, device=device, batch_sizes=batch_sizes, dtype=dtype)
     if new and resume:
         raise ParameterError("--new starts a run, --resume goes on with one: give one of them")
     done = notebooks.run_study(study, given, resume, new, results_root)
-    folder, status, summary = done.folder, done.status, paths.read_json(done.folder / "summary.json")
+    folder, status, summary = done.folder, done.status, done.summary
     options.print_result(
         as_json,
         {"run_id": done.run_id, "folder": str(folder), "state": status["state"], "summary": summary},
@@ -85,7 +84,7 @@ def calibrate(
 
     Exit code 1 where it is off.
     """
-    from distilbench import paths, studies
+    from distilbench import studies
     from distilbench.runs.folder import Run
 
     instrument = studies.instrument()
@@ -93,7 +92,7 @@ def calibrate(
     if len(chosen) > 1:
         raise ParameterError(f"--{' and --'.join(chosen)} exclude each other: give one of them")
     folder = instrument.measuring.calibrate(chosen[0] if chosen else "quick", results_root)
-    summary = paths.read_json(folder / "summary.json")
+    summary = Run(folder).summary
     checks = instrument.showing.cells(Run(folder), summary)
     options.print_result(as_json, summary, checks, f"\n{instrument.name:>12}  {folder}")
     if off := [check["check"] for check in summary["checks"] if check["ok"] is False]:

@@ -22,19 +22,18 @@ def show(
     as_json: options.AsJson = False,
 ) -> None:
     """Show a run: its table, and what it cannot say."""
-    from distilbench import paths
     from distilbench.report import export
 
     if form and as_json:
         raise ParameterError("--format and --json exclude each other: give one of them")
     run = options.run_of(reference, results_root)
-    status, file = run.status, run.folder / "summary.json"
-    if file.is_file() and form:
+    status = run.status
+    if run.is_finished and form:
         print(export.FORMATS[form](run))
         if form == "csv":  # a sentence in the file would be a row to every program that reads it
             print(export.citation(run), file=sys.stderr)
-    elif file.is_file():
-        summary = paths.read_json(file)
+    elif run.is_finished:
+        summary = run.summary
         title = f"run {run.run_id} ({status['state']}), profile {summary['profile']}"
         parts = [title, *options.summary_parts(run, summary), f"\ncite as: {export.citation(run)}"]
         options.print_result(as_json, summary, *parts)

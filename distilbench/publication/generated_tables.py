@@ -71,7 +71,7 @@ def runs_index() -> str:
         shown.setdefault(publish.run_of(page).run_id, []).append(_link(page))
     rows = []
     for run in _published():
-        code = (paths.read_json(run.folder / "env.json")["git"]["sha"] or "none")[:8]
+        code = (run.env["git"]["sha"] or "none")[:8]
         pages = ", ".join(shown.get(run.run_id, ["–"]))
         raw = paths.sha256_file(run.raw)[:12]
         rows.append([f"`{run.run_id}`", pages, run.config["created"][:10], f"`{code}`", f"`{raw}`"])
@@ -87,7 +87,7 @@ def machines() -> str:
     """What the published runs were measured on, one column per machine."""
     runs: dict[str, list[str]] = {}
     for run in _published():
-        machine = json.dumps(_machine(paths.read_json(run.folder / "env.json")))
+        machine = json.dumps(_machine(run.env))
         runs.setdefault(machine, []).append(f"`{run.run_id[-8:]}`")
     columns = [{"Runs": ", ".join(names)} | json.loads(machine) for machine, names in runs.items()]
     rows = [[what, *(column[what] for column in columns)] for what in columns[0]]
@@ -177,7 +177,7 @@ def example() -> str:
 
 def instrument(kind: Measurement, folder: Path, name: str) -> str:
     """What is published of an instrument."""
-    rows = kind.showing.cells(Run(folder), paths.read_json(folder / "summary.json"))
+    rows = kind.showing.cells(Run(folder), Run(folder).summary)
     return _table(kind.showing.caption(folder), name, rows.columns, rows.to_numpy().tolist())
 
 

@@ -94,7 +94,7 @@ def refusals(run: Run) -> list[str]:
     if config["parameters"]["profile"] != "full":
         reasons.append(f"its profile is {config['parameters']['profile']}; only full runs are published")
     reasons += run.kind.refusals(config["parameters"])
-    if why := environment.uncommitted(paths.read_json(run.folder / "env.json")["git"]):
+    if why := environment.uncommitted(run.env["git"]):
         reasons.append(f"its code is in no commit ({why})")
     reasons += [f"verify: {problem}" for problem in verify.problems(run.folder)]
     reasons += _failed_notebooks(run)
@@ -144,7 +144,7 @@ def _published_files(run: Run) -> list[Path]:
 
 def _scrub(folder: Path) -> None:
     """Takes out of a copy what is nobody's business: paths become names; the cluster's user and account go."""
-    config, env = paths.read_json(folder / "config.json"), paths.read_json(folder / "env.json")
+    config, env = Run(folder).config, Run(folder).env
     if params := config.get("parameters"):
         params |= {key: Path(value).name for key, value in params.items() if key.endswith("_path") and value}
         params["results_root"] = ""
@@ -163,7 +163,7 @@ def publish_instrument(folder: Path) -> Path:
     """
     run = Run(folder)
     subject, slot = f"{run.kind.name} {folder.name}", run.kind.slot
-    if why := environment.uncommitted(paths.read_json(folder / "env.json")["git"]):
+    if why := environment.uncommitted(run.env["git"]):
         raise RunError(f"{subject} cannot be published: its code is in no commit ({why})")
     if differences := verify.problems(folder):
         raise RunError(f"{subject} cannot be published: {differences[0]}")

@@ -97,7 +97,7 @@ def _settings(run: Run) -> dict[str, object]:
 
 def _different_environment(base: Run, other: Run) -> list[str]:
     """What an early env.json does not hold, and GPUs where neither run used one, are no differences."""
-    one, two = (conditions.key_of(paths.read_json(run.folder / "env.json")) for run in (base, other))
+    one, two = (conditions.key_of(run.env) for run in (base, other))
     on_cpu = {run.config["parameters"]["device"] for run in (base, other)} == {"cpu"}
     left_out = conditions.OF_GPUS if on_cpu else ()
     keys = tuple(key for key in one if key in two and key not in left_out)
@@ -107,9 +107,8 @@ def _different_environment(base: Run, other: Run) -> list[str]:
 def _different_work(base: Run, other: Run) -> list[str]:
     lines = []
     for file, keys in (("data.json", ("content_sha256", "tokenizer_sha256")), ("model.json", ("sha256",))):
-        one, two = (
-            paths.read_json(run.folder / file) if (run.folder / file).is_file() else {} for run in (base, other)
-        )
+        files = (run.folder / file for run in (base, other))
+        one, two = (paths.read_json(file) if file.is_file() else {} for file in files)
         lines += [f"{file} {line}" for line in _different_fields(one, two, keys)]
     one, two = base.inputs_of_cells(), other.inputs_of_cells()
     cells = [cell for cell in one if cell in two and one[cell] != two[cell]]

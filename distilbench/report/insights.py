@@ -53,7 +53,7 @@ def run_summary(run: Run, summary: dict[str, Any]) -> str:
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(TEMPLATE)
     return template.render(
         config=run.config,
-        env=paths.read_json(run.folder / "env.json"),
+        env=run.env,
         summary=summary,
         gpus=sorted({record.proof["gpu"] for record in run.repetitions() if "gpu" in record.proof}),
         subject=showing.subject(run),

@@ -26,14 +26,14 @@ def choose(params: StudyParams) -> list[Run]:
     if names:
         chosen = [find.find(name, params.results_root) for name in names]
     else:
-        finished = [r for r in find.all_runs(paths.results_root(params.results_root) / study) if _is_finished(r)]
+        finished = [r for r in find.all_runs(paths.results_root(params.results_root) / study) if r.is_finished]
         if not finished:
             raise RunError(f"there is no finished run of {study}: make one with `distilbench run {study}`")
         chosen = finished[-1:]
     for run in chosen:
         if run.config["study"] != study:
             raise RunError(f"run {run.run_id} is of study {run.config['study']!r}, not {study!r}")
-        if not _is_finished(run):
+        if not run.is_finished:
             raise RunError(f"run {run.run_id} has no summary.json: go on with it first (--resume {run.run_id})")
     return chosen
 
@@ -60,13 +60,9 @@ def plots_of(chosen: list[Run]) -> Path:
     return output_folder(chosen) / "plots" / overlay_suffix(chosen).removeprefix("-")
 
 
-def _is_finished(run: Run) -> bool:
-    return (run.folder / "summary.json").is_file()
-
-
 def label(run: Run) -> str:
     """What to call a run's device in legends: the GPU's name, or the CPU's with its usable cores and a kept heap."""
-    env, device = paths.read_json(run.folder / "env.json"), run.config["parameters"]["device"]
+    env, device = run.env, run.config["parameters"]["device"]
     if device.startswith("cuda"):  # by what the workers found: NVML's order is not torch's
         found = [record.proof["gpu"] for record in run.repetitions() if "gpu" in record.proof]
         return found[0] if found else f"{device} (unnamed)"
@@ -90,7 +86,7 @@ def about(chosen: list[Run]) -> list[dict[str, Any]]:
     """Per run: what it is, on what, of what, with what."""
     names, rows = labels(chosen), []
     for run in chosen:
-        config, env = run.config, paths.read_json(run.folder / "env.json")
+        config, env = run.config, run.env
         profile, packages = config["parameters"]["profile"], env["packages"]
         rows.append(
             {"run": run.run_id, "profile": f"{profile}: {PROFILES[profile]}", "machine": names[run.run_id]}
@@ -122,7 +118,7 @@ def _code(git: dict[str, Any]) -> str:
 def citation(run: Run) -> str:
     """One sentence with which to cite a run: what, hardware, versions, n, run id, and what it is not good for."""
     (row,), params = about([run]), run.config["parameters"]
-    version = paths.read_json(run.folder / "env.json")["packages"]["distilbench"]
+    version = run.env["packages"]["distilbench"]
     doubt = "" if params["profile"] == "full" else f" (profile {row['profile']})"
     return (
         f"{run.kind.showing.cited(run)} on {row['machine']}; {row['software']}; "

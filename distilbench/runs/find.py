@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import shutil
 import time
@@ -34,12 +33,11 @@ def create(resolved: Resolved, kind: Measurement, run_id: str = "") -> Run:
         RunError: the folder exists already.
     """
     params = resolved.params
-    run_id = run_id or params.run_id or new_run_id(params.device)
-    run = Run(paths.results_root(params.results_root) / params.study / run_id, kind)
+    run = _named(params, run_id or params.run_id or new_run_id(params.device), kind)
     new = not run.folder.exists()
     with run.held():  # two starts of one name: the second is refused
-        if (run.folder / "status.json").is_file():
-            raise RunError(f"run {run_id} exists already in {run.folder.parent}")
+        if run.exists:
+            raise RunError(f"run {run.run_id} exists already in {run.folder.parent}")
         try:
             _fill(run, resolved)
         except Exception:  # such as a full disk
@@ -80,8 +78,8 @@ def _fill(run: Run, resolved: Resolved) -> None:
 def warn_of_code_without_commit(profile: str) -> None:
     """Says before hours of measuring, not after, that the run cannot be published."""
     if profile == "full" and (why := environment.uncommitted(environment.git())):
-        said = f"warning: this code is in no commit ({why}), so the run cannot be published"
-        log.warning(said, extra={"fields": {"event": "warning"}})
+        text = f"warning: this code is in no commit ({why}), so the run cannot be published"
+        log.warning(text, extra={"fields": {"event": "warning"}})
 
 
 def open_or_create(resolved: Resolved, kind: Measurement, new: bool = False) -> Run:
@@ -90,19 +88,16 @@ def open_or_create(resolved: Resolved, kind: Measurement, new: bool = False) -> 
     With `new` always a new one.
     """
     params = resolved.params
-    root = paths.results_root(params.results_root)
-    if params.run_id:
-        run = Run(root / params.study / params.run_id)
-        if not (run.folder / "status.json").is_file():
-            return create(resolved, kind)
+    if exists(params):
+        run = _named(params, params.run_id)
         if new:
-            raise RunError(f"run {run.run_id} exists already: leave out --new to go on with it, or name another")
+            raise RunError(f"run {run.run_id} exists already: leave out --new to resume it, or name another")
         run.require_same_design(resolved)
         run.require_same_environment()
         return run
-    if not new and (run := _newest_unfinished(root / params.study, resolved.design_hash)):
-        return run
-    return create(resolved, kind)
+    study = paths.results_root(params.results_root) / params.study
+    unfinished = None if new or params.run_id else _newest_unfinished(study, resolved.design_hash)
+    return unfinished or create(resolved, kind)
 
 
 def _newest_unfinished(folder: Path, design_hash: str) -> Run | None:
@@ -124,13 +119,16 @@ def _newest_unfinished(folder: Path, design_hash: str) -> Run | None:
 
 def exists(params: StudyParams) -> bool:
     """Whether the parameters name a run folder that is there."""
-    folder = paths.results_root(params.results_root) / params.study / params.run_id
-    return bool(params.run_id) and (folder / "status.json").is_file()
+    return bool(params.run_id) and _named(params, params.run_id).exists
+
+
+def _named(params: StudyParams, run_id: str, kind: Measurement | None = None) -> Run:
+    return Run(paths.results_root(params.results_root) / params.study / run_id, kind)
 
 
 def named(params: StudyParams) -> Run:
     """The run folder that the parameters name; it must exist."""
-    run = Run(paths.results_root(params.results_root) / params.study / params.run_id)
+    run = _named(params, params.run_id)
     if not exists(params):
         raise RunError(f"there is no run {params.run_id!r} in {run.folder.parent}; leave run_id empty for a new one")
     return run
@@ -138,8 +136,8 @@ def named(params: StudyParams) -> Run:
 
 def all_runs(folder: Path) -> list[Run]:
     """The complete run folders below results/<study>/, oldest first; half-made ones are not runs."""
-    found = (run for run in paths.folders_in(folder) if os.path.isfile(run / "status.json"))  # noqa: PTH113
-    return sorted((Run(run) for run in found if not run.name.startswith(".")), key=_age)
+    runs = (Run(place) for place in paths.folders_in(folder) if not place.name.startswith("."))
+    return sorted((run for run in runs if run.exists), key=_age)
 
 
 def _age(run: Run) -> tuple[int, str]:
@@ -179,8 +177,7 @@ def published_instruments(kind: Measurement) -> list[Path]:
 
 def published_instrument(kind: Measurement, slot: str) -> Path | None:
     """The published folder of that kind, for that value of its `slot`."""
-    known = published_instruments(kind)
-    return next((f for f in known if paths.read_json(f / "config.json")[kind.slot] == slot), None)
+    return next((f for f in published_instruments(kind) if Run(f).config[kind.slot] == slot), None)
 
 
 def find(reference: str, results_root: str | Path = "") -> Run:
@@ -191,7 +188,7 @@ def find(reference: str, results_root: str | Path = "") -> Run:
     Raises:
         RunError: there is none, or several match; the candidates are named.
     """
-    if (Path(reference) / "status.json").is_file():
+    if Run(Path(reference)).exists:
         return Run(paths.readable(Path(reference).resolve()))
     root, own = paths.results_root(results_root), own_runs(results_root)
     if reference == "latest" and own:

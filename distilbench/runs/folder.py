@@ -22,6 +22,11 @@ from distilbench.runs.records import Key, Record
 from distilbench.runs.states import FINAL, MEASURED, RunState
 
 
+def _content(name: str, what: str) -> property:
+    """What a JSON file of a run holds now; RunError where it is missing or damaged."""
+    return property(lambda run: paths.read_json(run.folder / name), doc=what)
+
+
 class Run:
     """One run folder: results/<study>/<run_id>/."""
 
@@ -48,10 +53,21 @@ class Run:
         """The committed repetitions."""
         return self.folder / self.kind.raw
 
+    config = _content("config.json", "Resolved parameters, design hash, cells.")
+    env = _content("env.json", "The machine and the installation (`environment.capture`).")
+    model = _content("model.json", "What the model is, with its hash.")
+    data = _content("data.json", "What the text is, with its hashes.")
+    summary = _content("summary.json", "What follows from the other files; a run has it once it is finished.")
+
     @property
-    def config(self) -> dict[str, Any]:
-        """Resolved parameters, design hash, cells."""
-        return paths.read_json(self.folder / "config.json")
+    def exists(self) -> bool:
+        """Whether there is such a run: status.json is the last file that a new one gets."""
+        return os.path.isfile(self.folder / "status.json")  # noqa: PTH113 - False where the folder may not be read
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has its summary."""
+        return (self.folder / "summary.json").is_file()
 
     @property
     def status(self) -> dict[str, Any]:
@@ -81,10 +97,9 @@ class Run:
 
     def set_status(self, state: RunState, message: str = "", cells: dict[str, str] | None = None) -> None:
         """Writes status.json; cells that are not given keep their state."""
-        file = self.folder / "status.json"
-        known = paths.read_json(file) if file.is_file() else {"cells": {}}
+        known = paths.read_json(self.folder / "status.json") if self.exists else {"cells": {}}
         paths.write_json(
-            file,
+            self.folder / "status.json",
             {
                 "schema_version": 1,
                 "run_id": self.run_id,
@@ -115,10 +130,8 @@ class Run:
 
     def add_to_environment(self, name: str, content: Any) -> None:
         """Adds to env.json what only the measuring part can say; what is there already stays."""
-        file = self.folder / "env.json"
-        env = paths.read_json(file)
-        if name not in env:
-            paths.write_json(file, env | {name: content})
+        if name not in (env := self.env):
+            paths.write_json(self.folder / "env.json", env | {name: content})
 
     def record_code_change(self, begun: str | None = None) -> list[str]:
         """Adds to env.json that other code goes on, which is declared to measure alike; says so, once a version.
@@ -126,15 +139,14 @@ class Run:
         Args:
             begun: hash of the measuring code that the run was begun with; None: as its env.json says.
         """
-        file, code = self.folder / "env.json", measuring_sha256()
-        env = paths.read_json(file)
+        env, code = self.env, measuring_sha256()
         begun, known = begun or conditions.key_of(env)["code"], env.get("code_changes", [])
         why = conditions.why_alike(begun, code)
         if why is None or code in [change["to"] for change in known]:
             return []
         git = environment.git()["sha"]
         change = {"at": environment.now(), "from": begun, "to": code, "git": git, "why": why}
-        paths.write_json(file, env | {"code_changes": [*known, change]})
+        paths.write_json(self.folder / "env.json", env | {"code_changes": [*known, change]})
         return [
             f"run {self.run_id} was begun with other code ({begun[:8]}), declared to measure alike; env.json says why"
         ]
@@ -252,7 +264,7 @@ class Run:
         return ""
 
     def _environment_changes(self) -> list[str]:
-        there = conditions.key_of(paths.read_json(self.folder / "env.json"))
+        there = conditions.key_of(self.env)
         here = conditions.key_of(environment.capture())
         left_out = conditions.left_out_on(self.config["parameters"]["device"])
         if "SLURM_JOB_ID" in os.environ:  # a requeued job may come to another node of the same kind: see `node`

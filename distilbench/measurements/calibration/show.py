@@ -28,7 +28,7 @@ def _verdict(check: dict[str, Any]) -> str:
 
 def caption(folder: Path) -> str:
     """What a table of a calibration is of."""
-    config, env = paths.read_json(folder / "config.json"), paths.read_json(folder / "env.json")
+    config, env = Run(folder).config, Run(folder).env
     cores = f"{(count := len(env['cpu']['affinity']))} core{'s' if count > 1 else ''}"
     return (
         f"A {config['depth']} calibration on {env['cpu']['model']}, {cores}, {config['created'][:10]}; "
@@ -42,8 +42,7 @@ def _elsewhere(env: dict[str, Any]) -> str:
     def machine(of: dict[str, Any]) -> tuple[str, int]:
         return of["cpu"]["model"], len(of["cpu"]["affinity"])
 
-    folders = [run.folder for run in find.published_runs()]
-    others = {machine(paths.read_json(folder / "env.json")) for folder in folders}
+    others = {machine(run.env) for run in find.published_runs()}
     return "; no published run is of this machine" if others and machine(env) not in others else ""
 
 
@@ -55,7 +54,7 @@ def counted(run: Run) -> str:
 
 def slide(folder: Path) -> dict[str, str]:
     """What a slide says of it: its table, its caption, its name and the hash of its readings."""
-    checks = cells(Run(folder), paths.read_json(folder / "summary.json"))
+    checks = cells(Run(folder), Run(folder).summary)
     held = checks["verdict"].where(checks["verdict"] == checks["bound"], checks["verdict"] + ": " + checks["bound"])
     checks = checks.drop(columns=["bound", "verdict"]).assign(**{"held to": held})
     checks["measured"] = checks["measured"].str.replace("independent ", "")  # the caption says so

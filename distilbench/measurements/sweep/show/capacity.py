@@ -80,7 +80,7 @@ def plans(run: Run, demand: Demand) -> list[Plan]:
     """
     if demand.rate <= 0 or demand.max_latency_ms <= 0 or not 0 < demand.utilisation <= 1:
         raise ParameterError("--rate and --max-latency-ms must be above 0, --utilisation above 0 and at most 1")
-    summary = paths.read_json(run.folder / "summary.json")
+    summary = run.summary
     found = [_plan(cell, demand) for cell in summary["cells"] if cell["latency_ms"] is not None]
     if not found:
         raise RunError(f"run {run.run_id} has no measured cell")
@@ -167,12 +167,10 @@ def optimal(study: str, device: str, results_root: str = "") -> tuple[int, str]:
     device = "cuda:0" if device == "cuda" else device
     here = _kind(environment.capture(), device)
     for run in reversed(find.all_runs(paths.results_root(results_root) / study)):
-        params, file = run.config["parameters"], run.folder / "summary.json"
-        if params["profile"] == "ci" or params["device"] != device or not file.is_file():
+        params = run.config["parameters"]
+        if params["profile"] == "ci" or params["device"] != device or not run.is_finished:
             continue
-        if _kind(paths.read_json(run.folder / "env.json"), device) == here and (
-            best := paths.read_json(file)["best_throughput"]
-        ):
+        if _kind(run.env, device) == here and (best := run.summary["best_throughput"]):
             profile = params["profile"]
             doubt = "" if profile == "full" else f"; profile {profile}: not for citation"
             size, speed = best["batch_size"], best["throughput_samples_per_s"]

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench import paths
 from distilbench.measurements.sweep.show import capacity, cell_tables, findings, lengths, plots, secondary_tables
 from distilbench.measurements.sweep.show.numbers import mark_of, numbers
 from distilbench.measurements.sweep.show.slides import deck
@@ -29,7 +28,7 @@ sentences = findings.sentences
 
 def cells(run: Run, summary: dict[str, Any]) -> pd.DataFrame:
     """One row per cell of a run's summary, as text, with what is cut as far as the run or its text tells."""
-    data = paths.read_json(run.folder / "data.json")
+    data = run.data
     return cell_tables.cells({"cells": [cell | lengths.truncation(cell, data) for cell in summary["cells"]]})
 
 
@@ -38,8 +37,8 @@ def rows(run: Run) -> Iterator[dict[str, Any]]:
 
     `peak_memory_MiB` is what limits the batch size on the device: GPU memory on CUDA, resident memory on CPU.
     """
-    summary, data = (paths.read_json(run.folder / file) for file in ("summary.json", "data.json"))
-    for cell in summary["cells"]:
+    data = run.data
+    for cell in run.summary["cells"]:
         yield _with_memory(cell) | lengths.truncation(cell, data)
 
 
@@ -52,7 +51,7 @@ def _with_memory(cell: dict[str, Any]) -> dict[str, Any]:
 def about(run: Run) -> dict[str, str | int]:
     """What was measured: model, text, and how often."""
     params = run.config["parameters"]
-    model, data = (paths.read_json(run.folder / file) for file in ("model.json", "data.json"))
+    model, data = run.model, run.data
     return {
         "model": f"{model['name']}, {model['parameters']:,} parameters, {params['dtype']}",
         "source of the model": model["source"],
@@ -64,7 +63,7 @@ def about(run: Run) -> dict[str, str | int]:
 
 def title(run: Run) -> str:
     """What the run's model is called."""
-    return paths.read_json(run.folder / "model.json")["name"]
+    return run.model["name"]
 
 
 def cited(run: Run) -> str:
@@ -94,7 +93,7 @@ def _passes(run: Run) -> str:
 
 def subject(run: Run) -> list[str]:
     """What was measured, in a line each."""
-    model, data = (paths.read_json(run.folder / file) for file in ("model.json", "data.json"))
+    model, data = run.model, run.data
     return [
         f"model: {model['name']} ({model['parameters']:,} parameters, source {model['source']})",
         f"text: {data['name']} ({data['rows']} sentences, source {data['source']})",
@@ -109,7 +108,7 @@ def doubts(summary: dict[str, Any]) -> list[str]:
 
 def limitations(run: Run) -> list[str]:
     """What the run cannot say, one line each."""
-    summary = paths.read_json(run.folder / "summary.json")
+    summary = run.summary
     intervals = secondary_tables.intervals(run)
     return [*([summary["note"]] if summary["note"] else []), *doubts(summary), *([intervals] if intervals else [])]
 

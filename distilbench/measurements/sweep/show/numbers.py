@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench import paths, simulated_traces
+from distilbench import simulated_traces
 from distilbench.measurements.sweep.show import findings
 from distilbench.report import load, spread
 from distilbench.report.glue import Value
@@ -39,8 +39,8 @@ def numbers(run: Run) -> dict[str, Value]:
 
 
 def _about(run: Run) -> dict[str, Value]:
-    config, env = run.config, paths.read_json(run.folder / "env.json")
-    model, data = paths.read_json(run.folder / "model.json"), paths.read_json(run.folder / "data.json")
+    config, env = run.config, run.env
+    model, data = run.model, run.data
     params, measured = config["parameters"], load.processes(run)
     return {
         "run_id": run.run_id,
@@ -77,7 +77,7 @@ def _of_the_intervals(run: Run) -> dict[str, Value]:
 
 
 def _of_the_machine(run: Run) -> dict[str, Value]:
-    summary, found = paths.read_json(run.folder / "summary.json"), {}
+    summary, found = run.summary, {}
     if (ceilings := summary.get("ceilings")) and "reason" not in ceilings:
         rates = ceilings["matrix_flops_per_s"].items()
         found |= {f"ceiling_{dtype}_GFLOP_per_s": rate / 1e9 for dtype, rate in rates}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench import paths, simulated_traces
+from distilbench import simulated_traces
 from distilbench.measurements.sweep.show.findings import mark
 from distilbench.report import spread
 from distilbench.report.tables import milliseconds
@@ -108,7 +108,7 @@ def roofline_caption(chosen: list[Run]) -> str:
     """What the rates of the roofline table stand against."""
     said = []
     for run in chosen:
-        found = paths.read_json(run.folder / "summary.json").get("ceilings") or {}
+        found = run.summary.get("ceilings") or {}
         if "reason" in found:
             said.append(f"none: {found['reason']}")
         elif found:
