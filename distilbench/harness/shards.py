@@ -26,7 +26,7 @@ from distilbench.machine import conditions, environment
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement, Step
 from distilbench.runs.parameters import Resolved
-from distilbench.runs.rawfiles import require_committed
+from distilbench.runs.rawfiles import read_committed
 from distilbench.runs.records import Key
 from distilbench.runs.states import FINAL, MEASURED
 
@@ -218,7 +218,7 @@ def _tell_environment(run: Run) -> None:
     started = {attempt: records for attempt in attempts(run) if (records := attempt.repetitions())}
     if not started:
         return
-    env, known = paths.read_json(next(iter(started)).folder / "env.json"), paths.read_json(run.folder / "env.json")
+    env, known = next(iter(started)).env, run.env
     nodes = sorted({record.node for records in started.values() for record in records if record.node})
     software = {"torch": known["torch"]} if "torch" in known else {}
     paths.write_json(run.folder / "env.json", env | software | {"nodes": nodes})
@@ -229,7 +229,7 @@ def _tell_environment(run: Run) -> None:
 
 def _bring(source: Path, target: Path, sha256: str) -> None:
     """A second name of a part's file in the run (a copy, where there can be none); it must be the committed one."""
-    require_committed(source, sha256)
+    read_committed(source, sha256)
     coming = target.with_name(f".{target.name}.part")
     with paths.clear_write_errors(target):
         target.parent.mkdir(exist_ok=True)

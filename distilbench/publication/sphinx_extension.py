@@ -14,6 +14,7 @@ from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from distilbench import paths, studies
@@ -25,6 +26,7 @@ from distilbench.runs import find, verify
 
 STATIC = Path(__file__).parent / "static"
 BUNDLE = "vega-bundle.js"
+logger = logging.getLogger(__name__)
 
 
 class Quoted(SphinxRole):
@@ -164,10 +166,13 @@ def refuse_unbacked_pages(app: Sphinx) -> None:
     """Stops the build where a published page shows what its run does not say, or its run is gone.
 
     Raises:
-        ExtensionError: every disagreement, by page and run.
+        ExtensionError: there is one; each is logged, by page and run.
     """
-    if problems := [problem for page in publish.pages() for problem in publish.problems(page)]:
-        raise ExtensionError("published pages and runs disagree:\n" + "\n".join(f"- {line}" for line in problems))
+    problems = [problem for page in publish.pages() for problem in publish.problems(page)]
+    for problem in problems:  # a line each, as `build` looks for them: jupyter-book ends what is raised in a traceback
+        logger.error(problem)
+    if problems:
+        raise ExtensionError("published pages and runs disagree")
 
 
 def add_static_files(app: Sphinx) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
 import pandas as pd
 import vl_convert
+
+if TYPE_CHECKING:
+    import altair as alt
 
 VEGA_LITE = "6.4"
 #: Okabe & Ito's colours that keep 3:1 contrast to white and to near-black; one per machine.
@@ -17,6 +19,8 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
 def hollow() -> Any:
     """The opacity of a point's inside: none where its cell is unstable."""
+    import altair as alt  # here: it takes a second or more, and most that is shown is no chart
+
     return alt.when("datum.state == 'unstable'").then(alt.value(0)).otherwise(alt.value(1))
 
 
@@ -33,6 +37,8 @@ def _rounded(value: float) -> float:
 
 def _legend(rows: pd.DataFrame, column: str) -> alt.Legend | None:
     """No legend for what does not vary: the caption says it."""
+    import altair as alt
+
     columns = 1 if rows[column].str.len().max() > 20 else 4
     return alt.Legend(orient="top", labelLimit=400, columns=columns) if rows[column].nunique() > 1 else None
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,32 @@ from distilbench import paths
 from distilbench.errors import RunError, StorageError
 from distilbench.runs.records import Record
 
+_KEPT: ContextVar[dict[tuple, Any] | None] = ContextVar("_KEPT", default=None)
 
+
+@contextmanager
+def each_read_once() -> Iterator[None]:
+    """While inside, a raw file is read when it is first asked for, and kept: nobody may change it, or what it gave."""
+    outside = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(outside)
+
+
+def _kept(read: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(read)
+    def reading(*arguments: Any) -> Any:
+        if (known := _KEPT.get()) is None:
+            return read(*arguments)
+        if (key := (read, *arguments)) not in known:
+            known[key] = read(*arguments)
+        return known[key]
+
+    return reading
+
+
+@_kept
 def read_raw(path: Path, record: type[Record]) -> tuple[list[Any], str]:
     """All committed records of a raw file, and what stands after the last whole line ("" when nothing).
 
@@ -70,22 +99,24 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> 
     return paths.sha256_bytes(content)
 
 
-def require_committed(path: Path, sha256: str | None) -> None:
-    """Refuses a file that is missing, or with a hash given is not the committed one."""
-    if not path.is_file():
-        raise RunError(f"{path} is missing")
-    if sha256 and (got := paths.sha256_file(path)) != sha256:
-        raise RunError(f"{path} is not the committed file: its SHA-256 is {got}, the record says {sha256}")
-
-
-def read_parquet(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
-    """Reads rows; a missing or damaged file is an error, and with a hash given one that is not the committed file."""
-    require_committed(path, sha256)
+def read_committed(path: Path, sha256: str | None = None) -> bytes:
+    """What a file holds; refuses one that is missing, or with a hash given is not the committed one."""
     try:
-        content = path.read_bytes()  # Arrow would take the path for UTF-8, whatever the locale
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing") from None
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
-    try:
-        return pq.read_table(pa.BufferReader(content)).to_pylist()
+    if sha256 and (got := paths.sha256_bytes(content)) != sha256:
+        raise RunError(f"{path} is not the committed file: its SHA-256 is {got}, the record says {sha256}")
+    return content
+
+
+@_kept
+def read_parquet(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
+    """Reads rows; a missing or damaged file is an error, and with a hash given one that is not the committed file."""
+    content = read_committed(path, sha256)  # not Arrow, which would take the path for UTF-8, whatever the locale
+    try:  # in this thread: to hand so few rows to others takes longer than to read them
+        return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}") from None

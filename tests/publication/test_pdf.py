@@ -294,6 +294,15 @@ def test_what_a_reader_would_miss_ends_the_build(line, monkeypatch, tmp_path):
     assert not (checkout / "book" / "_build" / "pdf").exists()
 
 
+def test_a_build_leaves_it_to_the_extension_to_verify(monkeypatch):
+    """Which does it in every build, the bare command's too: twice would be twice as long."""
+    commands = []
+    monkeypatch.setattr(build, "_call", lambda command, _: commands.append(command))
+    monkeypatch.setattr(publish, "problems", lambda _: pytest.fail("it verified"))
+    build.call_builder()
+    assert "build" in commands[0]
+
+
 def test_what_tex_complains_of_is_said():
     script = "print('many lines'); print('! Package fontspec Error: The font cannot be found.'); exit(12)"
     with pytest.raises(DistilbenchError, match="! Package fontspec Error: The font cannot be found") as failed:

@@ -487,6 +487,17 @@ def test_a_finished_run_can_be_believed(finished_run):
     assert verify.problems(finished_run.folder) == []
 
 
+def test_a_raw_file_is_read_once_though_records_and_summary_need_it(finished_run, monkeypatch):
+    read, of_the_system = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: read.append(file) or of_the_system(file))
+    for _ in range(2):  # again in a second verification: what was kept is not kept for good
+        read.clear()
+        assert verify.problems(finished_run.folder) == []
+        measured = [finished_run.raw, *finished_run.folder.glob("**/*.parquet")]
+        assert len(measured) > 5
+        assert sorted(read) == sorted(measured)
+
+
 @pytest.mark.parametrize("run", RECORDED, ids=lambda folder: folder.name)
 def test_a_recorded_run_can_be_believed(run):
     """A run of the ci profile as it was written: today's code reads every line and computes the same numbers."""

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import altair as alt
 import pandas as pd
 
 from distilbench import paths
 from distilbench.measurements.sweep.show import lengths
 from distilbench.report import spread as report_spread
 from distilbench.report.charts import PALETTE, NotMeasured, Shown, _config, _legend, _rounded, hollow, marks, png, svg
+
+if TYPE_CHECKING:
+    import altair as alt
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ def chart(table: pd.DataFrame, metric: Metric) -> alt.Chart | alt.FacetChart | a
         table: as `load.table` gives it.
         metric: one of METRICS.
     """
+    import altair as alt
+
     rows = _rows(table, metric)
     if rows.empty:
         return None
@@ -144,6 +149,8 @@ def _reasons(table: pd.DataFrame, metric: Metric) -> list[str]:
 
 
 def _tooltip(metric: Metric) -> list[alt.Tooltip]:
+    import altair as alt
+
     return [
         alt.Tooltip("machine:N"),
         alt.Tooltip("variant:N"),

@@ -34,17 +34,24 @@ def recompute(folder: Path, records: list[Repetition]) -> list[str]:
 
 
 class _Predictions:
-    """The predictions of a run by cell; the file is read once, when they are first asked for."""
+    """The predictions of a run by cell; what they give is computed once a cell, for all of its repetitions."""
 
     def __init__(self, file: Path) -> None:
-        self.file = file
+        self.file, self._given = file, {}
 
     @cached_property
-    def by_cell(self) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {}
+    def _by_cell(self) -> dict[str, list[dict[str, Any]]]:
+        by_cell: dict[str, list[dict[str, Any]]] = {}
         for row in read_parquet(self.file):
-            found.setdefault(row["cell"], []).append(row)
-        return found
+            by_cell.setdefault(row["cell"], []).append(row)
+        return by_cell
+
+    def given(self, record: Repetition) -> dict[str, Any] | None:
+        """Accuracy and logits of the record's cell; None where it has no predictions."""
+        if record.cell not in self._given:
+            rows = self._by_cell.get(record.cell)
+            self._given[record.cell] = rows and classification_fields(rows, record.model_source == "random")
+        return self._given[record.cell]
 
 
 def _of_record(folder: Path, record: Repetition, predicted: _Predictions) -> list[str]:
@@ -79,9 +86,8 @@ def _of_predictions(predicted: _Predictions, record: Repetition, where: str) -> 
     """Accuracy and logits of the first repetition, and of every later one that says it had the same logits."""
     if not predicted.file.is_file():
         return [f"{predicted.file} is missing"] if record.repetition == 0 else []
-    if not (rows := predicted.by_cell.get(record.cell)):
+    if not (again := predicted.given(record)):
         return [f"{predicted.file} holds no predictions of {record.cell}"] if record.repetition == 0 else []
-    again = classification_fields(rows, record.model_source == "random")
     if record.repetition > 0 and record.logits_sha256 != again["logits_sha256"]:
         return []  # summarise() says that the logits differ; whose accuracy it is cannot be known
     return differences({name: getattr(record, name) for name in again}, again, where)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from distilbench.errors import RunError
@@ -49,6 +48,8 @@ def chart(chosen: dict[str, Run], policies: list[str], column: str) -> charts.Sh
 
 def processes(run: Run, policies: list[str]) -> charts.Shown:
     """What equal processes differ by: each one's median latency over that of its cell, by batch size."""
+    import altair as alt
+
     table = load.table([run])
     table = table[table["length_policy"].isin(policies)].set_index("cell")
     rows = []
