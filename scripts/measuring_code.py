@@ -1,7 +1,7 @@
 """Says of changed measuring code (`code.MEASURING`) whether it measures as before: rewrites measures_alike.yml.
 
-python scripts/measuring_code.py --alike "why"     it does: runs begun with the former code are gone on with
-python scripts/measuring_code.py --unlike "why"    it does not: no run begun with other code is gone on with
+python scripts/measuring_code.py --alike "why"     it does: runs begun with the former code can be resumed
+python scripts/measuring_code.py --unlike "why"    it does not: no run begun with other code can be resumed
 python scripts/measuring_code.py --replace         it does, and the former code was in no commit that others have
 """
 
@@ -16,8 +16,8 @@ from distilbench import paths
 from distilbench.machine import code, conditions
 
 HEAD = """\
-# Which versions of the measuring code (`MEASURING` in code.py) measure alike. A run begun with one of `alike` is gone
-# on with by the code whose hash is `measuring_sha256`, and its env.json records that. Declare alike only what you
+# Which versions of the measuring code (`MEASURING` in code.py) measure alike. A run begun with one of `alike` is
+# resumed by the code whose hash is `measuring_sha256`, and its env.json records that. Declare alike only what you
 # compared definition by definition: what is timed, how often, and what surrounds it. Written by
 # scripts/measuring_code.py.
 """

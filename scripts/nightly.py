@@ -6,6 +6,9 @@ Per study of params/studies.yml: its text against the hash of the first time, a 
 compared with the published runs that were made under the same conditions. Then every published run computed again, the
 book built, its numbers computed again, its links followed. A step that fails keeps none of the others from being tried.
 The table at the end has what was done, what was not, and why; exit code 1 when something failed.
+
+Here a step is a function that returns what it found. It raises NotDone where it cannot be done, and a DistilbenchError
+where something is not as it must be.
 """
 
 from __future__ import annotations
@@ -14,16 +17,15 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import check_links
 
 from distilbench import paths, progress, terminal
 from distilbench import studies as studies_
-from distilbench.cli import doctor
+from distilbench.cli import doctor, options
 from distilbench.errors import DistilbenchError, HubError, ParameterError, RunError
 from distilbench.execution import notebooks
 from distilbench.publication import audit, generated_tables
@@ -34,47 +36,33 @@ from distilbench.runs.folder import Run
 from distilbench.sources import texts as sources_texts
 from distilbench.sources.parameters import with_sources
 
-State = Literal["ok", "not done", "FAILED"]
-
 
 class NotDone(Exception):
     """A step that cannot be done here and now, which is no failure; it is said with its reason."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
+class Row(NamedTuple):
+    """One line of the table."""
 
-    Attributes:
-        step: what was to be done.
-        of: with what.
-        state: ok, not done, or FAILED.
-        said: what was found, or why it was not done.
-    """
-
-    step: str
-    of: str
-    state: State
-    said: str
+    step: str  # what was to be done
+    of: str  # with what
+    state: Literal["ok", "not done", "FAILED"]
+    said: str  # what was found, or why it was not done
 
 
 def attempt(step: str, of: str, work: Callable[[], str]) -> Row:
     """One step; whatever goes wrong in it becomes its row. `work` returns what it found."""
     print(f"--- {step}: {of}", flush=True)
-    row = Row(step, of, *_outcome(work))
-    print(f"{row.state}: {row.said}", flush=True)  # a log that ends here, since a job was killed, tells it too
-    return row
-
-
-def _outcome(work: Callable[[], str]) -> tuple[State, str]:
     try:
-        return "ok", work()
+        row = Row(step, of, "ok", work())
     except NotDone as why:
-        return "not done", str(why)
+        row = Row(step, of, "not done", str(why))
     except Exception as error:
         if not isinstance(error, DistilbenchError):
             traceback.print_exc()
-        return "FAILED", str(error) or type(error).__name__
+        row = Row(step, of, "FAILED", str(error) or type(error).__name__)
+    print(f"{row.state}: {row.said}", flush=True)  # a log that ends here, since a job was killed, tells it too
+    return row
 
 
 # ------------------------------------------------------------------ a study
@@ -102,11 +90,7 @@ def of_study(study: str) -> Iterator[Row]:
 def text_unchanged(study: str, profile: str) -> str:
     """The profile's text, loaded and compared with the lock; where no hub is, text that is on it cannot be.
 
-    Raises:
-        DataError: it is another one now.
-        HubError: the hub answers, and does not give it.
-        NotDone: the study has no text, the hub cannot be reached, or the text was never seen before, and there is
-            nothing to compare with.
+    Not done where the study has no text, or where the text was never seen before: there is nothing to compare with.
     """
     params = studies_.resolve(study, {"profile": profile}).params
     try:
@@ -124,11 +108,7 @@ def text_unchanged(study: str, profile: str) -> str:
 
 
 def smoke_run(study: str) -> str:
-    """A new run in the smoke profile.
-
-    Raises:
-        DistilbenchError: what a notebook complains of, or what was not measured.
-    """
+    """A new run in the smoke profile."""
     run = notebooks.run_study(study, {"profile": "smoke"}, new=True)
     run.require_ok()
     return f"run {run.run_id}, {len(run.measured())} repetitions"
@@ -142,11 +122,9 @@ def newest_of_each_profile(study: str) -> list[Run]:
 
 
 def compared(base: Run, own: Run) -> str:
-    """How a run compares with a published one that was made under the same conditions.
+    """How a run compares with a published one that was made under the same conditions; no cell may be slower.
 
-    Raises:
-        NotDone: the conditions differ, no cell is in both, or there are too few repetitions for any verdict.
-        DistilbenchError: a cell is slower.
+    Not done where the conditions differ, no cell is in both, or there are too few repetitions for any verdict.
     """
     if differing := comparing.differences(base, own):
         names = ", ".join(dict.fromkeys(line.partition(":")[0] for line in differing))
@@ -173,23 +151,13 @@ def of_published() -> Iterator[Row]:
         yield attempt("computed again", f"published {run.run_id}", partial(computed_again, run))
     for kind in (named() for named in studies_.INSTRUMENTS.values()):
         for folder in find.published_instruments(kind):
-            yield attempt("computed again", f"{kind.name} {folder.name}", partial(instrument_again, folder))
+            yield attempt("computed again", f"{kind.name} {folder.name}", partial(computed_again, Run(folder)))
 
 
 def computed_again(run: Run) -> str:
-    """What `distilbench verify run` does.
-
-    Raises:
-        DistilbenchError: a file says something else than its raw files give.
-    """
+    """What `distilbench verify run` does."""
     _refuse(verify.problems(run.folder))
-    return f"{len(run.measured())} repetitions, no difference"
-
-
-def instrument_again(folder: Path) -> str:
-    """The same of what tells of the instrument."""
-    _refuse(verify.problems(folder))
-    return "every check follows from its readings"
+    return f"{run.kind.showing.counted(run)}, no difference"
 
 
 def _refuse(problems: list[str]) -> None:
@@ -207,56 +175,36 @@ def of_book() -> Iterator[Row]:
     if built.state != "ok":
         yield Row("numbers, links", "of the book", "not done", "the book could not be built")
         return
-    yield attempt("numbers", "of the book", numbers_again)
-    yield attempt("links", "within the book", links_within)
-    yield attempt("links", "to other hosts", links_to_others)
+    html = paths.repo_root() / "book" / "_build" / "html"
+    yield attempt("numbers", "of the book", partial(numbers_again, html))
+    yield attempt("links", "within the book", partial(links_within, html))
+    yield attempt("links", "to other hosts", partial(links_to_others, html))
 
 
 def build() -> str:
-    """Builds it, warnings being errors.
-
-    Raises:
-        DistilbenchError: what the builder complains of.
-    """
+    """Builds it, warnings being errors."""
     with building.build_lock(wait=True):
         return str(building.build())
 
 
-def _html() -> Path:
-    return paths.repo_root() / "book" / "_build" / "html"
-
-
-def numbers_again() -> str:
-    """What `distilbench verify book` does, for the pages.
-
-    Raises:
-        DistilbenchError: one is not what raw files give, or was typed.
-    """
-    problems, count = audit.problems(_html())
+def numbers_again(html: Path) -> str:
+    """What `distilbench verify book` does."""
+    problems, count = audit.problems(html)
     _refuse(problems)
     return f"{count} numbers computed again from raw files, no difference"
 
 
-def links_within() -> str:
-    """Follows the links between pages.
-
-    Raises:
-        DistilbenchError: some lead nowhere.
-    """
-    found = check_links.check(_html())
+def links_within(html: Path) -> str:
+    """Follows the links between pages."""
+    found = check_links.check(html)
     if found.broken:
         raise DistilbenchError(f"{len(found.broken)} broken: " + "; ".join(found.broken))
     return f"{found.links} links of {found.pages} pages lead somewhere"
 
 
-def links_to_others() -> str:
-    """Follows the links to other hosts, when CHECK_EXTERNAL=1 asks for it.
-
-    Raises:
-        NotDone: it does not, or no host gave a clear answer.
-        DistilbenchError: pages are gone.
-    """
-    addresses = check_links.check(_html()).external
+def links_to_others(html: Path) -> str:
+    """Follows the links to other hosts, when CHECK_EXTERNAL=1 asks for it."""
+    addresses = check_links.check(html).external
     if not check_links.asked_for_external():
         raise NotDone(f"{len(addresses)} links; CHECK_EXTERNAL=1 follows them")
     answers = check_links.ask(addresses)
@@ -279,19 +227,6 @@ def night(studies: list[str]) -> Iterator[Row]:
     yield from of_book()
 
 
-def print_rows(rows: list[Row]) -> None:
-    """The table, as wide as a log bears."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("step", "of", "state", "said"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(row.step, row.of, row.state, row.said)
-    Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False).print(table)
-
-
 def main() -> int:
     """Does everything; 1 when something failed."""
     terminal.prepare()
@@ -303,7 +238,7 @@ def main() -> int:
         return 1
     rows = list(night(studies))
     print()
-    print_rows(rows)
+    options.print_table([row._asdict() for row in rows])
     counts = Counter(row.state for row in rows)
     print(f"\n{counts['ok']} ok, {counts['not done']} not done, {counts['FAILED']} failed")
     return 1 if counts["FAILED"] else 0

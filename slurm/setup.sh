@@ -46,7 +46,7 @@ watched() {
       scontrol requeue "${me:-$SLURM_JOB_ID}" && exit 0
       [ $wait = 0 ] || sleep $wait
     done
-    echo "SLURM did not put it back: go on with \`distilbench submit --resume\` (or sbatch the same again)" >&2
+    echo "SLURM did not put it back: resume it with \`distilbench submit --resume\` (or sbatch the same again)" >&2
   fi
   # Cancelled, preempted or out of time: SLURM says which, and requeues; to end before it does would be a failure.
   [ -z "$told" ] || sleep 120

@@ -35,25 +35,27 @@ def submit(
         ),
     ] = "rounds",
     tasks: Annotated[
-        int | None, typer.Option(help="Deal the units over so many array tasks, one device each; default: one each.")
+        int | None,
+        typer.Option(help="How many array tasks share the units, one device each; default: one each."),
     ] = None,
-    throttle: Annotated[int, typer.Option(help="Tasks that run at once; 0: as many as there is room for.")] = 0,
-    partition: Annotated[str, typer.Option(help="Of all jobs.")] = "",
-    account: Annotated[str, typer.Option(help="Of all jobs.")] = "",
+    throttle: Annotated[int, typer.Option(help="How many tasks run at once; 0: as many as there is room for.")] = 0,
+    partition: Annotated[str, typer.Option(help="For all jobs.")] = "",
+    account: Annotated[str, typer.Option(help="For all jobs.")] = "",
     time: Annotated[str, typer.Option(help="Time limit of a measuring task, such as 2:00:00.")] = "",
     mem: Annotated[str, typer.Option(help="Memory of a measuring task, such as 32G.")] = "",
     cpus_per_task: Annotated[int, typer.Option(help="Cores of a measuring task.")] = 0,
     gres: Annotated[str, typer.Option(help="Such as gpu:1, for a measuring task.")] = "",
     constraint: Annotated[str, typer.Option(help="Kind of node, for the measuring tasks.")] = "",
     exclusive: Annotated[bool, typer.Option("--exclusive", help="A whole node for each measuring task.")] = False,
-    flags: Annotated[str, typer.Option(help="More sbatch options of the measuring tasks, as one word.")] = "",
-    step_flags: Annotated[str, typer.Option(help="More sbatch options of the other jobs, as one word.")] = "",
-    book: Annotated[bool, typer.Option(help="End with building the report.")] = True,
+    flags: Annotated[str, typer.Option(help="More sbatch options for the measuring tasks, in quotes.")] = "",
+    step_flags: Annotated[str, typer.Option(help="More sbatch options for the other jobs, in quotes.")] = "",
+    book: Annotated[bool, typer.Option(help="Build the report at the end.")] = True,
     resume: Annotated[str, typer.Option(metavar="RUN", help="Submit again what is missing in this run.")] = "",
     retry_oom: Annotated[
-        bool, typer.Option("--retry-oom", help="With --resume: also what ended for want of memory (give more --mem).")
+        bool,
+        typer.Option("--retry-oom", help="With --resume: also repeat what ran out of memory (give more --mem)."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print commands and scripts; nothing is made.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the commands and scripts.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Run a study as SLURM jobs: ingest, an array that measures, gather, analyse, book; one run folder for all.
@@ -65,14 +67,14 @@ def submit(
     if resume and tasks:
         raise ParameterError("--tasks is fixed when a run is first submitted")
     if retry_oom and not resume:
-        raise ParameterError("--retry-oom is of a run that was measured: name it with --resume")
+        raise ParameterError("--retry-oom repeats what a run could not measure: name the run with --resume")
     of_all = jobs.flags(partition=partition, account=account)
     of_tasks = jobs.flags(
         time=time, mem=mem, cpus_per_task=cpus_per_task, gres=gres, constraint=constraint, exclusive=exclusive
     )
     asked = jobs.Options(
-        [*of_all, *of_tasks, *shlex.split(flags)],
-        [*of_all, *shlex.split(step_flags)],
+        [*of_all, *of_tasks, *_words("--flags", flags)],
+        [*of_all, *_words("--step-flags", step_flags)],
         throttle,
         book and find_spec("jupyter_book") is not None,  # a batch installation may lack what builds the report
     )
@@ -96,6 +98,14 @@ def submit(
     options.print_result(as_json, done, *lines)
 
 
+def _words(option: str, text: str) -> list[str]:
+    """The words of an option that holds several, as a shell has them."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ParameterError(f"{option}: {text!r} is not what a shell could read: {error}") from None
+
+
 def status(
     reference: options.RunName = "latest", results_root: options.ResultsRoot = "", as_json: options.AsJson = False
 ) -> None:
@@ -111,16 +121,16 @@ def status(
         parts.append(jobs if len(jobs) <= 40 else [job for job in jobs if job["state"] != "COMPLETED"][:40])
     options.print_result(as_json, {"run_id": run.run_id, "run": state, "jobs": jobs, "cells": cells}, *parts, "", cells)
     if unknown := [job["why"] for job in jobs if job["state"] == job_states.UNKNOWN]:
-        raise SlurmError(f"what became of {len(unknown)} jobs is not known, they may still wait or run: {unknown[0]}")
+        raise SlurmError(f"the state of {len(unknown)} jobs is not known, they may still wait or run: {unknown[0]}")
 
 
 def cancel(reference: options.RunName, results_root: options.ResultsRoot = "") -> None:
-    """Cancel the batch jobs of a run; what was measured stays, and `submit --resume` goes on with it."""
+    """Cancel the batch jobs of a run. What was measured stays; `submit --resume` resumes the run."""
     from distilbench.execution import job_states
 
     run = options.run_of(reference, results_root)
     left = job_states.cancel(run)
-    done = f"{len(left)} jobs of run {run.run_id} cancelled; go on with: {run.resume_command}"
+    done = f"{len(left)} jobs of run {run.run_id} cancelled; to resume: {run.resume_command}"
     print(done if left else "no job was left")
 
 

@@ -1,4 +1,4 @@
-"""What the batch jobs of `submit` do; each may be done again at any time."""
+"""The steps of the batch jobs of `submit`; each may be repeated at any time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from distilbench.cli.options import LogFormat, ResultsRoot, RunName, run_of
-from distilbench.errors import RunError, SlurmError
+from distilbench.errors import RunError, SlurmError, first_line
 
 
 def ingest(reference: RunName, results_root: ResultsRoot = "", log_format: LogFormat = "text") -> None:
@@ -21,7 +21,7 @@ def ingest(reference: RunName, results_root: ResultsRoot = "", log_format: LogFo
         notebooks.execute(run, studies.chain(run.config["study"])[:-2])
         run.kind.measuring.prepare(notebooks.resolve_again(run).params, run)
     except Exception as error:  # no job after this one will say so
-        run.set_status("failed", f"ingest: {(str(error).splitlines() or [type(error).__name__])[0]}")
+        run.set_status("failed", f"ingest: {first_line(error)}")
         raise
 
 

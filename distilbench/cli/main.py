@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from distilbench import terminal
+from distilbench import paths, terminal
 from distilbench.cli import cluster, job, measuring, reading, verify
 from distilbench.errors import DistilbenchError, Stopped
 
@@ -27,7 +27,7 @@ verify_app = typer.Typer(
     help="Check a run, or the text it was made with, against what was recorded.", no_args_is_help=True
 )
 job_app = typer.Typer(
-    help="What the batch jobs of `submit` do, step by step; each may be done again at any time.", no_args_is_help=True
+    help="The steps of the batch jobs of `submit`; each may be repeated at any time.", no_args_is_help=True
 )
 app.add_typer(verify_app, name="verify")
 app.add_typer(job_app, name="job")
@@ -69,14 +69,19 @@ def main() -> None:
     terminal.prepare()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _call()
+        if paths.source_date_epoch() is None:  # said here: libraries read the variable too, and end in a traceback
+            os.environ.pop("SOURCE_DATE_EPOCH", None)
+        try:
+            app(args=join_pairs(sys.argv[1:]), prog_name=Path(sys.argv[0]).name, standalone_mode=True)
+        finally:
+            terminal.flush()
     except Stopped as stopped:
         _end(f"stopped: {stopped}", STOPPED)
     except DistilbenchError as error:
         _end(f"error: {error}", 1)
     except SystemExit as ended:
         if ended.code == 130:  # what typer makes of a KeyboardInterrupt
-            print("interrupted: nothing that was measured is lost; the same command goes on from here", file=sys.stderr)
+            print("interrupted: nothing that was measured is lost; to resume, repeat the command", file=sys.stderr)
         raise
     except BrokenPipeError:
         sys.exit(1)
@@ -89,17 +94,6 @@ def main() -> None:
 def _end(message: str, code: int) -> None:
     print(message, file=sys.stderr)
     sys.exit(code)
-
-
-def _call() -> None:
-    from distilbench import paths
-
-    if paths.source_date_epoch() is None:  # said here: libraries read the variable too, and end in a traceback
-        os.environ.pop("SOURCE_DATE_EPOCH", None)
-    try:
-        app(args=join_pairs(sys.argv[1:]), prog_name=Path(sys.argv[0]).name, standalone_mode=True)
-    finally:
-        terminal.flush()
 
 
 if __name__ == "__main__":

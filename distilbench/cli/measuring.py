@@ -19,7 +19,7 @@ def run(
     file: options.Files = None,
     param: options.Pairs = None,
     results_root: options.ResultsRoot = "",
-    resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with this run, with its own parameters.")] = "",
+    resume: Annotated[str, typer.Option(metavar="RUN", help="Resume this run, with its own parameters.")] = "",
     new: Annotated[
         bool, typer.Option("--new", help="Start a new run even if one of this design is unfinished.")
     ] = False,
@@ -28,13 +28,13 @@ def run(
 ) -> None:
     """Run a study: its notebooks in order, into one run folder.
 
-    A run that was interrupted is gone on with: the same command finds the newest unfinished run of the same design.
+    To resume an interrupted run, repeat the command: it finds the newest unfinished run of the same design.
     """
     from distilbench.execution import notebooks
 
     given = options.given_of(study, profile, param, file, device=device, batch_sizes=batch_sizes, dtype=dtype)
     if new and resume:
-        raise ParameterError("--new starts a run, --resume goes on with one: give one of them")
+        raise ParameterError("--new starts a run, --resume resumes one: give one of them")
     done = notebooks.run_study(study, given, resume, new, results_root)
     folder, status, summary = done.folder, done.status, done.summary
     options.print_result(
@@ -90,7 +90,7 @@ def calibrate(
     instrument = studies.instrument()
     chosen = [name for name, given in {"quick": quick, "full": full, "deep": deep}.items() if given]
     if len(chosen) > 1:
-        raise ParameterError(f"--{' and --'.join(chosen)} exclude each other: give one of them")
+        raise ParameterError(f"give one of --{' and --'.join(chosen)}, not several")
     folder = instrument.measuring.calibrate(chosen[0] if chosen else "quick", results_root)
     summary = Run(folder).summary
     checks = instrument.showing.cells(Run(folder), summary)
@@ -101,13 +101,13 @@ def calibrate(
 
 def doctor(as_json: options.AsJson = False) -> None:
     """Say what can be measured on this machine, what not, and why."""
+    from rich.text import Text
+
     from distilbench.cli import doctor as looks
 
     colours = {"ok": "green", "limited": "yellow", "missing": "red"}
     findings = looks.examine()
-    rows = [
-        {"what": f["topic"], "state": f"[{colours[f['state']]}]{f['state']}[/]", "found": f["text"]} for f in findings
-    ]
+    rows = [{"what": f["topic"], "state": Text(f["state"], colours[f["state"]]), "found": f["text"]} for f in findings]
     options.print_result(as_json, findings, rows)
 
 

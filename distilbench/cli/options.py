@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from distilbench import paths
 from distilbench.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -39,14 +40,14 @@ LogFormat = Annotated[
     Literal["text", "json"],
     typer.Option(help="How to log: text (coloured in a terminal) or json.", callback=_set_up_log),
 ]
-LEFT = ("variant", "length", "state", "cell", "verdict", "what", "found")  # columns of words
+LEFT = ("variant", "length", "state", "cell", "verdict", "what", "found", "step", "of", "said")  # columns of words
 
 
 def given_of(
     study: str, profile: str | None, pairs: list[str] | None, files: list[Path] | None = None, **named: Any
 ) -> dict[str, Any]:
     """What was given, by parameter: files first, then options; `-p KEY VALUE` reads VALUE by the type of KEY."""
-    from distilbench import paths, studies
+    from distilbench import studies
     from distilbench.runs import parameters
 
     given: dict[str, Any] = {}
@@ -63,7 +64,6 @@ def given_of(
 
 def run_of(reference: str, results_root: str, or_calibration: bool = False) -> Run:
     """The run that is meant (see `find.find`); a calibration is named by its folder."""
-    from distilbench import paths
     from distilbench.runs import find
     from distilbench.runs.folder import Run
 
@@ -78,7 +78,7 @@ def print_result(as_json: bool, content: Any, *parts: Any) -> None:
         print(json.dumps(content, indent=2, default=str))
         return
     for part in parts:
-        print(part) if isinstance(part, str) else _print_table(part)
+        print(part) if isinstance(part, str) else print_table(part)
 
 
 def summary_parts(run: Run, summary: dict[str, Any]) -> list[Any]:
@@ -88,15 +88,15 @@ def summary_parts(run: Run, summary: dict[str, Any]) -> list[Any]:
     return [showing.cells(run, summary), f"\n{showing.headline(summary)}", *doubts]
 
 
-def _print_table(table: Any) -> None:
-    """Rows by column, or a frame: fits a terminal, plain text elsewhere."""
+def print_table(table: Any) -> None:
+    """Rows by column, or a frame: fits a terminal, plain text elsewhere; nothing is cut off."""
     from rich.console import Console
     from rich.table import Table
 
     rows = table if isinstance(table, list) else table.to_dict("records")
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in rows[0] if rows else ():
-        shown.add_column(column, justify="left" if column in LEFT else "right")
+        shown.add_column(column, justify="left" if column in LEFT else "right", overflow="fold")
     for row in rows:
         shown.add_row(*row.values())
-    Console(width=None if sys.stdout.isatty() else 120).print(shown)
+    Console(width=None if sys.stdout.isatty() else 120, markup=False).print(shown)  # a [name] is no markup

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from distilbench import paths
 from distilbench.cli import options
 from distilbench.errors import DistilbenchError, ParameterError
 
@@ -17,7 +18,7 @@ def show(
     results_root: options.ResultsRoot = "",
     form: Annotated[
         Literal["md", "csv", "latex"] | None,
-        typer.Option("--format", help="For a paper or a spreadsheet, with a sentence to cite the run."),
+        typer.Option("--format", help="Print it for a paper or a spreadsheet, with a sentence to cite the run."),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -25,7 +26,7 @@ def show(
     from distilbench.report import export
 
     if form and as_json:
-        raise ParameterError("--format and --json exclude each other: give one of them")
+        raise ParameterError("give --format or --json, not both")
     run = options.run_of(reference, results_root)
     status = run.status
     if run.is_finished and form:
@@ -41,7 +42,7 @@ def show(
         raise DistilbenchError(f"run {run.run_id} is unfinished: there is no table yet")
     else:
         done = f"{len(run.measured())} repetitions done. {status['message']}"
-        text = f"run {run.run_id} is {status['state']}, {done}\ngo on with: {run.resume_command}"
+        text = f"run {run.run_id} is {status['state']}, {done}\nto resume: {run.resume_command}"
         options.print_result(as_json, status, text)
 
 
@@ -49,7 +50,7 @@ def compare(
     base: Annotated[str, typer.Argument(help="The run to compare with.")],
     other: Annotated[str, typer.Argument(help="The run to judge.")],
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="What makes no difference in practice; 0.02 is 2 %.")
+        float, typer.Option(min=0, max=1, help="The smallest difference that matters in practice; 0.02 is 2 %.")
     ] = 0.02,
     fail_on: Annotated[
         Literal["slower", "ambiguous"] | None,
@@ -103,7 +104,7 @@ def analyse(
 def publish(
     reference: options.RunName,
     name: Annotated[str, typer.Option(help="Name of the page; default: device and source of the model.")] = "",
-    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of the page of that name.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the page of that name.")] = False,
     results_root: options.ResultsRoot = "",
 ) -> None:
     """Put a finished run into the report: its files into results/published/, its analysis into book/studies/.
@@ -167,10 +168,9 @@ def slides() -> None:
 
 def release(
     target: Annotated[Path, typer.Argument(help="Folder to make anew.")] = Path("dist"),
-    draft: Annotated[bool, typer.Option("--draft", help="Also of uncommitted code; the notes say so.")] = False,
+    draft: Annotated[bool, typer.Option("--draft", help="Allow uncommitted code; the notes say so.")] = False,
 ) -> None:
     """Gather report, slides, results, records, runs and their checksums into a folder (`make release` builds them)."""
-    from distilbench import paths
     from distilbench.publication import release as releasing
 
     build = paths.repo_root() / "book" / "_build"

@@ -76,7 +76,8 @@ def jobs(run: Run) -> list[dict[str, str]]:
         own = [job for job in known if job.split("_")[0] == number]
         if len(own) > 1:
             own = [job for job in own if job != number]  # an array's own row, once its tasks have theirs
-        for job in sorted(own, key=_order) or [number]:
+        # 12_3 before 12_10; 12_[4-7] are tasks that never started
+        for job in sorted(own, key=lambda job: [int(part) for part in re.findall(r"\d+", job)]) or [number]:
             rows.append({"name": name, "job": job} | known.get(job, _state("ended", why=silence)))
     return rows
 
@@ -101,11 +102,6 @@ def _ended(run: Run) -> tuple[dict[str, dict[str, str]], str]:
     return ended, "the cluster keeps no accounts" if None in asked else "not in the cluster's accounts (yet)"
 
 
-def _order(job: str) -> list[int]:
-    """Sorts 12_3 before 12_10; 12_[4-7] are tasks that never started."""
-    return [int(number) for number in re.findall(r"\d+", job)]
-
-
 def living(run: Run) -> list[str]:
     """Ids of the run's jobs and tasks that wait or run; a SlurmError while nobody knows."""
     return [row["JOBID"] for row in _queue(run)]
@@ -119,7 +115,7 @@ def _queue(run: Run) -> list[dict[str, str]]:
 
 
 def cancel(run: Run) -> list[str]:
-    """Cancels what waits or runs, and returns it; what was measured stays, and the run can be gone on with."""
+    """Cancels what waits or runs, and returns it; what was measured stays, and the run can be resumed."""
     slurm.require("squeue", "scancel")
     left = living(run)
     numbers = {job.split("_")[0] for job in left}
@@ -129,7 +125,7 @@ def cancel(run: Run) -> list[str]:
     if remaining:  # else they ended by themselves meanwhile, or are about to
         raise SlurmError(f"{len(remaining)} jobs of run {run.run_id} are not cancelled: {'; '.join(failed)}")
     if run.status["state"] != "ok":
-        run.set_status("cancelled", f"cancelled; go on with: {run.resume_command}")
+        run.set_status("cancelled", f"cancelled; to resume: {run.resume_command}")
     return left
 
 

@@ -11,6 +11,7 @@ import shlex
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from distilbench import paths
@@ -62,7 +63,7 @@ class Job:
 def chain(run: Run, numbers: list[int], options: Options, ingest: bool, retry_oom: bool = False) -> list[Job]:
     """The jobs of a submission: ingest, measure (an array over parts), gather, analyse, book, account.
 
-    The run's folder is fixed before any job starts, so that a requeued one goes on in it. Without numbers of parts what
+    The run's folder is fixed before any job starts, so that a requeued one resumes it. Without numbers of parts what
     was measured is gathered; with `ingest` text and model are prepared first.
     """
     tag, variables = run.run_id[-8:], {"RUN": str(run.folder), "DISTILBENCH_BIN": str(Path(sys.executable).parent)}
@@ -83,13 +84,9 @@ def chain(run: Run, numbers: list[int], options: Options, ingest: bool, retry_oo
 
 def _ranges(numbers: list[int]) -> str:
     """1,2,3,7 as sbatch has it: 1-3,7."""
-    ranges: list[list[int]] = []
-    for number in sorted(numbers):
-        if ranges and number == ranges[-1][-1] + 1:
-            ranges[-1] = [ranges[-1][0], number]
-        else:
-            ranges.append([number])
-    return ",".join("-".join(map(str, ends)) for ends in ranges)
+    runs = groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])  # consecutive: equal differences
+    ranges = ([number for _, number in run] for _, run in runs)
+    return ",".join("-".join(dict.fromkeys([str(run[0]), str(run[-1])])) for run in ranges)
 
 
 def script_of(chained: list[Job]) -> str:

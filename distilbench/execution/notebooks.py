@@ -21,13 +21,13 @@ from distilbench.runs.folder import Run
 
 
 def resolve(study: str, given: dict[str, Any], resume: str = "", results_root: str = "") -> parameters.Resolved:
-    """The parameters of a start: what was given, or those of the run to go on with."""
+    """The parameters of a start: what was given, or those of the run to resume."""
     if not resume:
         return studies.resolve(study, given | ({"results_root": results_root} if results_root else {}))
     run = find.find(resume, results_root)
     if given:
         raise ParameterError(
-            f"--resume goes on with the parameters of run {run.run_id}; {', '.join(given)} cannot be given as well"
+            f"--resume takes the parameters of run {run.run_id}; {', '.join(given)} cannot be given as well"
         )
     if run.config["study"] != study:
         raise RunError(f"run {run.run_id} is of study {run.config['study']!r}, not {study!r}")
@@ -45,20 +45,18 @@ def _place_of(run: Run) -> dict[str, str]:
 
 def run_study(study: str, given: dict[str, Any], resume: str = "", new: bool = False, results_root: str = "") -> Run:
     """Executes the study's notebooks in order; each writes into the one run folder, which can be resumed."""
-    paths.home()  # Jupyter and libraries look for it: said before a folder is made
-    preflight.open_files()  # before git and locks need some
     resolved = resolve(study, given, resume, results_root)
     run = studies.start(resolved, new)
     if run.in_use:
         raise RunError(f"run {run.run_id} is being worked on by another process")
     log_line(f"run {run.run_id} of {study}, profile {resolved.params.profile}", run_id=run.run_id, event="run")
-    execute(run, studies.chain(study), resolved)
+    execute(run, studies.chain(study))
     return run
 
 
-def execute(run: Run, names: list[str], resolved: parameters.Resolved | None = None) -> None:
-    """Executes notebooks of the chain into a run; without others with the parameters that it was started with."""
-    values = (resolved or resolve_again(run)).params.model_dump(mode="json") | _place_of(run)
+def execute(run: Run, names: list[str]) -> None:
+    """Executes notebooks of the chain into a run, with the parameters that it was started with; they check them."""
+    values = run.config["parameters"] | _place_of(run)
     with _around_kernels():
         for name in names:
             log_line(f"notebook {name}", notebook=name, event="notebook")
@@ -114,11 +112,10 @@ def _execute(run: Run, name: str, values: dict[str, Any], output: Path) -> None:
 
     for library in ("papermill", "traitlets", "asyncio"):  # warnings of keys that other notebooks of the chain use,
         logging.getLogger(library).setLevel(logging.CRITICAL)  # tracebacks of a kernel that ends: said here, for people
-    with paths.clear_write_errors(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
     kills = cgroups.oom_kills()
     with progress_stream() as stream:
         try:
+            output.parent.mkdir(parents=True, exist_ok=True)
             papermill.execute_notebook(
                 str(paths.repo_root() / "notebooks" / f"{name}.ipynb"),
                 str(output),
@@ -134,25 +131,30 @@ def _execute(run: Run, name: str, values: dict[str, Any], output: Path) -> None:
                 ],
             )
         except PapermillExecutionError as error:
-            if paths.read_json(run.folder / "status.json")["state"] in ("pending", "running"):  # as it was written
-                _note_failure(run, f"{name}: {error.ename}: {error.evalue}", output)
-            raise _for_people(error, output) from None
+            message = f"{error.ename}: {error.evalue}"
+            _note_failure(run, f"{name}: {message}", output)
+            if own := getattr(errors, error.ename, None):  # the notebook's own message, for people
+                raise own(error.evalue) from None
+            where = f"The executed notebook with the traceback: {output}"
+            raise DistilbenchError(f"{name} failed with {message}. {where}") from None
         except OSError as error:  # papermill writes the notebook after every cell, Jupyter has files of its own
             problem = paths.storage_error(error.filename or output, error)
-            if run.folder.is_dir():  # else somebody removed it, and it stays removed
-                _note_failure(run, f"{name}: {problem}", output)
+            _note_failure(run, f"{name}: {problem}", output)
             raise problem from error
         except RuntimeError as error:
             killed = cgroups.killed_since(kills)
             why = " (meanwhile the kernel of the system killed a process for want of memory)" if killed else ""
-            raise RunError(f"the kernel of {name} ended: {error}{why}. Start again to go on.") from error
+            raise RunError(f"the kernel of {name} ended: {error}{why}. To resume, repeat the command.") from error
 
 
 def _note_failure(run: Run, message: str, output: Path) -> None:
-    """Sets the run's state; where a full disk has no room for it, the unfinished notebook, made anew later, makes it.
+    """Sets the state of a run that does not say how it ended; one that somebody removed stays removed.
 
-    A run that is still `pending` after that would look as if it waited for something.
+    Where a full disk has no room for it, the unfinished notebook, made anew later, makes it: a run that is still
+    `pending` after that would look as if it waited for something.
     """
+    if not run.folder.is_dir() or paths.read_json(run.folder / "status.json")["state"] not in ("pending", "running"):
+        return  # as it was written: `run.status` would say of a running one that it was interrupted
     try:
         run.set_status("failed", message)
     except StorageError:
@@ -160,11 +162,3 @@ def _note_failure(run: Run, message: str, output: Path) -> None:
             output.unlink()
         with suppress(StorageError):
             run.set_status("failed", message)
-
-
-def _for_people(error: Any, output: Path) -> DistilbenchError:
-    """The notebook's own message where it has one for people; else where to find the traceback."""
-    if kind := getattr(errors, error.ename, None):
-        return kind(error.evalue)
-    message = f"{error.ename}: {error.evalue}. The executed notebook with the traceback: {output}"
-    return DistilbenchError(f"{output.stem} failed with {message}")

@@ -16,7 +16,7 @@ WAIT_S = 5.0  # before the second try; doubled before each one after it
 #: Exit values of rsync(1) after which trying again helps nobody.
 FINAL = {1: "wrong options", 2: "protocol", 3: "wrong files or folders", 4: "not supported", 6: "its log"}
 OTHER = re.compile(r"(?:[<>]f|cL)\S{9} (.+)")  # of what it lists, a file or link that is not the same (a banner is not)
-#: A file appears under its name only when it is whole, and one that was cut off is gone on with.
+#: A file appears under its name only when it is whole, and one that was cut off is resumed.
 COPY = ("--archive", "--partial-dir=.rsync-partial", "--delay-updates", "--timeout=60")
 COMPARE = ("--recursive", "--links", "--checksum", "--dry-run", "--out-format=%i %n")  # what a second copy would send
 
@@ -29,7 +29,7 @@ def push(run: Run, to: str = "", tries: int = 3) -> tuple[int, str]:
     """
     if not (top := to or os.environ.get("RESULTS_DEST", "")):
         raise ParameterError(
-            "where to? give --to, or set RESULTS_DEST (in slurm/site.env): a path, host:path, rsync://…"
+            "no destination: give --to, or set RESULTS_DEST (in slurm/site.env): a path, host:path, rsync://…"
         )
     if not shutil.which("rsync"):
         raise DistilbenchError("rsync is not on the PATH: install it, or copy the run folder by other means")

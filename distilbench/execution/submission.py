@@ -1,10 +1,10 @@
-"""A run as batch jobs: made and submitted, gone on with, and what state it is in."""
+"""A run as batch jobs: made and submitted, resumed, and what state it is in."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from distilbench import paths, studies
+from distilbench import studies
 from distilbench.errors import RunError
 from distilbench.execution import job_states, jobs, notebooks, slurm
 from distilbench.harness import shards
@@ -31,7 +31,7 @@ def resume(resolved: Resolved, options: jobs.Options, retry_oom: bool = False) -
     """Submits what is missing in a run that was submitted before, once none of its jobs is left."""
     run = find.named(resolved.params)
     if not run.is_split:
-        raise RunError(f"run {run.run_id} was not submitted: go on with it by `{run.resume_command}`")
+        raise RunError(f"run {run.run_id} was not submitted: resume it with `{run.resume_command}`")
     with run.held():  # two at once: the second is refused
         run.require_same_design(resolved)
         if left := job_states.living(run):
@@ -57,7 +57,7 @@ def dry(
         return jobs.script_of(_rest(run, shards.unfinished(run, resolved, retry_oom), options, retry_oom))
     params, kind = resolved.params, studies.kind_of(resolved.params.study)
     name = params.run_id or find.new_run_id(params.device)
-    run = Run(paths.results_root(params.results_root) / params.study / name, kind)
+    run = Run(params.runs_folder / name, kind)
     parts = len(shards.shard_plan(kind, kind.for_jobs(resolved), split, tasks))
     return jobs.script_of(jobs.chain(run, list(range(parts)), options, ingest=True))
 

@@ -21,31 +21,24 @@ THREADS_CHECK_S = 120.0  # most of it is the import of torch
 
 
 def start(resolved: Resolved, kind: Measurement, new: bool = False) -> Run:
-    """The run to work on (see `find.open_or_create`); no folder is made where a check fails.
+    """The run to work on: the one that `find.to_resume` finds, else a new one; no folder is made where a check fails.
 
     Raises:
-        DistilbenchError: the device is not there, or what `check` or `find.open_or_create` says.
+        DistilbenchError: the device or the home folder is not there, or what the other checks and `find` say.
     """
     params = resolved.params
+    paths.home()  # Jupyter and libraries look for it
+    open_files()  # before git and locks need some
     if params.device != "cpu":
         from distilbench.machine.device import parse  # imports torch
 
         parse(params.device)
-    if not find.exists(params):
-        check(params)
     find.warn_of_code_without_commit(params.profile)
-    return find.open_or_create(resolved, kind, new)
-
-
-def check(params: StudyParams) -> None:
-    """All checks.
-
-    Raises:
-        DistilbenchError: what is missing, and the way out.
-    """
-    open_files()
+    if run := find.to_resume(resolved, new):
+        return run
     cache()
     threads(params)
+    return find.create(resolved, kind)
 
 
 def open_files() -> None:
@@ -94,11 +87,10 @@ def threads(params: StudyParams) -> None:
     Raises:
         DeviceError: fewer compute than are asked for.
     """
-    asked = processes.cores(params.num_threads)["num_threads"]
+    job = {"num_threads": processes.cores(params.num_threads)["num_threads"]}
     if params.device != "cpu" or not environment.variables_of_threads():
         return
     with tempfile.TemporaryDirectory() as folder:
         job_file = Path(folder) / "threads.json"
-        paths.write_json(job_file, {"num_threads": asked})
-        if why := processes.failure_of((*processes.WORKER, THREADS_CHECK), job_file, asked, THREADS_CHECK_S):
+        if why := processes.failure_of((*processes.WORKER, THREADS_CHECK), job_file, job, THREADS_CHECK_S):
             raise DeviceError(why)

@@ -86,15 +86,16 @@ def measure_ceilings(
     if file.is_file() or not seconds:
         return
     job_file = run.folder / "work" / "ceilings.json"
-    paths.write_json(job_file, {"device": device, "dtypes": dtypes, "seconds": seconds, "num_threads": num_threads})
-    if reason := failure_of(CEILINGS, job_file, num_threads, timeout_s):
+    job = {"device": device, "dtypes": dtypes, "seconds": seconds, "num_threads": num_threads}
+    if reason := failure_of(CEILINGS, job_file, job, timeout_s):
         print(f"the machine's ceilings could not be measured: {reason}", flush=True)
     paths.write_json(file, {"reason": reason} if reason else paths.read_json(job_file.with_suffix(".result.json")))
 
 
-def failure_of(command: tuple[str, ...], job_file: Path, num_threads: int, timeout_s: float) -> str | None:
-    """Runs a task in a fresh process; why it failed, or None."""
-    code, log = _spawn((*command, str(job_file)), timeout_s, num_threads)
+def failure_of(command: tuple[str, ...], job_file: Path, job: dict[str, Any], timeout_s: float) -> str | None:
+    """Runs a task in a fresh process, which reads `job` from that file; why it failed, or None."""
+    paths.write_json(job_file, job)
+    code, log = _spawn((*command, str(job_file)), timeout_s, job["num_threads"])
     return None if code == 0 else _outcome(code, job_file.with_suffix(".failure.json"), log, timeout_s)[1]
 
 

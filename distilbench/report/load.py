@@ -26,7 +26,7 @@ def choose(params: StudyParams) -> list[Run]:
     if names:
         chosen = [find.find(name, params.results_root) for name in names]
     else:
-        finished = [r for r in find.all_runs(paths.results_root(params.results_root) / study) if r.is_finished]
+        finished = [run for run in find.all_runs(params.runs_folder) if run.is_finished]
         if not finished:
             raise RunError(f"there is no finished run of {study}: make one with `distilbench run {study}`")
         chosen = finished[-1:]

@@ -33,7 +33,7 @@ def create(resolved: Resolved, kind: Measurement, run_id: str = "") -> Run:
         RunError: the folder exists already.
     """
     params = resolved.params
-    run = _named(params, run_id or params.run_id or new_run_id(params.device), kind)
+    run = Run(params.runs_folder / (run_id or params.run_id or new_run_id(params.device)), kind)
     new = not run.folder.exists()
     with run.held():  # two starts of one name: the second is refused
         if run.exists:
@@ -82,22 +82,25 @@ def warn_of_code_without_commit(profile: str) -> None:
         log.warning(text, extra={"fields": {"event": "warning"}})
 
 
-def open_or_create(resolved: Resolved, kind: Measurement, new: bool = False) -> Run:
-    """The run to work on: the one named by `run_id`, else the newest unfinished one of this design, else a new one.
+def to_resume(resolved: Resolved, new: bool = False) -> Run | None:
+    """The run that a start resumes: the one named by `run_id`, else the newest unfinished one of this design.
 
-    With `new` always a new one.
+    None: there is neither, or a `new` one is asked for.
+
+    Raises:
+        RunError: the named one has another design or environment, or is there although a `new` one is asked for.
     """
     params = resolved.params
-    if exists(params):
-        run = _named(params, params.run_id)
-        if new:
-            raise RunError(f"run {run.run_id} exists already: leave out --new to resume it, or name another")
-        run.require_same_design(resolved)
-        run.require_same_environment()
-        return run
-    study = paths.results_root(params.results_root) / params.study
-    unfinished = None if new or params.run_id else _newest_unfinished(study, resolved.design_hash)
-    return unfinished or create(resolved, kind)
+    if not params.run_id:
+        return None if new else _newest_unfinished(params.runs_folder, resolved.design_hash)
+    run = Run(params.runs_folder / params.run_id)
+    if not run.exists:
+        return None
+    if new:
+        raise RunError(f"run {run.run_id} exists already: leave out --new to resume it, or name another")
+    run.require_same_design(resolved)
+    run.require_same_environment()
+    return run
 
 
 def _newest_unfinished(folder: Path, design_hash: str) -> Run | None:
@@ -117,19 +120,10 @@ def _newest_unfinished(folder: Path, design_hash: str) -> Run | None:
     return run
 
 
-def exists(params: StudyParams) -> bool:
-    """Whether the parameters name a run folder that is there."""
-    return bool(params.run_id) and _named(params, params.run_id).exists
-
-
-def _named(params: StudyParams, run_id: str, kind: Measurement | None = None) -> Run:
-    return Run(paths.results_root(params.results_root) / params.study / run_id, kind)
-
-
 def named(params: StudyParams) -> Run:
     """The run folder that the parameters name; it must exist."""
-    run = _named(params, params.run_id)
-    if not exists(params):
+    run = Run(params.runs_folder / params.run_id)
+    if not run.exists:
         raise RunError(f"there is no run {params.run_id!r} in {run.folder.parent}; leave run_id empty for a new one")
     return run
 

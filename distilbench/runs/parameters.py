@@ -13,6 +13,7 @@ import symtable
 import types
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args
 
 import yaml
@@ -112,6 +113,11 @@ class StudyParams(BaseModel):
     )
     results_root: str = Field("", description="folder for run folders; empty: results/ of the checkout")
     seed: Annotated[int, Field(ge=0, strict=True)] = Field(17, description="seeds sample order and random weights")
+
+    @property
+    def runs_folder(self) -> Path:
+        """Where the run folders of the study are."""
+        return paths.results_root(self.results_root) / self.study
 
     @field_validator("*")
     @classmethod

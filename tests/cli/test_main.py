@@ -490,7 +490,7 @@ def test_an_interrupt_is_one_line_and_takes_the_kernel_along(tmp_path, number):
         process.send_signal(number)
         _, said = ended(process)
         assert process.returncode == 130
-        assert said.strip() == ("interrupted: nothing that was measured is lost; the same command goes on from here"), (
+        assert said.strip() == ("interrupted: nothing that was measured is lost; to resume, repeat the command"), (
             "one line, no traceback of any process"
         )
         assert len(kernels) == 1
@@ -664,7 +664,7 @@ def test_show_in_a_format_needs_a_finished_run(distilbench, finished_run):
     assert result.code == 1
     assert result.out == "", "a file made of it holds nothing"
     assert f"run {finished_run.run_id} is unfinished" in result.err
-    assert "give one of them" in one_message(distilbench("show", "--format", "csv", "--json"))
+    assert "--format or --json, not both" in one_message(distilbench("show", "--format", "csv", "--json"))
 
 
 def test_publish_refuses_with_every_reason(distilbench, finished_run):

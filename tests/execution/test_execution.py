@@ -128,7 +128,7 @@ def test_a_failure_that_the_sweep_has_recorded_is_not_overwritten(checkout):
 
 def test_a_kernel_that_is_killed_is_said_once(checkout, caplog):
     checkout(bad="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(RunError, match=r"the kernel of bad ended: .* Start again to go on"):
+    with pytest.raises(RunError, match=r"the kernel of bad ended: .* To resume, repeat the command"):
         notebooks.run_study("distilbert", {"profile": "ci"})
     assert find.find("latest").status["state"] in find.UNFINISHED, "the next start goes on with it"
     assert {record.name for record in caplog.records} <= {"distilbench"}, "and not by the libraries as well"

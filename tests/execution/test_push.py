@@ -100,7 +100,7 @@ def test_a_place_that_cannot_be_compared(finished_run):
 
 
 def test_no_place_named(finished_run):
-    with pytest.raises(ParameterError, match="where to"):
+    with pytest.raises(ParameterError, match="no destination: give --to"):
         push.push(finished_run)
 
 

@@ -361,7 +361,12 @@ def test_submit_hands_in_a_run_per_device_and_says_how_to_watch_it(
     assert "1 jobs of run" in distilbench(monkeypatch, capsys, "cancel", str(newest.folder)).out
     programs.list("squeue")
     assert distilbench(monkeypatch, capsys, "cancel", str(newest.folder)).out == "no job was left\n"
-    for more, why in ((["--resume", "x", "--tasks", "2"], "is fixed"), (["--retry-oom"], "name it with --resume")):
+    for more, why in (
+        (["--resume", "x", "--tasks", "2"], "is fixed"),
+        (["--retry-oom"], "name the run with --resume"),
+        (["--flags", "--comment='x"], "is not what a shell could read: No closing quotation"),
+        (["--step-flags", "--comment='x"], "error: --step-flags: "),
+    ):
         said = distilbench(monkeypatch, capsys, *words, *more)
         assert (said.code, why in said.err) == (1, True)
 
@@ -545,7 +550,7 @@ def test_status_says_that_it_does_not_know(run, programs, capsys, monkeypatch):
         assert said.code == 1
         assert "2 unknown" in said.out or '"state": "unknown"' in said.out
         assert "0 of 3" in said.out, "the run's own files are shown all the same"
-        assert "what became of 2 jobs is not known, they may still wait or run: squeue ended with code 1" in said.err
+        assert "the state of 2 jobs is not known, they may still wait or run: squeue ended with code 1" in said.err
         assert "ended\n" not in said.out
 
 
@@ -581,7 +586,7 @@ def test_cancel(run, programs):
     programs.fail("scancel", "scancel: error: Access/permission denied")
     with pytest.raises(SlurmError, match=r"2 jobs of run .* are not cancelled: scancel ended with code 1: .*denied"):
         job_states.cancel(run)
-    assert run.status["state"] != "cancelled" or "go on with" not in run.status["message"]
+    assert run.status["state"] != "cancelled" or "to resume" not in run.status["message"]
 
 
 def test_what_is_still_queued_is_not_submitted_again(run, programs):
@@ -595,7 +600,7 @@ def test_what_is_still_queued_is_not_submitted_again(run, programs):
 def test_an_ordinary_run_is_not_submitted_again(tmp_path, this_machine):
     resolved = small_design(tmp_path / "results")
     run = studies.start(resolved)
-    with pytest.raises(RunError, match="was not submitted: go on with it by `distilbench run distilbert"):
+    with pytest.raises(RunError, match="was not submitted: resume it with `distilbench run distilbert"):
         submission.resume(notebooks.resolve_again(run), jobs.Options())
 
 

@@ -51,7 +51,7 @@ def test_the_traceback_is_there_for_who_asks():
 
 
 def test_a_name_of_bytes_that_no_check_caught_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(main, "_call", lambda: "caf\udce9".encode())
+    monkeypatch.setattr(main, "app", lambda **_: "caf\udce9".encode())
     with pytest.raises(SystemExit) as ended:
         main.main()
     said = capsys.readouterr().err

@@ -13,7 +13,6 @@ from distilbench import paths
 from distilbench.errors import RunError
 from distilbench.harness import steps
 from distilbench.machine import code, conditions
-from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.runs import find
 from distilbench.runs.folder import Run
 
@@ -44,7 +43,7 @@ def run_of_older_code(this_machine) -> Run:
 
 
 def open_run() -> Run:
-    return find.open_or_create(synthetic.resolved(run_id="mine"), SWEEP)
+    return find.to_resume(synthetic.resolved(run_id="mine"))
 
 
 def test_a_run_of_undeclared_code_is_refused(run_of_older_code, declare_alike):

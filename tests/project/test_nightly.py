@@ -114,7 +114,7 @@ def test_only_where_the_hub_is_silent_a_text_on_it_may_be_left_out(monkeypatch, 
 
 
 def test_a_run_is_computed_again(finished_run):
-    assert nightly.computed_again(finished_run) == "6 repetitions, no difference"
+    assert nightly.computed_again(finished_run) == "6 repetitions computed again from their raw files, no difference"
     summary = paths.read_json(finished_run.folder / "summary.json")
     summary["cells"][0]["latency_ms"] += 1
     paths.write_json(finished_run.folder / "summary.json", summary)
@@ -259,7 +259,7 @@ def test_published_calibrations_are_computed_again(monkeypatch):
     assert row.state == "ok"
     monkeypatch.setattr(nightly.verify, "problems", lambda folder: ["summary.json says 1, computed again it is 2"])
     with pytest.raises(DistilbenchError, match="computed again it is 2"):
-        nightly.instrument_again(Path("anywhere"))
+        nightly.computed_again(Run(Path("anywhere")))
 
 
 # ------------------------------------------------------------------ the book
@@ -319,7 +319,7 @@ def test_links_of_an_older_book_do_not_stand_for_one_that_could_not_be_built(pag
 def test_other_hosts_on_request(pages, monkeypatch, answer, state, said):
     monkeypatch.setenv("CHECK_EXTERNAL", "1")
     monkeypatch.setattr(nightly.check_links, "ask", lambda links: dict.fromkeys(links, answer) if answer else {})
-    row = nightly.attempt("links", "to other hosts", nightly.links_to_others)
+    row = nightly.attempt("links", "to other hosts", lambda: nightly.links_to_others(pages))
     assert (row.state, row.said) == (state, said)
 
 

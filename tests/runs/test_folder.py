@@ -53,7 +53,7 @@ def names(folder: Path) -> set[str]:
 
 def open_run(new: bool = False, **given) -> Run:
     resolved = synthetic.resolved(**given)
-    return find.open_or_create(resolved, SWEEP, new)
+    return find.to_resume(resolved, new) or find.create(resolved, SWEEP)
 
 
 # ------------------------------------------------------------------ making

@@ -214,7 +214,7 @@ def test_status_shows_jobs_and_cells(cluster, site, monkeypatch):
     assert run.status["state"] != "cancelled"
     assert "still wait or run" in distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
     said = distilbench("cancel", run.run_id)
-    assert "cancelled; go on with: distilbench submit distilbert --resume" in said
+    assert "cancelled; to resume: distilbench submit distilbert --resume" in said
     cluster.wait_until_gone(*job_states.job_ids(run))
     assert run.status["state"] == "cancelled"
 
