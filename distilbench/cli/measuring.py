@@ -40,14 +40,25 @@ def run(
     options.print_result(
         as_json,
         {"run_id": done.run_id, "folder": str(folder), "state": status["state"], "summary": summary},
-        *options.summary_parts(done, summary),
+        *options.summary_parts(done, summary, brief=summary["profile"] != "full"),
         f"\n{'run folder':>12}  {folder}",
         f"{'summary':>12}  {folder / 'run_summary.md'}",
         f"{'notebooks':>12}  {folder / 'notebooks'}",
         f"{'check it':>12}  distilbench verify run {done.run_id}",
+        *_what_comes_next(study, summary["profile"]),
     )
     if status["state"] != "ok":
         raise DistilbenchError(f"run {done.run_id} ended as {status['state']}: {status['message']}")
+
+
+def _what_comes_next(study: str, profile: str) -> list[str]:
+    """The next command, and the page that it makes; the report shows no run of the ci profile."""
+    from distilbench import paths
+
+    if profile == "ci":
+        return [f"{'next':>12}  distilbench run {study} --profile smoke"]
+    page = paths.repo_root() / "book" / "_build" / "html" / "your-run.html"
+    return [f"{'report page':>12}  {page} (the next command makes it)", f"{'next':>12}  distilbench book"]
 
 
 def fetch(

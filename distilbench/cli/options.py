@@ -81,11 +81,13 @@ def print_result(as_json: bool, content: Any, *parts: Any) -> None:
         print(part) if isinstance(part, str) else print_table(part)
 
 
-def summary_parts(run: Run, summary: dict[str, Any]) -> list[Any]:
-    """The table, the run in one sentence, and beside them what it cannot say."""
-    showing = run.kind.showing
-    doubts = [f"- {line}" for line in showing.doubts(summary)]
-    return [showing.cells(run, summary), f"\n{showing.headline(summary)}", *doubts]
+def summary_parts(run: Run, summary: dict[str, Any], brief: bool = False) -> list[Any]:
+    """The table, the run in one sentence, and what it cannot say: by cause, or in another sentence (`brief`)."""
+    from distilbench.report import doubts
+
+    showing, command = run.kind.showing, f"distilbench show {run.run_id} --doubts"
+    said = [showing.reservation(summary)] if brief else doubts.lines(showing.causes(run, summary), command)
+    return [showing.cells(run, summary), f"\n{showing.headline(summary)}", *said]
 
 
 def print_table(table: Any) -> None:

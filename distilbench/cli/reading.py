@@ -20,26 +20,30 @@ def show(
         Literal["md", "csv", "latex"] | None,
         typer.Option("--format", help="Print it for a paper or a spreadsheet, with a sentence to cite the run."),
     ] = None,
+    doubts: Annotated[bool, typer.Option("--doubts", help="Every doubt of every cell, in full; no table.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show a run: its table, and what it cannot say."""
+    """Show a run: its table, and what it cannot say, by cause."""
     from distilbench.report import export
 
-    if form and as_json:
-        raise ParameterError("give --format or --json, not both")
+    given = {"--format": form, "--json": as_json, "--doubts": doubts}
+    if len(several := [name for name, value in given.items() if value]) > 1:
+        raise ParameterError(f"{' and '.join(several)} exclude each other: give one of them")
     run = options.run_of(reference, results_root)
     status = run.status
     if run.is_finished and form:
         print(export.FORMATS[form](run))
         if form == "csv":  # a sentence in the file would be a row to every program that reads it
             print(export.citation(run), file=sys.stderr)
+    elif run.is_finished and doubts:
+        print("\n".join(f"- {line}" for line in run.kind.showing.limitations(run) or ["no doubts were recorded"]))
     elif run.is_finished:
         summary = run.summary
         title = f"run {run.run_id} ({status['state']}), profile {summary['profile']}"
         parts = [title, *options.summary_parts(run, summary), f"\ncite as: {export.citation(run)}"]
         options.print_result(as_json, summary, *parts)
-    elif form:
-        raise DistilbenchError(f"run {run.run_id} is unfinished: there is no table yet")
+    elif form or doubts:
+        raise DistilbenchError(f"run {run.run_id} is unfinished: there is no {'table' if form else 'summary'} yet")
     else:
         done = f"{len(run.measured())} repetitions done. {status['message']}"
         text = f"run {run.run_id} is {status['state']}, {done}\nto resume: {run.resume_command}"
@@ -73,7 +77,7 @@ def compare(
     counts = ", ".join(f"{n} {verdict}" for verdict, n in Counter(cell.verdict for cell in cells).items())
     options.print_result(
         as_json,
-        {"base": one.run_id, "other": two.run_id, "notes": notes, "cells": [vars(cell) for cell in cells]},
+        {"base": one.run_id, "other": two.run_id, "notes": notes, "cells": [cell.as_json() for cell in cells]},
         comparing.table(cells),
         f"\n{two.run_id} against {one.run_id}: {counts}",
         f"SAME means within {threshold:.1%}; the verdicts hold together at {comparing.CONFIDENCE:.0%}.",

@@ -1,26 +1,14 @@
-"""What a kind of measurement takes from here where it needs nothing more (see `Measurement.measure`)."""
+"""How a kind of measurement measures where it does not say otherwise (see `Measurement.measure`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from distilbench import paths
+from distilbench.harness import processes
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Step
 
-
-@dataclass(frozen=True)
-class Spec:
-    """What a worker is told (see `processes.Spec`)."""
-
-    identity: dict[str, Any]
-    protocol: dict[str, Any]
-
-    def save(self, file: Path) -> None:
-        """Writes it for the worker."""
-        paths.write_json(file, vars(self))
+take = processes.take
 
 
 def prepare(params: Any, run: Run) -> None:

@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +19,9 @@ from distilbench.collectors import cpu_use
 from distilbench.errors import StorageError
 from distilbench.machine import cgroups, environment
 from distilbench.runs.folder import Run
-from distilbench.runs.records import Record
+from distilbench.runs.measurement import KINDS
+from distilbench.runs.parameters import Resolved
+from distilbench.runs.records import Cell, Record
 
 WORKER = (*paths.PYTHON, "-m", "distilbench.harness")  # takes the name of a module with a `main`, and a file for it
 CEILINGS = (*WORKER, "distilbench.harness.ceilings")
@@ -39,6 +43,30 @@ class Spec(Protocol):
 
     def save(self, file: Path) -> None:
         """Writes it."""
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """What the worker of a step is told that nothing was prepared for."""
+
+    identity: dict[str, Any]
+    protocol: dict[str, Any]
+
+    def save(self, file: Path) -> None:
+        """Writes it for the worker."""
+        paths.write_json(file, vars(self))
+
+
+def take(run: Run, resolved: Resolved, prepared: Any) -> Callable[[Cell, str, int, int], Record]:
+    """What measures a step: the `worker` module of the kind in a fresh process, told all parameters."""
+    params, command = resolved.params, (*WORKER, f"{KINDS}.{run.kind.name}.worker")
+    protocol = params.model_dump(mode="json") | cores(params.num_threads)
+
+    def step(cell: Cell, pass_name: str, repetition: int, attempt: int) -> Record:
+        names = {"study": params.study, "pass": pass_name, "repetition": repetition, "attempt": attempt}
+        return run_worker(run, command, StepSpec(cell.model_dump() | names, protocol), params.repetition_timeout_s)
+
+    return step
 
 
 def run_worker(run: Run, command: tuple[str, ...], spec: Spec, timeout_s: float) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,17 @@ def measure_run(run: Run, resolved: Resolved, prepared: Any = None) -> dict[str,
             run.set_status(state, message + way_on)
             raise
         return finish(run, resolved)
+
+
+def in_rounds(cells: Callable[[Any], list[Cell]], pass_name: str = "timing") -> Callable[[Resolved], list[Step]]:
+    """A plan: each round has every cell once, in shuffled order, so that none has all of a disturbance."""
+
+    def plan(resolved: Resolved) -> list[Step]:
+        order, points = random.Random(resolved.design_hash), cells(resolved.params)
+        rounds = range(resolved.params.repetitions)
+        return [(cell, pass_name, number) for number in rounds for cell in order.sample(points, len(points))]
+
+    return plan
 
 
 def _measure_missing(run: Run, resolved: Resolved, prepared: Any) -> None:

@@ -1,8 +1,9 @@
-"""Two runs compared: per cell the ratio of latencies with its interval, and a verdict that says no more than that."""
+"""Two runs compared: per cell the ratio of medians with its interval, and a verdict that says no more than that."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from distilbench import paths
 from distilbench.errors import RunError
 from distilbench.machine import conditions
+from distilbench.report import tables
 from distilbench.runs.folder import Run
 from distilbench.runs.states import MEASURED
 from distilbench.stats import MIN_REPETITIONS, THRESHOLD, Verdict, ratio_interval, verdict_of
@@ -21,16 +23,22 @@ COMPARED = ("code", "distilbench")
 
 @dataclass(frozen=True)
 class Compared:
-    """One cell in both runs. Latencies in ms, medians over repetitions; `ratio` is other / base, of geometric means."""
+    """One cell in both runs: medians over repetitions in `unit`; `ratio` is other / base, of geometric means."""
 
     cell: str
-    base_ms: float
-    other_ms: float
+    unit: str
+    base: float
+    other: float
     ratio: float
     low: float | None
     high: float | None
     verdict: Verdict
     note: str
+
+    def as_json(self) -> dict[str, object]:
+        """Its fields, with the unit in the names, as in `base_ms`."""
+        names = {name: f"{name}_{self.unit.replace('/', '_per_')}" for name in ("base", "other")}
+        return {names.get(name, name): value for name, value in vars(self).items() if name != "unit"}
 
 
 def compare(base: Run, other: Run, threshold: float = THRESHOLD, force: bool = False) -> list[Compared]:
@@ -44,32 +52,30 @@ def compare(base: Run, other: Run, threshold: float = THRESHOLD, force: bool = F
     if (found := differences(base, other)) and not force:
         listed = "\n".join(f"- {line}" for line in found)
         raise RunError(f"runs {base.run_id} and {other.run_id} are not comparable (--force compares them):\n{listed}")
-    one, two = _latencies(base), _latencies(other)
+    one, two = _values(base), _values(other)
     shared = [cell["cell"] for cell in base.config["cells"] if cell["cell"] in one and cell["cell"] in two]
     if not shared:
         raise RunError(f"runs {base.run_id} and {other.run_id} have no measured cell in common")
     confidence = 1 - (1 - CONFIDENCE) / len(shared)
     unstable = {cell for run in (base, other) for cell, state in run.status["cells"].items() if state == "unstable"}
-    found = [_compared(cell, one[cell], two[cell], threshold, confidence) for cell in shared]
-    return [replace(cell, note=_joined(cell.note, "unstable")) if cell.cell in unstable else cell for cell in found]
+    ((name, _),) = base.kind.comparable.items()
+    _, unit = tables.split_unit(name)
+    found = []
+    for cell in shared:
+        interval = ratio_interval(one[cell], two[cell], confidence)
+        low, high = interval or (None, None)
+        notes = ["unstable"] if cell in unstable else []
+        if interval is None:
+            fewest = min(len(one[cell]), len(two[cell]))
+            notes.insert(0, f"{fewest} repetitions: no interval (from {MIN_REPETITIONS} on)")
+        ratio = float(np.exp(np.mean(np.log(two[cell])) - np.mean(np.log(one[cell]))))  # what the interval is of
+        medians, verdict = (median(one[cell]), median(two[cell])), verdict_of(interval, threshold)
+        found.append(Compared(cell, unit, *medians, ratio, low, high, verdict, ", ".join(notes)))
+    return found
 
 
-def _joined(*notes: str) -> str:
-    return ", ".join(note for note in notes if note)
-
-
-def _compared(cell: str, base: list[float], other: list[float], threshold: float, confidence: float) -> Compared:
-    interval = ratio_interval(base, other, confidence)
-    base_ms, other_ms = float(pd.Series(base).median()), float(pd.Series(other).median())
-    fewest = min(len(base), len(other))
-    note = f"{fewest} repetitions: no interval (from {MIN_REPETITIONS} on)" if interval is None else ""
-    low, high = interval or (None, None)
-    ratio = float(np.exp(np.mean(np.log(other)) - np.mean(np.log(base))))  # what the interval is of
-    return Compared(cell, base_ms, other_ms, ratio, low, high, verdict_of(interval, threshold), note)
-
-
-def _latencies(run: Run) -> dict[str, list[float]]:
-    """Per cell (without its device) what each repetition took, in ms: the number that runs of its kind compare by."""
+def _values(run: Run) -> dict[str, list[float]]:
+    """Per cell (without its device) what each repetition says of the number that runs of its kind compare by."""
     ((name, where),) = run.kind.comparable.items()
     found: dict[str, list[float]] = {}
     for record in run.finished().values():
@@ -124,8 +130,8 @@ def table(found: list[Compared]) -> pd.DataFrame:
     rows = [
         {
             "cell": one.cell,
-            "base (ms)": f"{one.base_ms:.4g}",
-            "other (ms)": f"{one.other_ms:.4g}",
+            f"base ({one.unit})": f"{one.base:.4g}",
+            f"other ({one.unit})": f"{one.other:.4g}",
             "ratio": f"{one.ratio:.3f}",
             "interval": f"{one.low:.3f}–{one.high:.3f}" if one.low is not None else "–",
             "verdict": one.verdict + (f" ({one.note})" if one.note else ""),

@@ -1,12 +1,122 @@
-"""What a kind of measurement takes from here where it shows nothing more (see `Measurement.show`)."""
+"""How a kind of measurement is shown where it does not say otherwise (see `Measurement.show`).
+
+A kind of one pass whose numbers are fields of a cell says what it is called, what was measured, and a headline. The
+names of its fields end in their units, as everywhere: `copy_ms` is shown as "copy (ms)".
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+from distilbench import paths
+from distilbench.report import load, tables
+from distilbench.report.doubts import Doubt
+from distilbench.report.glue import Value
 from distilbench.runs.folder import Run
+
+TITLE = ""  # what its pages are about; "": the study
+SUBJECT = "what the study measures"
+NOTE = ""  # what its numbers are, below its table in run_summary.md
+HIDDEN = ("cell", "state", "run_id", "machine", "control_of")  # of a cell: no numbers
+
+
+def headline(summary: dict[str, Any]) -> str:
+    """The run in one sentence."""
+    measured_ = sum(cell["state"] == "ok" for cell in summary["cells"])
+    return f"{measured_} of {len(summary['cells'])} cells were measured."
+
+
+def title(run: Run) -> str:
+    """What its page is about; the machine follows."""
+    return run.kind.showing.TITLE or f"Study {run.config['study']}"
+
+
+def cited(run: Run) -> str:
+    """What was measured, for a citation; the machine follows."""
+    return f"{title(run)}: {run.kind.showing.SUBJECT}"
+
+
+def measured_with(run: Run) -> str:
+    """What a caption says after the machine."""
+    return f"; {run.kind.showing.SUBJECT}"
+
+
+def page_name(run: Run) -> str:
+    """The name of its page where no other is given."""
+    return run.config["parameters"]["device"].replace(":", "")
+
+
+def about(run: Run) -> dict[str, str | int]:
+    """What was measured, and how often."""
+    counts = ", ".join(f"{pass_name}: {count}" for pass_name, count in load.processes(run).items())
+    return {"measured on": run.kind.showing.SUBJECT, "fresh processes per cell": counts or "none"}
+
+
+def subject(run: Run) -> list[str]:
+    """What was measured, in a line each."""
+    return [f"what: {run.kind.showing.SUBJECT}"]
+
+
+# ------------------------------------------------------------------ its cells
+
+
+def rows(run: Run) -> Iterator[dict[str, Any]]:
+    """The cells of a run, for tables of several runs."""
+    yield from paths.read_json(run.folder / "summary.json")["cells"]
+
+
+def cells(run: Run, summary: dict[str, Any]) -> pd.DataFrame:
+    """One row per cell, as text."""
+    return run.kind.showing.measured(pd.DataFrame(summary["cells"]))
+
+
+def measured(table: pd.DataFrame) -> pd.DataFrame:
+    """The same of a table of several runs (`load.table`); the machine where there are several."""
+    several = "machine" in table and table["machine"].nunique() > 1
+    names = [*["machine"] * several, "cell", *_fields(table, (dict,)), "state"]
+    return pd.DataFrame({tables.heading(name): table[name].map(_shown) for name in names})
+
+
+def _fields(table: pd.DataFrame, but: tuple[type, ...] = (dict, list)) -> list[str]:
+    """What the table holds of each cell, but what is of these types."""
+    plain = ~table.map(lambda value: isinstance(value, but)).any()
+    return [name for name in table.columns[plain] if name not in HIDDEN]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):  # an interval
+        return " to ".join(map(_shown, value))
+    if pd.isna(value):
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def frame(run: Run) -> pd.DataFrame:
+    """One row per cell, unrounded, for other programs."""
+    table = load.table([run])
+    return table[["run_id", "machine", "cell", *_fields(table), "state"]]
+
+
+def caption(table: pd.DataFrame) -> str:
+    """What the numbers of a table are."""
+    return "Per cell, over its fresh processes"
+
+
+def numbers(run: Run) -> dict[str, Value]:
+    """The numbers that prose may name: run_id, machine, and `<cell>-<field>`; what was not measured has no name."""
+    table = load.table([run])
+    found: dict[str, Value] = {"run_id": run.run_id, "machine": load.label(run)}
+    for row in table.to_dict("records"):
+        found |= {f"{row['cell']}-{name}": row[name] for name in _fields(table) if pd.notna(row[name])}
+    return found
+
+
+def mark_of(name: str) -> str | None:
+    """No number comes from a cell that may be unstable."""
+    return None
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
@@ -19,9 +129,7 @@ def figure_caption(run: Run, figure: str) -> str | None:
     return None
 
 
-def mark_of(name: str) -> str | None:
-    """No number comes from a cell that may be unstable."""
-    return None
+# ------------------------------------------------------------------ what is doubtful
 
 
 def doubts(summary: dict[str, Any]) -> list[str]:
@@ -29,9 +137,24 @@ def doubts(summary: dict[str, Any]) -> list[str]:
     return [f"{cell['cell']}: not measured ({cell['state']})" for cell in summary["cells"] if cell["state"] != "ok"]
 
 
+def causes(run: Run, summary: dict[str, Any]) -> list[Doubt]:
+    """The doubts by cause: what is said of several cells in the same words is one."""
+    names = [cell["cell"] for cell in summary["cells"]]
+    found: dict[str, list[str]] = {}
+    for line in run.kind.showing.doubts(summary):
+        cell, _, text = line.partition(": ")
+        found.setdefault(text if cell in names else line, []).extend([cell] if cell in names else [])
+    return [Doubt(cause, "", tuple(mine), len(names)) for cause, mine in found.items()]
+
+
+def reservation(summary: dict[str, Any]) -> str:
+    """What a run that is not for citation cannot say, in a sentence."""
+    return "This run cannot say how sure its numbers are."
+
+
 def limitations(run: Run) -> list[str]:
-    """What the run cannot say."""
-    return doubts(run.kind.summarise(run.folder))
+    """What the run cannot say, each cell by itself."""
+    return run.kind.showing.doubts(paths.read_json(run.folder / "summary.json"))
 
 
 def counted(run: Run) -> str:

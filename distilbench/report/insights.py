@@ -13,7 +13,7 @@ from distilbench.runs.folder import Run
 TEMPLATE = """\
 # {{ config.study }} on {{ config.parameters.device }}, {{ config.created[:10] }}
 
-{% if summary.note %}**Profile {{ summary.profile }}: {{ summary.note }}.**
+{% if summary.note %}**Profile {{ summary.profile }}: {{ summary.note }}.** {{ reservation }}
 
 {% endif -%}
 {{ headline }}
@@ -58,6 +58,7 @@ def run_summary(run: Run, summary: dict[str, Any]) -> str:
         gpus=sorted({record.proof["gpu"] for record in run.repetitions() if "gpu" in record.proof}),
         subject=showing.subject(run),
         headline=showing.headline(summary),
+        reservation=showing.reservation(summary),
         table=tables.markdown(showing.cells(run, summary)),
         doubts=showing.doubts(summary),
         findings=showing.sentences(load.table([run])),

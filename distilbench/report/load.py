@@ -11,6 +11,7 @@ import pandas as pd
 from distilbench import paths
 from distilbench.errors import RunError
 from distilbench.machine import environment
+from distilbench.report import doubts
 from distilbench.runs import find
 from distilbench.runs.folder import Run
 from distilbench.runs.parameters import PROFILES, StudyParams
@@ -143,10 +144,12 @@ def table(chosen: list[Run]) -> pd.DataFrame:
     )
 
 
-def limitations(chosen: list[Run]) -> list[str]:
-    """What the runs cannot say: what was not measured and every doubt, one line each."""
-    names, lines = labels(chosen), []
-    for run in chosen:
-        where = f"{names[run.run_id]}: " if len(chosen) > 1 else ""
-        lines += [where + line for line in run.kind.showing.limitations(run)]
-    return lines or ["no doubts were recorded"]
+def limitations(chosen: list[Run]) -> pd.DataFrame:
+    """What the runs cannot say: one row per cause of doubt, worst first, with the cells that have it."""
+    names = labels(chosen)
+    return doubts.table(
+        {
+            names[run.run_id]: run.kind.showing.causes(run, paths.read_json(run.folder / "summary.json"))
+            for run in chosen
+        }
+    )

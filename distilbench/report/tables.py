@@ -10,6 +10,7 @@ import pandas as pd
 
 from distilbench.runs.parameters import Resolved
 
+UNIT = re.compile(r"(.+?)_((?:[mun]?s|min|h|[mk]?[JW]|kWh|[kMGT]?i?B|[MG]Hz|[a-z]+_per_\w+)(?:_per_\w+)?)")
 pd.set_option("display.max_colwidth", None)  # a shortened hash or reason is of no use in a notebook
 
 
@@ -44,6 +45,18 @@ def _plain(value: Any) -> str:
 def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows as a table; the first column names them."""
     return pd.DataFrame(rows).set_index(next(iter(rows[0])))
+
+
+def heading(name: str) -> str:
+    """A field as a table calls it, its unit in brackets: `copy_ms` is "copy (ms)"."""
+    what, unit = split_unit(name)
+    return f"{what.replace('_', ' ')} ({unit})" if unit else what.replace("_", " ")
+
+
+def split_unit(name: str) -> tuple[str, str]:
+    """A field's name without its unit, and the unit; "" where it has none: `copied_GB_per_s` is in GB/s."""
+    found = UNIT.fullmatch(name)
+    return (found[1], found[2].replace("_per_", "/")) if found else (name, "")
 
 
 def milliseconds(value: float) -> str:

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from distilbench.errors import RunError
@@ -22,6 +21,18 @@ from distilbench.runs.records import Cell, Record
 Step = tuple[Cell, str, int]  # cell, pass, number of the repetition
 KINDS = "distilbench.measurements"  # imported by name: it is above
 NOTHING = re.compile(r"(?!)")
+
+
+@dataclass(frozen=True)
+class Functions:
+    """The functions of a module of a kind; those that it does not have are the house's. Both by dotted name."""
+
+    own: str
+    house: str
+
+    def __getattr__(self, name: str) -> Any:
+        own = importlib.import_module(self.own)
+        return getattr(own, name) if hasattr(own, name) else getattr(importlib.import_module(self.house), name)
 
 
 @dataclass(frozen=True)
@@ -37,12 +48,15 @@ class Measurement:
         plan: of a design, all steps in the order of measuring.
         summarise: of a run folder, its summary.json; a pure function of the other files there.
         recompute: of a run folder and its records, where what they derive differs from their files.
+        show: dotted name of the module that shows; by name, since it needs pandas. What it does not have is as in
+            `report.defaults`, which lists all that is asked for.
+        comparable: the number that runs are compared by (less is better), with the pass that measures it. Its name
+            ends in its unit.
         measure: dotted name of the module that measures; by name, since it may need torch. It has `prepare(params,
             run)`, `is_prepared(run)`, `load(run)`; `once(run, params)`: what is measured once a run; `take(run,
             resolved, prepared)`: gives what measures a step; `later(run, params)`, `count_later(params)`: steps that
-            show when all others are done; `bring(run, new)`: what comes with records of shards; see `harness.defaults`.
-        show: dotted name of the module that shows; by name, since it needs pandas. CONTRIBUTING.md has its functions.
-        comparable: the time in ms that runs are compared by, with the pass that measures it.
+            show when all others are done; `bring(run, new)`: what comes with records of shards. What it does not
+            have is as in `harness.defaults`.
         folders: of a run folder, those whose files belong to a record each; others are orphans.
         inexact: paths of numbers in summary.json that another machine may round otherwise.
         for_jobs: a design as jobs of a batch system can measure it.
@@ -58,9 +72,9 @@ class Measurement:
     plan: Callable[[Resolved], list[Step]]
     summarise: Callable[[Path], dict[str, Any]]
     recompute: Callable[[Path, list[Any]], list[str]]
-    measure: str
     show: str
     comparable: dict[str, str]
+    measure: str = "distilbench.harness.defaults"
     folders: tuple[str, ...] = ()
     inexact: re.Pattern[str] = NOTHING
     for_jobs: Callable[[Resolved], Resolved] = lambda resolved: resolved
@@ -68,14 +82,14 @@ class Measurement:
     slot: str = ""
 
     @property
-    def measuring(self) -> ModuleType:
-        """The module that measures."""
-        return importlib.import_module(self.measure)
+    def measuring(self) -> Functions:
+        """How it measures."""
+        return Functions(self.measure, "distilbench.harness.defaults")
 
     @property
-    def showing(self) -> ModuleType:
-        """The module that shows."""
-        return importlib.import_module(self.show)
+    def showing(self) -> Functions:
+        """How it is shown."""
+        return Functions(self.show, "distilbench.report.defaults")
 
 
 def named(name: str) -> Measurement:

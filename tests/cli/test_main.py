@@ -264,7 +264,26 @@ def test_run_prints_table_headline_and_where_everything_is(distilbench, known_ru
     for where in ("", "/run_summary.md", "/notebooks"):
         assert f"{known_run.folder}{where}\n" in result.out
     assert f"distilbench verify run {known_run.run_id}" in result.out
+    assert result.out.count("This run cannot say how sure its numbers are: 2 processes per cell give no interval.") == 1
+    assert "\n- " not in result.out, "no wall of doubts: run_summary.md and `show --doubts` have them"
+    assert result.out.endswith("next  distilbench run distilbert --profile smoke\n")
     assert max(map(len, result.out.splitlines())) < 300
+
+
+def test_a_smoke_run_names_the_page_that_the_next_command_makes(distilbench, known_run):
+    summary = paths.read_json(known_run.folder / "summary.json")
+    paths.write_json(known_run.folder / "summary.json", summary | {"profile": "smoke"})
+    *_, page, following = distilbench("run", "distilbert").out.splitlines()
+    assert "book/_build/html/your-run.html" in page
+    assert following.endswith("next  distilbench book")
+
+
+def test_a_full_run_ends_with_its_doubts_by_cause(distilbench, known_run):
+    summary = paths.read_json(known_run.folder / "summary.json")
+    paths.write_json(known_run.folder / "summary.json", summary | {"profile": "full", "note": None})
+    said = distilbench("run", "distilbert").out
+    assert "- all 2 cells: no interval\n" in said
+    assert f"Each cell by itself: distilbench show {known_run.run_id} --doubts" in said
 
 
 def test_run_as_json_is_one_document(distilbench, known_run):
@@ -299,10 +318,22 @@ def test_show_says_what_was_measured_and_what_not(distilbench, finished_run):
     result = distilbench("show")
     assert f"run {finished_run.run_id} (ok), profile ci" in result.out
     assert "Highest throughput" in result.out
-    assert "- energy_J: " in result.out
+    assert "- not measured, energy_J: " in result.out
     assert distilbench("show", finished_run.run_id[:18]).out == result.out
     assert distilbench("show", finished_run.folder).out == result.out
     assert json.loads(distilbench("show", "--json").out) == paths.read_json(finished_run.folder / "summary.json")
+
+
+def test_show_says_doubts_by_cause_and_all_of_them_on_request(distilbench, finished_run):
+    result = distilbench("show")
+    assert "- all 2 cells: no interval\n" in result.out
+    assert f"Each cell by itself: distilbench show {finished_run.run_id} --doubts\n" in result.out
+    said = distilbench("show", "--doubts").out
+    summary = paths.read_json(finished_run.folder / "summary.json")
+    assert said.splitlines() == [f"- {line}" for line in finished_run.kind.showing.limitations(finished_run)]
+    assert "- every cell: 2 repetitions: no interval" in said
+    assert len(said.splitlines()) == 1 + len(finished_run.kind.showing.doubts(summary)), "the profile's note is one"
+    assert "exclude each other" in one_message(distilbench("show", "--doubts", "--json"))
 
 
 def test_show_of_an_unfinished_run_says_how_to_go_on(distilbench, finished_run):

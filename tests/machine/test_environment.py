@@ -206,7 +206,7 @@ def imported(module: str) -> set[str]:
 #: What the parent imports besides: folders and locks, derived numbers, progress bars. None of it measures.
 BESIDE = {
     "machine/conditions", "runs/folder", "runs/measurement", "measurements/sweep/summary/join",
-    "measurements/sweep/summary/doubts", "progress",
+    "measurements/sweep/summary/doubts", "measurements/sweep/summary/energy", "progress",
 }  # fmt: skip
 SWEEP = "measurements.sweep.measure"
 

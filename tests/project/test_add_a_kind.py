@@ -174,7 +174,7 @@ def test_it_is_verified_and_a_changed_record_is_found(site, run, tmp_path):
 def test_it_is_shown(site, run):
     shown = site.call("distilbench", "show", run.name)
     assert "GB/s" in shown
-    assert "cite as: Copies of blocks of bytes" in shown
+    assert "cite as: Copying memory: copies of blocks of bytes" in shown
     assert "n = 3 fresh processes per cell" in shown
     assert f"{run.name}," in site.call("distilbench", "show", run.name, "--format", "csv")
     assert "tab:" in site.call("distilbench", "show", run.name, "--format", "latex")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import synthetic
@@ -125,3 +127,14 @@ def test_false_verdicts_are_rare_and_real_slow_downs_are_found():
     assert np.mean([verdict in ("FASTER", "SLOWER") for verdict in verdicts(1.0)]) <= 0.05
     assert np.mean([verdict == "SLOWER" for verdict in verdicts(1.05)]) >= 0.95
     assert "FASTER" not in verdicts(1.05)
+
+
+def test_the_unit_is_that_of_the_number_that_the_kind_compares_by(three, monkeypatch):
+    cells = compare.compare(three["base"], three["like"])
+    assert compare.table(cells).columns[1:3].tolist() == ["base (ms)", "other (ms)"]
+    assert {"base_ms", "other_ms"} < cells[0].as_json().keys()
+    for run in (three["base"], three["like"]):
+        monkeypatch.setattr(run, "_kind", dataclasses.replace(run.kind, comparable={"peak_rss_MiB": "memory"}))
+    cells = compare.compare(three["base"], three["like"])
+    assert compare.table(cells).columns[1:3].tolist() == ["base (MiB)", "other (MiB)"]
+    assert {"base_MiB", "other_MiB"} < cells[0].as_json().keys()

@@ -34,7 +34,7 @@ def test_a_run_that_is_not_for_citation_says_so(finished_run):
 
 def test_markdown(finished_run):
     table, said, citation = export.markdown(finished_run).split("\n\n")
-    assert said.startswith("Medians; beside the latency from the lowest to the highest of 2 fresh processes per cell, ")
+    assert said.startswith("Medians. From–to reaches from the lowest to the highest of 2 fresh processes per cell, ")
     assert table.splitlines()[2] == "| longest | 1 | 12.06 | 12.00–12.12 | 82.9 | 401 | 0.750 |"
     assert citation == export.citation(finished_run)
 
@@ -61,9 +61,7 @@ def test_latex_is_a_booktabs_table(finished_run):
     assert f"\\label{{tab:{finished_run.run_id}}}" in text
     cited = export.citation(finished_run)
     caption = re.search(r"\\caption\{(.*)\}\n", text)[1]
-    assert caption.replace("\\", "").endswith(
-        f", too few for an interval; memory over 1 fresh process per cell. {cited}"
-    )
+    assert caption.replace("\\", "").endswith(f", too few for an interval. Memory: 1 fresh process per cell. {cited}")
     assert not re.search(r"(?<!\\)[&%$#_]", caption)
 
 

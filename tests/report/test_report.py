@@ -14,6 +14,7 @@ from distilbench import paths, studies
 from distilbench.measurements.sweep import params
 from distilbench.measurements.sweep.show import cell_tables
 from distilbench.measurements.sweep.summary import derive, join
+from distilbench.measurements.sweep.summary.doubts import NOT_TESTED
 from distilbench.report import insights, tables
 
 
@@ -292,7 +293,7 @@ def test_the_interval_that_is_shown_belongs_to_the_median_that_is_shown():
     table = rows("CPU", latency_ms_repetitions=10, **both)
     assert cell_tables.measured(table)["from–to (ms)"].tolist() == ["12.00–14.00"]
     assert cell_tables.measured_caption(table) == (
-        "Medians; beside the latency from the second lowest to the second highest of 10 fresh processes per cell, "
+        "Medians. From–to reaches from the second lowest to the second highest of 10 fresh processes per cell, "
         "which holds the median of all such processes in 97.9% of cases"
     )
 
@@ -300,11 +301,16 @@ def test_the_interval_that_is_shown_belongs_to_the_median_that_is_shown():
 def test_the_caption_of_the_table_says_whose_sentences_are_cut():
     table = rows("CPU", latency_ms_repetitions=2, truncated_share=0.279, truncated_of="of the whole text")
     assert cell_tables.measured(table)["cut"].tolist() == ["27.9%"]
-    assert cell_tables.measured_caption(table).endswith("; cut: share of the sentences of the whole text")
+    assert cell_tables.measured_caption(table).endswith(". Cut: share of the sentences of the whole text")
     assert cell_tables.measured_caption(table.assign(truncated_of="of a cycle")).endswith("sentences of a cycle")
     unknown = table.assign(truncated_share=float("nan"), truncated_of=None)
     assert "cut" not in cell_tables.measured(unknown), "no run of these knows it"
-    assert "cut" not in cell_tables.measured_caption(unknown)
+    assert "Cut" not in cell_tables.measured_caption(unknown)
+
+
+def test_the_caption_of_the_table_says_that_settling_was_not_tested():
+    said = cell_tables.measured_caption(rows("CPU", doubts=[NOT_TESTED]))
+    assert said.endswith(". Whether the warm-up had settled was not tested")
 
 
 def test_what_has_no_range_has_a_dash():

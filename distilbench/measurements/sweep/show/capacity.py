@@ -94,27 +94,19 @@ def _plan(cell: dict[str, Any], demand: Demand) -> Plan:
         notes.append(f"range of {n} repetitions, no interval")
     low, high = spread.ends(cell, name)
     size, ms = cell["batch_size"], cell[name]
-    devices, fewest, most = (_devices(size, one, demand) for one in (ms, low, high))
-    fill_ms = (size - 1) / (demand.rate / devices) * 1e3
-    hours, least, longest = (_node_hours(size, one, demand) for one in (ms, low, high))
-    joules = cell["energy_per_sample_J"]
-    windows = spread.ends(cell, "energy_per_sample_J")
+    # sentences per second that a device bears, with the share of the time in which it stands by
+    rates = [size / one * 1e3 * demand.utilisation for one in (ms, low, high)]
+    devices, fewest, most = (math.ceil(demand.rate / rate) for rate in rates)
+    hours, least, longest = (MILLION / rate / 3600 / demand.devices_per_node for rate in rates)
+    worst_ms = high + (fill_ms := (size - 1) / (demand.rate / devices) * 1e3)
+    joules, windows = cell["energy_per_sample_J"], spread.ends(cell, "energy_per_sample_J")
     return Plan(
-        cell["cell"], size, ms, fill_ms, high + fill_ms, devices, (fewest, most), hours, (least, longest),
+        cell["cell"], size, ms, fill_ms, worst_ms, devices, (fewest, most), hours, (least, longest),
         None if joules is None else _kWh(joules),
         None if joules is None or not windows else (_kWh(windows[0]), _kWh(windows[1])),
-        high + fill_ms <= demand.max_latency_ms,
+        worst_ms <= demand.max_latency_ms,
         ", ".join([*notes, *(["unstable"] if cell["state"] == "unstable" else [])]),
     )  # fmt: skip
-
-
-def _devices(size: int, ms: float, demand: Demand) -> int:
-    return math.ceil(demand.rate / (size / ms * 1e3 * demand.utilisation))
-
-
-def _node_hours(size: int, ms: float, demand: Demand) -> float:
-    """Per million sentences, with the share of the time in which devices stand by."""
-    return MILLION / (size / ms * 1e3 * demand.utilisation) / 3600 / demand.devices_per_node
 
 
 def _kWh(joules_per_sample: float) -> float:
@@ -171,12 +163,10 @@ def optimal(study: str, device: str, results_root: str = "") -> tuple[int, str]:
         if params["profile"] == "ci" or params["device"] != device or not run.is_finished:
             continue
         if _kind(run.env, device) == here and (best := run.summary["best_throughput"]):
-            profile = params["profile"]
-            doubt = "" if profile == "full" else f"; profile {profile}: not for citation"
-            size, speed = best["batch_size"], best["throughput_samples_per_s"]
-            said = f"batch size {size}: {speed:.1f} samples/s{findings.mark(best.get('state'))} in run {run.run_id} "
-            said += f"on {load.label(run)}{doubt}"
-            return size, said
+            doubt = "" if params["profile"] == "full" else f"; profile {params['profile']}: not for citation"
+            speed = f"{best['throughput_samples_per_s']:.1f} samples/s{findings.mark(best.get('state'))}"
+            where = f"in run {run.run_id} on {load.label(run)}{doubt}"
+            return best["batch_size"], f"batch size {best['batch_size']}: {speed} {where}"
     raise RunError(
         f"no finished run of {study} on {device} was measured on this kind of machine ({here}): measure one first "
         f"(distilbench run {study} --device {device}), or name the batch sizes"

@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from distilbench.measurements.sweep.summary.doubts import NOT_TESTED
 from distilbench.report import spread
 from distilbench.report.tables import milliseconds
+from distilbench.stats import MIN_REPETITIONS
 
 COLUMNS = {
     "variant": "variant",
@@ -63,12 +65,14 @@ def measured(table: pd.DataFrame) -> pd.DataFrame:
 
 def measured_caption(table: pd.DataFrame) -> str:
     """What the numbers of `measured` are, and what stands beside the latency."""
-    beside = spread.in_words(table, "latency_ms")
-    memory = spread.count_in_words(table, "peak_memory_MiB")
-    said = f"Medians; beside the latency {beside}" if beside else "Nothing was timed"
-    said += f"; memory over {memory}" if memory else ""
-    counted = sorted(set(table["truncated_of"].dropna())) if "truncated_of" in table else []
-    return said + (f"; cut: share of the sentences {' or '.join(counted)}" if counted else "")
+    beside, memory = spread.in_words(table, "latency_ms"), spread.count_in_words(table, "peak_memory_MiB")
+    said = [f"Medians. From–to reaches {beside}" if beside else "Nothing was timed"]
+    said += [f"Memory: {memory}"] if memory else []
+    if counted := sorted(set(table.get("truncated_of", pd.Series(dtype=str)).dropna())):
+        said.append(f"Cut: share of the sentences {' or '.join(counted)}")
+    if any(NOT_TESTED in doubts_ for doubts_ in table.get("doubts", [])):
+        said.append(NOT_TESTED.capitalize())
+    return ". ".join(said)
 
 
 def _range(ends: Any) -> str:
@@ -104,6 +108,16 @@ def headline(summary: dict[str, Any]) -> str:
         f"{', unstable' if best.get('state') == 'unstable' else ''})"
     )
     return f"{text}; {summary['note']}." if summary["note"] else f"{text}."
+
+
+def reservation(summary: dict[str, Any]) -> str:
+    """What a run that is not for citation cannot say, in a sentence."""
+    cells_ = summary["cells"]
+    fewest = min((n for cell in cells_ if (n := cell.get("latency_ms_repetitions"))), default=0)
+    why = [f"{fewest} process{'es' if fewest > 1 else ''} per cell give{'s' * (fewest == 1)} no interval"]
+    why = why if 0 < fewest < MIN_REPETITIONS else []
+    why += [NOT_TESTED] if any(NOT_TESTED in cell["doubts"] for cell in cells_) else []
+    return f"This run cannot say how sure its numbers are{': ' if why else ''}{', and '.join(why)}."
 
 
 def not_measured(summary: dict[str, Any]) -> list[str]:

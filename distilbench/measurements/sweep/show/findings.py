@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -166,25 +167,19 @@ def _unstable(*curves: pd.DataFrame) -> str:
 
 def _crossover_sentences(table: pd.DataFrame) -> list[str]:
     """Each pair of machines, per metric and curve that both have."""
-    curves, said = series(table), []
-    for i, (one, rows_one) in enumerate(curves):
-        for other, rows_other in curves[i + 1 :]:
-            if one["machine"] == other["machine"] or one | {"machine": ""} != other | {"machine": ""}:
+    said = []
+    for (one, rows_one), (other, rows_other) in combinations(series(table), 2):
+        if one["machine"] == other["machine"] or one | {"machine": ""} != other | {"machine": ""}:
+            continue
+        machine = {"one": one["machine"], "other": other["machine"], None: ""}
+        curve = f"({one['variant']}, {one['length_policy']}{_unstable(rows_one, rows_other)})"
+        for metric, shown in SHOWN_AS.items():
+            if metric.startswith("energy") and not _same_source(rows_one, rows_other):
                 continue
-            for metric, shown in SHOWN_AS.items():
-                if metric.startswith("energy") and not _same_source(rows_one, rows_other):
-                    continue
-                result = crossover(rows_one, rows_other, metric)
-                if result["winner_last"] is None:
-                    continue
-                name = {"one": one["machine"], "other": other["machine"]}
-                where = f"{shown} ({one['variant']}, {one['length_policy']}{_unstable(rows_one, rows_other)})"
-                if result["batch_size"] is None:
-                    winner = name[result["winner_last"]]
-                    said.append(f"{where}: {winner} is better throughout: no crossover in the measured range.")
-                else:
-                    said.append(
-                        f"{where}: {name[result['winner_last']]} is better from batch size {result['batch_size']} on, "
-                        f"{name[result['winner_first']]} at the smallest."
-                    )
+            result = crossover(rows_one, rows_other, metric)
+            first, last = machine[result["winner_first"]], machine[result["winner_last"]]
+            if size := result["batch_size"]:
+                said.append(f"{shown} {curve}: {last} is better from batch size {size} on, {first} at the smallest.")
+            elif last:
+                said.append(f"{shown} {curve}: {last} is better throughout: no crossover in the measured range.")
     return said

@@ -151,14 +151,15 @@ def _reasons(table: pd.DataFrame, metric: Metric) -> list[str]:
 def _tooltip(metric: Metric) -> list[alt.Tooltip]:
     import altair as alt
 
+    number = {"format": ",.4~g"}
     return [
         alt.Tooltip("machine:N"),
         alt.Tooltip("variant:N"),
         alt.Tooltip("length_policy:N", title="length"),
         alt.Tooltip("batch_size:Q", title="batch size"),
-        alt.Tooltip("value:Q", title=metric.title, format=",.4~g"),
-        alt.Tooltip("low:Q", title="from", format=",.4~g"),
-        alt.Tooltip("high:Q", title="to", format=",.4~g"),
+        alt.Tooltip("value:Q", title=metric.title, **number),
+        alt.Tooltip("low:Q", title="from", **number),
+        alt.Tooltip("high:Q", title="to", **number),
         alt.Tooltip("state:N"),
     ]
 

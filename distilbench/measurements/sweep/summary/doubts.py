@@ -14,6 +14,7 @@ BUSY = {
     "foreign_cores": (0.2, "other processes used {:.1f} cores while it was timed"),
     "stolen_cores": (0.05, "the hypervisor gave {:.2f} cores to others while it was timed"),
 }
+NOT_TESTED = "whether the warm-up had settled was not tested"
 WIDE = 0.05  # from which half-width on it is said that a median is hardly known
 FREE = 0.6  # share of its threads that a product gets as cores, where nothing else wants them (MKL uses two of three)
 AGREE = 0.05  # within which two sources of energy agree
@@ -39,7 +40,7 @@ def doubts_of(timing: list[Repetition], cell: dict[str, Any], params: dict[str, 
             f"unstable: {unsettled} of {len(timing)} processes had not settled when their warm-up was cut off"
         )
     if any(record.warmup and record.warmup.settled is None for record in timing):
-        doubts.append("whether the warm-up had settled was not tested")
+        doubts.append(NOT_TESTED)
     widths = [record.median_half_width for record in timing if record.median_half_width is not None]
     if widths and max(widths) > max(WIDE, params.get("half_width", 0)):
         doubts.append(f"a process was cut off with its median known to {max(widths):.0%} only")

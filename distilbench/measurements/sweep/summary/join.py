@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -14,8 +13,9 @@ import numpy as np
 from distilbench import paths
 from distilbench.errors import RunError
 from distilbench.measurements.sweep.records import MEASURED_IN, Repetition
+from distilbench.measurements.sweep.summary import energy
 from distilbench.measurements.sweep.summary.derive import classification_fields, not_finite, of_kind
-from distilbench.measurements.sweep.summary.doubts import COMPARABLE, doubts_of
+from distilbench.measurements.sweep.summary.doubts import doubts_of
 from distilbench.runs.parameters import PROFILES
 from distilbench.runs.rawfiles import read_parquet, read_raw
 from distilbench.runs.states import FINAL, MEASURED
@@ -57,11 +57,9 @@ def summarise(folder: Path) -> dict[str, Any]:
     predictions = folder / "predictions.parquet"
     predicted = read_parquet(predictions) if predictions.is_file() else []
     ceilings = paths.read_json(file) if (file := folder / "ceilings.json").is_file() else None
-    every = [
-        _cell_summary(folder, cell, records, predicted, config["parameters"], ceilings) for cell in config["cells"]
-    ]
+    params, profile = config["parameters"], config["parameters"]["profile"]
+    every = [_cell_summary(folder, cell, records, predicted, params, ceilings) for cell in config["cells"]]
     cells = [cell for cell in every if not cell.get("control_of")]
-    profile = config["parameters"]["profile"]
     return {
         "schema_version": SUMMARY_VERSION,
         "run_id": config["run_id"],
@@ -135,40 +133,36 @@ def _cell_summary(
     ceilings: dict[str, Any] | None,
 ) -> dict[str, Any]:
     mine = records.get(cell["cell"], [])
-    done = {
-        where: [r for r in mine if r.pass_ == where and r.status in MEASURED]
-        for where in ("timing", "memory", "energy")
-    }
+    passes = ("timing", "memory", "energy")
+    done = {where: [r for r in mine if r.pass_ == where and r.status in MEASURED] for where in passes}
     energy_of = mine if params.get("energy_cells") != "best" else [r for every in records.values() for r in every]
     result: dict[str, Any] = dict(cell) | {"state": cell_state(mine, params, bool(cell.get("control_of")))}
     for name, where in MEASURED_IN.items():
         if name in ("accuracy", "logits_sha256"):
             continue
-        missing = _no_energy(energy_of, params) if where == "energy" else _no_repetition(where, params)
+        missing = energy.why_none(energy_of, params) if where == "energy" else _no_repetition(where, params)
         result |= _over_repetitions(name, done[where], missing)
     steady = "throughput_steady_samples_per_s"
     result |= _over_repetitions(steady, done["timing"], _no_repetition("timing", params))
-    result |= _energy(done["energy"])
+    result |= energy.of_cell(done["energy"])
     result["request"] = _medians([r.request for r in done["timing"] if r.request])
     result["memory"] = _medians([r.memory for r in done["memory"] if r.memory])
     result["roofline"] = _roofline(result, done["timing"], params, ceilings)
     for name in ("padding_share", "truncated_share", "truncated_tokens_share"):
-        result[name] = next((value for r in mine if (value := getattr(r, name)) is not None), None)
+        result[name] = next(iter(_known(mine, name)), None)
     predicted = [row for row in predicted if row["cell"] == cell["cell"]]
     result |= _accuracy(predicted, params["model_source"] == "random")
     rows = [read_parquet(folder / r.iterations_file, r.iterations_sha256) for r in done["timing"]]
     iterations = [[r["latency_ms"] for r in of_kind(one, "forward") if not r["warmup"]] for one in rows]
-    faults = [count for r in done["timing"] if (count := r.page_faults_per_iteration) is not None]
+    faults = _known(done["timing"], "page_faults_per_iteration")
     fetched = {"page_faults": [min(faults), max(faults)] if faults else None}  # of processes, on average
     result["iterations_ms"] = _iterations(iterations) | fetched if iterations else None
     result["telemetry"] = _telemetry([row for one in rows for row in one])
     for name in ("threads_used", "product_cores", "parent_cores", "foreign_cores", "stolen_cores"):
-        known = [value for record in done["timing"] if (value := getattr(record, name)) is not None]
-        result[name] = median(known) if known else None
+        result[name] = median(known) if (known := _known(done["timing"], name)) else None
     for name in ("quota_periods", "throttled_periods", "throttled_s"):
-        known = [value for record in done["timing"] if (value := getattr(record, name)) is not None]
-        result[name] = sum(known) if known else None
-    why_not = next((why for r in done["timing"] if (why := r.quota_reason)), None)
+        result[name] = sum(known) if (known := _known(done["timing"], name)) else None
+    why_not = next(iter(_known(done["timing"], "quota_reason")), None)
     result["quota_reason"] = why_not if result["quota_periods"] is None else None
     bad = [r for r in mine if r.error and not _no_counter(r)]
     result["errors"] = [f"{r.pass_} {r.repetition}: {r.status}: {r.error}" for r in bad]
@@ -176,6 +170,11 @@ def _cell_summary(
         result["state"], result["errors"] = "invalid", [*result["errors"], f"predictions: invalid: {why}"]
     result["doubts"] = doubts_of(done["timing"], result, params)
     return result
+
+
+def _known(parts: list[Any], name: str) -> list[Any]:
+    """What each of these has under that name, where it has something."""
+    return [value for part in parts if (value := getattr(part, name)) is not None]
 
 
 def _iterations(by_process: list[list[float]]) -> dict[str, Any]:
@@ -202,7 +201,7 @@ def _advice(split: dict[str, float] | None) -> str | None:
 
 def _over_repetitions(name: str, records: list[Repetition], missing: str) -> dict[str, Any]:
     """Median over repetitions with the range and their number; null with a reason where there is none."""
-    values = [value for record in records if (value := getattr(record, name)) is not None]
+    values = _known(records, name)
     if not values:
         reasons = [getattr(record, f"{name}_reason") for record in records]
         return {name: None, f"{name}_reason": reasons[0] if reasons else missing}
@@ -233,71 +232,23 @@ def _accuracy(rows: list[dict[str, Any]], random_weights: bool) -> dict[str, Any
     return fields
 
 
-def _no_energy(records: list[Repetition], params: dict[str, Any]) -> str:
-    """Why there is no energy, as far as these repetitions say."""
-    said = [r.error for r in records if r.pass_ == "energy" and r.error]
-    if said:
-        return said[-1]
-    early = [r.energy_J_reason for r in records if r.pass_ == "timing" and r.warmup is None and r.energy_J_reason]
-    if early:  # runs of an early version say it in the lines of the timing pass
-        return early[0]
-    if "energy" not in params["passes"]:
-        return "the energy pass was not asked for"
-    if any(r.energy for r in records):
-        return "measured for the cell with the highest throughput only"
-    return "no finished repetition of the energy pass"
-
-
 def _medians(parts: list[Any]) -> dict[str, Any] | None:
     """Field by field the median over repetitions; reasons as the first of them says."""
     if not parts:
         return None
     found: dict[str, Any] = {}
     for name in type(parts[0]).model_fields:
-        values = [value for part in parts if (value := getattr(part, name)) is not None]
+        values = _known(parts, name)
         numbers = [value for value in values if not isinstance(value, str)]
         found[name] = median(numbers) if numbers else next(iter(values), None)
     return found
-
-
-def _energy(records: list[Repetition]) -> dict[str, Any]:
-    """Source, interval over the windows of its process, tick, idle power, and what other sources of the same say."""
-    measured = [r for r in records if r.energy]
-    if not measured:
-        return {"energy_source": None}
-    (record, *_), found = measured, measured[0].energy
-    source = record.energy_source
-    windows = [window for window in found.windows if source in window.joules]
-    per_sample = [window.joules[source] / window.samples for window in windows]
-    interval = t_interval(per_sample)
-    others = {}
-    for name in sorted({name for window in found.windows for name in window.joules} - {source}):
-        both = [w.joules for w in windows if name in w.joules]
-        if (name, source) in COMPARABLE and both:
-            others[name] = math.fsum(w[name] for w in both) / math.fsum(w[source] for w in both) - 1
-    return {
-        "energy_source": source,
-        "energy_per_sample_J_range": [min(per_sample), max(per_sample)],
-        "energy_windows": len(per_sample),
-        "energy_windows_W": [window.joules[source] / window.seconds for window in windows],
-        "energy_windows_invalid": [w.invalid.get(source, "not measured") for w in found.windows if w not in windows],
-        "energy_limit_W": found.limits_W.get(source),
-        **({"energy_per_sample_J_interval_95": list(interval)} if interval else {}),
-        "energy_idle_W": [found.idle_before_W.get(source), found.idle_after_W.get(source)],
-        "energy_tick_ms": found.tick_ms,
-        "energy_others": others,
-        "energy_notes": found.notes,
-        "energy_foreign_cores": record.foreign_cores,
-        "energy_quota_periods": record.quota_periods,
-        "energy_throttled_periods": record.throttled_periods,
-    }
 
 
 def _roofline(
     cell: dict[str, Any], timing: list[Repetition], params: dict[str, Any], ceilings: dict[str, Any] | None
 ) -> dict[str, Any] | None:
     """How near the cell comes to what the machine can do: the longer of both least times, over the time measured."""
-    flops, moved = (next((v for r in timing if (v := getattr(r, f"{n}_per_cycle"))), None) for n in ("flops", "bytes"))
+    flops, moved = (next(iter(_known(timing, f"{name}_per_cycle")), None) for name in ("flops", "bytes"))
     dtype = "bfloat16" if cell["variant"] == "autocast" else cell["dtype"]
     rate = (ceilings or {}).get("matrix_flops_per_s", {}).get(dtype)
     if not (flops and moved and rate and cell["throughput_samples_per_s"]):
