@@ -47,7 +47,7 @@ class SlurmError(DistilbenchError):
 
 
 class Stopped(DistilbenchError):
-    """Asked to stop before all was measured, as a batch system does before a job's time is over; it can go on later."""
+    """Asked to stop before all was measured, as a batch system does before a job's time is over; it can be resumed."""
 
 
 class StorageError(DistilbenchError):

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,12 +21,12 @@ from distilbench.errors import DistilbenchError, ParameterError, RunError, Stora
 
 #: How this package starts a Python: without the working directory, where a user's `random.py` may lie, on its path.
 PYTHON = (sys.executable, "-P")
+LAST_EPOCH = 2**32 - 1  # gzip writes no later second (RFC 1952)
 
 
 def repo_root() -> Path:
     """The folder that holds notebooks/ and params/: $DISTILBENCH_ROOT, else the checkout of this package."""
-    given = os.environ.get("DISTILBENCH_ROOT")
-    root = Path(given) if given else Path(__file__).resolve().parents[1]
+    root = Path(os.environ.get("DISTILBENCH_ROOT") or Path(__file__).resolve().parents[1])
     if not (root / "params" / "studies.yml").is_file():
         raise DistilbenchError(
             f"no distilbench checkout at {root}: it has no params/studies.yml. "
@@ -115,10 +116,8 @@ def folders_in(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             return sorted(Path(entry.path) for entry in entries if entry.is_dir())
-    except FileNotFoundError:
-        return []
     except OSError as error:
-        if isinstance(error, NotADirectoryError) and not os.path.lexists(folder):  # it would be below a file
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and not folder.exists():  # or it is below a file
             return []
         raise StorageError(
             f"cannot read {folder}: {error.strerror or error}. Name another place (--results-root, "
@@ -154,13 +153,12 @@ def clear_write_errors(target: Path) -> Iterator[None]:
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all: a temporary name in the same folder, fsync, `os.replace`."""
-    data = content.encode() if isinstance(content, str) else content
     with clear_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())  # else a power loss could leave the new name without its content
             Path(temporary).chmod(0o644)  # mkstemp makes files that only their owner reads
@@ -254,10 +252,9 @@ def hold_lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     with file:
         if not free:
             file.seek(0)
-            raise RunError(f"{busy} (held by process {file.read().strip() or 'unknown'})") from None
+            raise RunError(f"{busy} (held by process {file.read().strip() or 'unknown'})")
         with clear_write_errors(path):
-            os.truncate(path, 0)
-            os.write(file.fileno(), f"{os.getpid()} on {os.uname().nodename}".encode())
+            path.write_text(f"{os.getpid()} on {os.uname().nodename}", encoding="utf-8")
         yield
 
 
@@ -266,9 +263,7 @@ def _take_back(lock: Path, there: Path) -> None:
     with suppress(OSError):  # it was not made, or its name is too long
         if lock.stat().st_size == 0:
             lock.unlink()
-    for folder in lock.parents:
-        if folder == there:
-            return
+    for folder in takewhile(lambda above: above != there, lock.parents):
         with suppress(OSError):  # it was not made, or something else is in there
             folder.rmdir()
 
@@ -338,9 +333,6 @@ def trouble_with(folder: Path, locks: bool = True) -> str | None:
     except OSError as error:
         return f"NOT WRITABLE ({error.strerror or error})"
     return None
-
-
-LAST_EPOCH = 2**32 - 1  # gzip writes no later second (RFC 1952)
 
 
 def source_date_epoch() -> int | None:

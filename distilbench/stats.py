@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -46,8 +47,11 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     """
     if len(values) < MIN_REPETITIONS:
         return None
+    from scipy.special import stdtrit  # what scipy.stats.t.ppf calls, without the import of scipy.stats
+
     array = np.asarray(values, dtype=float)
-    half = _t_quantile(confidence, array.size - 1) * float(array.std(ddof=1)) / math.sqrt(array.size)
+    quantile = float(stdtrit(array.size - 1, 0.5 + confidence / 2))
+    half = quantile * float(array.std(ddof=1)) / math.sqrt(array.size)
     return float(array.mean()) - half, float(array.mean()) + half
 
 
@@ -134,12 +138,6 @@ def verdict_of(interval: tuple[float, float] | None, threshold: float = THRESHOL
     if low > most:
         return "SLOWER"
     return "SAME" if 1 / most <= low and high <= most else "AMBIGUOUS"
-
-
-def _t_quantile(confidence: float, degrees: float) -> float:
-    from scipy.special import stdtrit  # what scipy.stats.t.ppf calls, without the import of scipy.stats
-
-    return float(stdtrit(degrees, 0.5 + confidence / 2))
 
 
 def converged(cycles: Sequence[Sequence[float]]) -> bool:
@@ -244,11 +242,12 @@ def _anova(groups: Sequence[Sequence[float]]) -> float | None:
     return float(f_oneway(*groups).pvalue)
 
 
-def licence_threshold(percentile: float, confidence: float = 0.99) -> int:
-    """How many samples license a tail percentile: the smallest n whose estimate can be trusted.
+@lru_cache
+def samples_needed(percentile: float, confidence: float = 0.99) -> int:
+    """How many samples support a tail percentile: the smallest n whose estimate can be trusted.
 
     As in MLPerf's early stopping (mlcommons/inference_policies) with one allowed sample beyond the percentile: n is
-    licensed when, were the true share beyond it larger than 1 - p, at most one such sample would be seen with
+    enough when, were the true share beyond it larger than 1 - p, at most one such sample would be seen with
     probability below 1 - confidence. Gives 64 for p90, 130 for p95, 662 for p99 and 6,636 for p99.9.
     """
     if not 50 <= percentile < 100:
@@ -260,7 +259,7 @@ def licence_threshold(percentile: float, confidence: float = 0.99) -> int:
 
 
 def summary_of(values: Sequence[float]) -> dict[str, float | int | bool]:
-    """Median, mean, spread and percentiles of one value or more, each percentile with whether n licenses it."""
+    """Median, mean, spread and percentiles of one value or more, each percentile with whether n supports it."""
     array = np.asarray(values, dtype=float)
     median = float(np.median(array))
     result: dict[str, float | int | bool] = {
@@ -274,5 +273,5 @@ def summary_of(values: Sequence[float]) -> dict[str, float | int | bool]:
     }
     for p in PERCENTILES:
         result[f"p{p}"] = float(np.percentile(array, p))
-        result[f"p{p}_licensed"] = p == 50 or array.size >= licence_threshold(p)
+        result[f"p{p}_licensed"] = p == 50 or array.size >= samples_needed(p)
     return result

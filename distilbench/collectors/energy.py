@@ -14,7 +14,6 @@ from itertools import pairwise
 
 from distilbench.collectors import rapl
 from distilbench.collectors.nvml import Gpu
-from distilbench.collectors.slurm_energy import answer_of, consumed_energy_J, slurm_energy_type
 from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError
 from distilbench.machine import environment, slurm_job
 
@@ -67,6 +66,28 @@ class Source(ABC):
         return None
 
 
+class Counting(Source):
+    """A source that counts on: the energy of a window is the difference of two readings.
+
+    Attributes:
+        went_back: what to say of a window in which it counted so many joules back.
+    """
+
+    went_back = "the counter went back by {:g} J"
+
+    @abstractmethod
+    def joules(self) -> float:
+        """What it counted so far."""
+
+    def begin(self) -> None:
+        self._before = self.joules()
+
+    def end(self) -> float:
+        if (joules := self.joules() - self._before) < 0:
+            raise ImplausibleError(self.went_back.format(-joules))
+        return joules
+
+
 def tick_ms(read: Callable[[], float], most_s: float = 1.0) -> float | None:
     """Time between two changes of a counter, by reading it all the while; None when it does not change twice."""
     deadline, changes, last = time.perf_counter() + most_s, [], read()  # two changes: the first may be any time off
@@ -77,7 +98,7 @@ def tick_ms(read: Callable[[], float], most_s: float = 1.0) -> float | None:
     return (changes[1] - changes[0]) * 1e3 if len(changes) == 2 else None
 
 
-class Rapl(Source):
+class Rapl(Counting):
     """All packages and DRAM of the machine, this package's own reader."""
 
     name, scope = "rapl", "host"
@@ -94,8 +115,8 @@ class Rapl(Source):
     def poll(self) -> None:
         self.meter.update()
 
-    def end(self) -> float:
-        return sum(self.meter.update().values()) - self._before
+    def joules(self) -> float:
+        return sum(self.meter.update().values())
 
     def tick_ms(self) -> float | None:
         first = self.meter.counters[0]  # one counter: several are renewed shortly after each other
@@ -165,23 +186,18 @@ class OfGpu(Source):
         return self.gpu.power_limit_W()
 
 
-class NvmlCounter(OfGpu):
+class NvmlCounter(OfGpu, Counting):
     """The GPU's own energy counter."""
 
     name = "nvml-counter"
+    went_back = "the GPU's energy counter went back during a window (the driver was loaded again)"
 
     def __init__(self, gpu: Gpu) -> None:
         super().__init__(gpu)
         gpu.energy_J()  # raises where there is none
 
-    def begin(self) -> None:
-        self._before = self.gpu.energy_J()
-
-    def end(self) -> float:
-        joules = self.gpu.energy_J() - self._before
-        if joules < 0:
-            raise ImplausibleError("the GPU's energy counter went back during a window (the driver was loaded again)")
-        return joules
+    def joules(self) -> float:
+        return self.gpu.energy_J()
 
     def tick_ms(self) -> float | None:
         return tick_ms(self.gpu.energy_J)
@@ -205,7 +221,7 @@ class NvmlPower(OfGpu):
     def begin(self) -> None:
         self._samples: list[tuple[float, float]] = []
         self._stop, self._problem = threading.Event(), None
-        self._sample()
+        self._sample()  # the window's beginning, which the thread's first sample is SAMPLE_S behind
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -255,16 +271,17 @@ def moves(source: Source) -> bool:
                 raise
 
 
-class Slurm(Source):
+class Slurm(Counting):
     """What SLURM counts for this job's nodes (ConsumedEnergyRaw); 0 and empty mean that nothing measures."""
 
     name, scope, least_s = "slurm", "nodes of the job", 60.0
+    went_back = "SLURM's ConsumedEnergy went back by {:g} J"
 
     def __init__(self) -> None:
         self.job = os.environ.get("SLURM_JOB_ID")
         if not self.job or not shutil.which("sstat"):
             raise DistilbenchError("not inside a SLURM job")
-        kind = slurm_energy_type(answer_of("scontrol", "show", "config"))
+        kind = slurm_job.energy_type(slurm_job.answer("scontrol", "show", "config"))
         if not kind:
             why = "SLURM does not say what measures energy (no AcctGatherEnergyType in its configuration)"
             raise DistilbenchError(why)
@@ -272,25 +289,17 @@ class Slurm(Source):
             raise DistilbenchError("SLURM measures no energy here (AcctGatherEnergyType is none)")
         self.parts = [f"AcctGatherEnergyType {kind}"]
         self.most_W = MOST_NODE_W * int(os.environ.get("SLURM_JOB_NUM_NODES") or 1)
-        self._joules()
+        self.joules()  # raises where nothing is measured
 
-    def _joules(self) -> float:
+    def joules(self) -> float:
         name, fields = slurm_job.name(self.job), "JobID,ConsumedEnergyRaw"
-        text = answer_of("sstat", "-a", "-n", "-P", "-j", name, "-o", fields)
-        if (joules := consumed_energy_J(text, self.job)) is None:
+        text = slurm_job.answer("sstat", "-a", "-n", "-P", "-j", name, "-o", fields)
+        if (joules := slurm_job.consumed_energy_J(text, self.job)) is None:
             raise DistilbenchError("SLURM's ConsumedEnergy is 0 or empty: not measured")
         return joules
 
-    def begin(self) -> None:
-        self._before = self._joules()
 
-    def end(self) -> float:
-        if (joules := self._joules() - self._before) < 0:
-            raise ImplausibleError(f"SLURM's ConsumedEnergy went back by {-joules:g} J")
-        return joules
-
-
-class Modelled(Source):
+class Modelled(Counting):
     """A given power times the duration: no measurement, and called `modelled` wherever it shows."""
 
     name, scope = "modelled", "given"
@@ -298,11 +307,8 @@ class Modelled(Source):
     def __init__(self, power_W: float) -> None:
         self.power_W, self.parts = power_W, [f"{power_W:g} W as given, times duration"]
 
-    def begin(self) -> None:
-        self._start = time.perf_counter()
-
-    def end(self) -> float:
-        return self.power_W * (time.perf_counter() - self._start)
+    def joules(self) -> float:
+        return self.power_W * time.perf_counter()
 
 
 def sources(

@@ -107,7 +107,7 @@ def split(
         ("rss", phases.peaks_rss_MiB, loaded_rss_MiB), ("cuda", phases.peaks_cuda_MiB, loaded_cuda_MiB)
     ):  # fmt: skip
         fields |= {f"{phase}_peak_{unit}_MiB": peak for phase, peak in peaks.items()}
-        if peaks:
+        if peaks:  # what a forward needs beside the weights, which `touch` made resident before this was read
             fields[f"delta_{unit}_MiB"] = max(peaks["first"], peaks["steady"]) - loaded
     if (peak := phases.cgroup.bytes()) is not None:
         fields["cgroup_peak_MiB"] = peak / MiB

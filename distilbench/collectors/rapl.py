@@ -97,7 +97,7 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Goes on from here, whatever the counters did since they were read last."""
+        """Counts from here, whatever the counters did since they were read last."""
         self._since, self._last = time.perf_counter(), [reading_uJ(counter) for counter in self.counters]
 
     def update(self) -> dict[str, float]:

@@ -5,7 +5,6 @@ OMP_THREAD_LIMIT=1 and OMP_DYNAMIC=true leave one thread of two at work while to
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -162,7 +161,7 @@ def main(job_file: Path) -> int:
     """`proof` in a process of its own: 0 where it holds, else 1, with the reason beside the job."""
     import torch
 
-    asked = json.loads(job_file.read_text(encoding="utf-8"))["num_threads"]
+    asked = paths.read_json(job_file)["num_threads"]
     torch.set_num_threads(asked)
     return proven(torch, asked, job_file)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 from distilbench.errors import SlurmError
@@ -41,15 +40,7 @@ def answer(
     """
     if env is None:  # what is only read has its times in UTC, and nothing is left out
         env = {name: value for name, value in os.environ.items() if not name.startswith(NARROWING)} | {"TZ": "UTC0"}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, check=False, env=env, cwd=cwd, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL,
-            encoding="utf-8", errors="replace",
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise SlurmError(f"{command[0]} did not answer within {TIMEOUT_S:g} s") from None
-    except OSError as error:
-        raise SlurmError(f"{command[0]} cannot be started: {error.strerror}; is this a machine of a cluster?") from None
+    done = slurm_job.ended(command, TIMEOUT_S, env=env, cwd=cwd)
     if not done.returncode:
         return done.stdout
     if known and known in done.stderr + done.stdout:

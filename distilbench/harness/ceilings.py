@@ -5,7 +5,6 @@ Williams, Waterman & Patterson (2009), "Roofline: an insightful visual performan
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ LARGE_BYTES = 512 * 2**20  # larger than caches; 128 MiB would fit into the L3 o
 
 def main(job_file: Path) -> int:
     """Measures the ceilings that the job asks for, and writes them beside it."""
-    job = json.loads(job_file.read_text(encoding="utf-8"))
+    job = paths.read_json(job_file)
     torch.set_num_threads(job["num_threads"])
     device = select(job["device"])
     if device.type == "cpu" and threads.proven(torch, job["num_threads"], job_file):

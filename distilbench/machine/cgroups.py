@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from distilbench.machine.kernel_files import text_of
 
@@ -159,8 +159,7 @@ def _memory_of_1(root: Path) -> str | None:
 # ------------------------------------------------------------------ throttling
 
 
-@dataclass(frozen=True)
-class Throttling:
+class Throttling(NamedTuple):
     """What a CPU quota did to a group: its periods, in how many of them it was stopped, and for how long in all.
 
     Since the group was made, or between two readings. A period counts when something in the group wanted to run. Each
@@ -196,12 +195,7 @@ def _throttling(folder: Path) -> Throttling | None:
 
 def throttled_between(before: dict[str, Throttling], after: dict[str, Throttling]) -> Throttling | None:
     """What happened between two readings in the group that was stopped for longest; None: none was counted."""
-    spans = [_less(after[folder], counted) for folder, counted in before.items() if folder in after]
-    known = [one for one in spans if min(one.periods, one.throttled, one.throttled_s) >= 0]  # else it was made anew
-    return max(known, key=lambda one: (one.throttled_s, one.throttled, one.periods), default=None)
-
-
-def _less(after: Throttling, before: Throttling) -> Throttling:
-    return Throttling(
-        after.periods - before.periods, after.throttled - before.throttled, after.throttled_s - before.throttled_s
-    )
+    pairs = [(counted, after[folder]) for folder, counted in before.items() if folder in after]
+    spans = [Throttling(*(now - then for then, now in zip(*pair, strict=True))) for pair in pairs]
+    known = [span for span in spans if min(span) >= 0]  # else the group was made anew
+    return max(known, key=lambda span: span[::-1], default=None)

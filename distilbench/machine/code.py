@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1]
 #: was measured: `verify` computes that again.
 MEASURING = (
     "__init__", "collectors/__init__", "collectors/cpu_use", "collectors/energy", "collectors/latency",
-    "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/slurm_energy", "collectors/telemetry",
+    "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry",
     "collectors/threads", "errors", "harness/__init__", "harness/__main__", "harness/ceilings",
     "harness/energy_windows", "harness/loop", "harness/processes", "harness/shards", "harness/steps",
     "machine/__init__", "machine/cgroups", "machine/code", "machine/device", "machine/environment",

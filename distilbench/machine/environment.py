@@ -181,14 +181,12 @@ def gpus() -> tuple[list[dict[str, Any]], str | None]:
         return [], "nvidia-ml-py is not installed (extra `run`)"
     try:
         pynvml.nvmlInit()
+        try:
+            return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], None
+        finally:
+            pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
         return [], f"NVML: {error}"
-    try:  # between start and end of NVML's session
-        return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())], None
-    except pynvml.NVMLError as error:
-        return [], f"NVML: {error}"
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _gpu(nvml: Any, index: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import shutil
 import time
@@ -64,11 +65,7 @@ def _fill(run: Run, resolved: Resolved) -> None:
         "design_hash": resolved.design_hash,
         "parameters": params.model_dump(mode="json") | {"run_id": run.run_id},
         "origins": resolved.origins,
-        "seeds": {
-            "sample_order": params.seed,
-            "random_weights": params.seed,
-            "cell_order": resolved.design_hash,
-        },
+        "seeds": {"sample_order": params.seed, "random_weights": params.seed, "cell_order": resolved.design_hash},
         "cells": [cell.model_dump() for cell in cells],
     }
     paths.write_json(run.folder / "config.json", config)
@@ -130,8 +127,8 @@ def named(params: StudyParams) -> Run:
 
 def all_runs(folder: Path) -> list[Run]:
     """The complete run folders below results/<study>/, oldest first; half-made ones are not runs."""
-    runs = (Run(place) for place in paths.folders_in(folder) if not place.name.startswith("."))
-    return sorted((run for run in runs if run.exists), key=_age)
+    complete = (run for run in paths.folders_in(folder) if os.path.isfile(run / "status.json"))  # noqa: PTH113
+    return sorted((Run(run) for run in complete if not run.name.startswith(".")), key=_age)
 
 
 def _age(run: Run) -> tuple[int, str]:

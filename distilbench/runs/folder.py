@@ -1,4 +1,4 @@
-"""Run folders: made, found, held, resumed. Any process may be killed at any moment; the next start goes on."""
+"""Run folders: made, found, held, resumed. Any process may be killed at any moment; the next start resumes."""
 
 from __future__ import annotations
 
@@ -28,17 +28,10 @@ def _content(name: str, what: str) -> property:
 
 
 class Run:
-    """One run folder: results/<study>/<run_id>/."""
+    """One run folder: results/<study>/<run_id>/; what it measures is given, or as its config.json says."""
 
     def __init__(self, folder: Path, kind: Measurement | None = None) -> None:
-        """
-        Args:
-            folder: its place.
-            kind: what it measures; None: as its config.json says.
-        """
-        self.folder = folder
-        self.run_id = folder.name
-        self._kind = kind
+        self.folder, self.run_id, self._kind = folder, folder.name, kind
 
     # -------------------------------------------------------------- files
 
@@ -62,7 +55,7 @@ class Run:
     @property
     def exists(self) -> bool:
         """Whether there is such a run: status.json is the last file that a new one gets."""
-        return os.path.isfile(self.folder / "status.json")  # noqa: PTH113 - False where the folder may not be read
+        return (self.folder / "status.json").is_file()
 
     @property
     def is_finished(self) -> bool:
@@ -74,10 +67,7 @@ class Run:
         """State of the run and of its cells; a run that says running but whose process is gone was interrupted."""
         status = paths.read_json(self.folder / "status.json")
         if status["state"] == "running" and not self.in_use:
-            status |= {
-                "state": "cancelled",
-                "message": "the process ended without a word (killed, or power loss)",
-            }
+            status |= {"state": "cancelled", "message": "the process ended without a word (killed, or power loss)"}
         return status
 
     @property
@@ -87,7 +77,7 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        """The command that goes on with it."""
+        """The command that resumes it."""
         return f"distilbench {'submit' if self.is_split else 'run'} {self.config['study']} --resume {self.run_id}"
 
     @property
@@ -97,18 +87,10 @@ class Run:
 
     def set_status(self, state: RunState, message: str = "", cells: dict[str, str] | None = None) -> None:
         """Writes status.json; cells that are not given keep their state."""
-        known = paths.read_json(self.folder / "status.json") if self.exists else {"cells": {}}
-        paths.write_json(
-            self.folder / "status.json",
-            {
-                "schema_version": 1,
-                "run_id": self.run_id,
-                "state": state,
-                "message": message,
-                "updated": environment.now(),
-                "cells": known["cells"] | (cells or {}),
-            },
-        )
+        file = self.folder / "status.json"
+        states = (paths.read_json(file)["cells"] if self.exists else {}) | (cells or {})
+        status = {"schema_version": 1, "run_id": self.run_id, "state": state, "message": message, "cells": states}
+        paths.write_json(file, status | {"updated": environment.now()})
 
     def record_once(self, name: str, content: dict[str, Any], hashes: tuple[str, ...]) -> None:
         """Writes data.json or model.json; a later start of the run must find the same hashes.
@@ -134,7 +116,7 @@ class Run:
             paths.write_json(self.folder / "env.json", env | {name: content})
 
     def record_code_change(self, begun: str | None = None) -> list[str]:
-        """Adds to env.json that other code goes on, which is declared to measure alike; says so, once a version.
+        """Adds to env.json that other code resumes it, which is declared to measure alike; says so, once a version.
 
         Args:
             begun: hash of the measuring code that the run was begun with; None: as its env.json says.
@@ -175,13 +157,13 @@ class Run:
         """Raises when something was not measured, so that a batch job does not count as a success.
 
         Raises:
-            RunError: names what is missing, and how to go on.
+            RunError: names what is missing, and how to resume.
         """
         status = self.status
         if status["state"] != "ok":
             raise RunError(
                 f"run {self.run_id} ended as {status['state']}: {status['message']}. "
-                f"`distilbench show` has its table; go on with: {self.resume_command}"
+                f"`distilbench show` has its table; resume with: {self.resume_command}"
             )
 
     # -------------------------------------------------------------- repetitions
@@ -218,8 +200,7 @@ class Run:
         """Mends what a kill left: a half last line, iteration files that no line names. Says what it did."""
         messages = [message] if (message := mend_raw(self.raw, self.kind.record)) else []
         named = {file for record in self.repetitions() for file in record.files}
-        found = (file for name in self.kind.folders for file in sorted((self.folder / name).glob("*")))
-        for file in found:
+        for file in (file for name in self.kind.folders for file in sorted((self.folder / name).glob("*"))):
             name = str(file.relative_to(self.folder))
             if name not in named:
                 aside = self.folder / "orphans" / file.name
@@ -254,11 +235,11 @@ class Run:
             )
 
     def _why_not_here(self) -> str:
-        """Why a start that names no run does not go on with this unfinished one; empty: it does."""
+        """Why a start that names no run does not resume this unfinished one; empty: it does."""
         if self.in_use:
             return "another process works on it"
         if self.is_split:
-            return f"it was submitted; go on with: {self.resume_command}"
+            return f"it was submitted; resume with: {self.resume_command}"
         if changed := self._environment_changes():
             return f"it was begun in another environment ({'; '.join(changed)})"
         return ""

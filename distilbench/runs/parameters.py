@@ -219,10 +219,9 @@ def resolve(model: type[StudyParams], study: str, given: dict[str, Any] | None =
     """
     if (other := (given or {}).get("study")) not in (None, study):
         raise ParameterError(f"study {other!r} was given as a parameter, but the study is {study!r}")
-    given = {key: value for key, value in (given or {}).items() if value is not None and key != "study"}
-    given = {key: value for key, value in given.items() if not (key == "profile" and value == "")}
-    variable = os.environ.get("DISTILBENCH_PROFILE")
-    profile = given.get("profile", variable or "smoke")
+    left_out = (("study", study), ("profile", ""))
+    given = {key: value for key, value in (given or {}).items() if value is not None and (key, value) not in left_out}
+    profile = given.get("profile", os.environ.get("DISTILBENCH_PROFILE") or "smoke")
     if not isinstance(profile, str) or profile not in PROFILES:
         where = "DISTILBENCH_PROFILE: " if "profile" not in given else ""
         raise ParameterError(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from distilbench import paths
-from distilbench.errors import RunError, StorageError
+from distilbench.errors import RunError, StorageError, first_line
 from distilbench.runs.records import Record
 
 _KEPT: ContextVar[dict[tuple, Any] | None] = ContextVar("_KEPT", default=None)
@@ -119,4 +119,4 @@ def read_parquet(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
     try:  # in this thread: to hand so few rows to others takes longer than to read them
         return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        raise RunError(f"{path} is damaged: {first_line(error)}") from None

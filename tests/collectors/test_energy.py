@@ -15,7 +15,7 @@ import pytest
 from fake_powercap import FakeRapl
 from pyRAPL import device_api
 
-from distilbench.collectors import energy, rapl, slurm_energy
+from distilbench.collectors import energy, rapl
 from distilbench.collectors.energy import (
     Modelled,
     NvmlCounter,
@@ -29,10 +29,9 @@ from distilbench.collectors.energy import (
     trapezoid,
     unavailable_reason,
 )
-from distilbench.collectors.slurm_energy import consumed_energy_J, slurm_energy_type
 from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, RunError
 from distilbench.harness.energy_windows import Windows
-from distilbench.machine import environment
+from distilbench.machine import environment, slurm_job
 
 RANGE_uJ = 5_000_000
 
@@ -416,7 +415,7 @@ def test_what_gathers_energy_is_in_slurms_configuration(line, kind):
     config = (
         f"Configuration data as of 2026-01-01T00:00:00\nAccountingStorageType   = none\n{line}\nSlurmdPort = 6818\n"
     )
-    assert slurm_energy_type(config) == kind
+    assert slurm_job.energy_type(config) == kind
 
 
 @pytest.mark.parametrize(
@@ -434,7 +433,7 @@ def test_what_gathers_energy_is_in_slurms_configuration(line, kind):
 )
 def test_the_largest_step_counts_and_zero_is_no_measurement(said, joules):
     steps = [f"7.{number}|{line}" for number, line in enumerate(said.split("\n"))]
-    assert consumed_energy_J("\n".join(steps), "7") == joules
+    assert slurm_job.consumed_energy_J("\n".join(steps), "7") == joules
 
 
 class FakeSlurm:
@@ -530,7 +529,7 @@ def test_a_slurm_that_does_not_answer_measures_nothing(slurm, monkeypatch):
     def never(command: tuple[str, ...], timeout: float, **_: object) -> None:
         raise subprocess.TimeoutExpired(command, timeout)
 
-    monkeypatch.setattr(slurm_energy.subprocess, "run", never)
+    monkeypatch.setattr(slurm_job.subprocess, "run", never)
     with pytest.raises(DistilbenchError, match="scontrol did not answer within 30 s"):
         Slurm()
 

@@ -16,11 +16,11 @@ from distilbench.stats import (
     autocorrelation,
     converged,
     half_width,
-    licence_threshold,
     node_effects,
     outliers,
     paired_ratio_interval,
     ratio_interval,
+    samples_needed,
     summary_of,
     t_interval,
     variance_split,
@@ -72,7 +72,7 @@ def test_wilson_refuses_impossible_counts(successes, n):
 
 @pytest.mark.parametrize(("percentile", "n"), [(90, 64), (95, 130), (99, 662), (99.9, 6636)])
 def test_tails_are_licensed_from_the_published_counts_on(percentile, n):
-    assert licence_threshold(percentile) == n
+    assert samples_needed(percentile) == n
 
 
 @pytest.mark.parametrize("percentile", [50, 75, 90, 95, 99])
@@ -84,20 +84,20 @@ def test_thresholds_follow_from_the_binomial_distribution(percentile, confidence
     def at_most_one(n: int) -> Fraction:
         return sum(comb(n, k) * tail**k * (1 - tail) ** (n - k) for k in (0, 1))
 
-    n = licence_threshold(percentile, float(confidence))
+    n = samples_needed(percentile, float(confidence))
     assert at_most_one(n) <= allowed < at_most_one(n - 1)
 
 
 def test_a_deeper_tail_or_more_confidence_needs_more():
-    thresholds = [licence_threshold(p) for p in (50, 60, 75, 90, 95, 99, 99.9)]
+    thresholds = [samples_needed(p) for p in (50, 60, 75, 90, 95, 99, 99.9)]
     assert thresholds == sorted(set(thresholds))
-    assert licence_threshold(95, 0.9) < licence_threshold(95, 0.99) < licence_threshold(95, 0.999)
+    assert samples_needed(95, 0.9) < samples_needed(95, 0.99) < samples_needed(95, 0.999)
 
 
 @pytest.mark.parametrize("percentile", [49.9, 0, 100, 101, -1])
 def test_a_percentile_outside_its_range_is_refused(percentile):
     with pytest.raises(ValueError, match="percentile must be in"):
-        licence_threshold(percentile)
+        samples_needed(percentile)
 
 
 def test_a_summary_by_hand():

@@ -277,7 +277,7 @@ def test_a_submitted_run_is_left_to_its_jobs(said):
     paths.write_json(run.folder / "parts.json", {})
     assert open_run().run_id != run.run_id
     (line,) = said.messages
-    assert line.endswith(f"it was submitted; go on with: distilbench submit distilbert --resume {run.run_id}")
+    assert line.endswith(f"it was submitted; resume with: distilbench submit distilbert --resume {run.run_id}")
 
 
 def test_a_named_run_is_made_and_then_gone_on_with():

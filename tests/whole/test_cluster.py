@@ -344,11 +344,10 @@ STAND_IN = """#!/bin/bash
 cd "$SLURM_SUBMIT_DIR"
 @PYTHON@ -c '
 import json, os
-from distilbench.collectors import slurm_energy
 from distilbench.machine import slurm_job
 job = os.environ["SLURM_JOB_ID"]
-steps = slurm_energy.answer_of("sstat", "-a", "-n", "-P", "-j", slurm_job.name(job), "-o", "JobID,ConsumedEnergyRaw")
-slurm_energy.consumed_energy_J(steps, job)
+steps = slurm_job.answer("sstat", "-a", "-n", "-P", "-j", slurm_job.name(job), "-o", "JobID,ConsumedEnergyRaw")
+slurm_job.consumed_energy_J(steps, job)
 told = {"id": job, "node": os.environ["SLURMD_NODENAME"], "recorded": slurm_job.read()[0]}
 print(json.dumps(told))' >told-$SLURM_ARRAY_TASK_ID.part && mv told-$SLURM_ARRAY_TASK_ID.part told-$SLURM_ARRAY_TASK_ID
 echo "start ${SLURM_RESTART_COUNT:-0}" >>starts-$SLURM_ARRAY_TASK_ID
