@@ -46,19 +46,12 @@ class _Page(HTMLParser):
 
 @dataclass
 class Found:
-    """What a book points to.
-
-    Attributes:
-        pages: how many there are.
-        links: how many of their links stay within the book.
-        broken: those that lead nowhere, each with its page and why.
-        external: pages by address on another host.
-    """
+    """What a book points to."""
 
     pages: int = 0
-    links: int = 0
-    broken: list[str] = field(default_factory=list)
-    external: dict[str, list[str]] = field(default_factory=dict)
+    links: int = 0  # that stay within the book
+    broken: list[str] = field(default_factory=list)  # of these, those that lead nowhere, each with its page and why
+    external: dict[str, list[str]] = field(default_factory=dict)  # pages by address on another host
 
 
 def check(folder: Path) -> Found:

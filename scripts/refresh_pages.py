@@ -12,14 +12,6 @@ from distilbench.publication import publish
 from distilbench.report import insights
 from distilbench.runs.folder import Run
 
-
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.png"))  # as when published
-    else:
-        shutil.copyfile(source, target)
-
-
 for page in publish.pages():
     told, published = publish.page_metadata(page), publish.run_of(page)
     with tempfile.TemporaryDirectory() as results:
@@ -29,8 +21,10 @@ for page in publish.pages():
         paths.write_json(copy / "summary.json", derived)
         insights.write(Run(copy), derived)
         notebooks.analyse(told["study"], [published.run_id], results)
-        for name in ("summary.json", "run_summary.md", "plots"):
-            _copy(copy / name, published.folder / name)
+        for name in ("summary.json", "run_summary.md"):
+            shutil.copyfile(copy / name, published.folder / name)
+        no_png = shutil.ignore_patterns("*.png")  # as when published
+        shutil.copytree(copy / "plots", published.folder / "plots", dirs_exist_ok=True, ignore=no_png)
         publish.write_page(page, publish.analysis_file(Run(copy)), published, told["slug"])  # reads them
     print(page.relative_to(paths.repo_root()))
 

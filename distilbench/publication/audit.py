@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from distilbench import paths
 from distilbench.errors import RunError
@@ -18,17 +18,13 @@ MARKED = re.compile(r"<span ([^>]*\bdb-(?:number|source)\b[^>]*)>([^<]*)</span>"
 ATTRIBUTE = re.compile(r'([\w-]+)="([^"]*)"')
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A number as a built page shows it: where, what it says, and what it says it is.
+class Shown(NamedTuple):
+    """A number as a built page shows it, with what it says it is; or the source in a caption, which names its run."""
 
-    A caption names its run instead: it has `is_source`, and `field` is the label of its figure or table.
-    """
-
-    file: str
+    file: str  # relative to the built pages
     text: str
-    page: str
-    field: str
+    page: str  # what its certificate says
+    field: str  # of a source, the label of its figure or table
     form: str
     raw_sha256: str
     is_source: bool

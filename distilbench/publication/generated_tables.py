@@ -13,7 +13,7 @@ from distilbench import paths, simulated_traces
 from distilbench.publication import provenance, publish
 from distilbench.report import glue
 from distilbench.report.tables import Table
-from distilbench.runs import parameters
+from distilbench.runs import find, parameters
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement
 from distilbench.stats import MIN_REPETITIONS, median_level
@@ -70,7 +70,7 @@ def runs_index() -> str:
     for page in publish.pages():
         shown.setdefault(publish.run_of(page).run_id, []).append(_link(page))
     rows = []
-    for run in _published():
+    for run in find.published_runs():
         code = (paths.read_json(run.folder / "env.json")["git"]["sha"] or "none")[:8]
         pages = ", ".join(shown.get(run.run_id, ["–"]))
         raw = paths.sha256_file(run.raw)[:12]
@@ -79,14 +79,10 @@ def runs_index() -> str:
     return _table(caption, "tab-runs-index", ["Run", "Page", "Measured", "Code", "Raw file"], rows)
 
 
-def _published() -> list[Run]:
-    return [Run(file.parent) for file in sorted(paths.published_root().glob("*/*/status.json"))]
-
-
 def machines() -> str:
     """What the published runs were measured on, one column per machine."""
     runs: dict[str, list[str]] = {}
-    for run in _published():
+    for run in find.published_runs():
         machine = json.dumps(_machine(paths.read_json(run.folder / "env.json")))
         runs.setdefault(machine, []).append(f"`{run.run_id[-8:]}`")
     columns = [{"Runs": ", ".join(names)} | json.loads(machine) for machine, names in runs.items()]
@@ -154,7 +150,7 @@ def schema() -> str:
 
 def _first_of_each_kind() -> list[Run]:
     """The first published run of each kind, in the order of the kinds."""
-    first = {run.kind.name: run for run in reversed(_published())}
+    first = {run.kind.name: run for run in reversed(find.published_runs())}
     return [first[name] for name in KINDS if name in first]
 
 

@@ -12,30 +12,22 @@ from distilbench import paths
 from distilbench.errors import RunError
 from distilbench.publication import publish
 from distilbench.report import glue
+from distilbench.runs import find, verify
 from distilbench.runs.folder import Run
+from distilbench.runs.measurement import Measurement
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Where one shown number comes from.
+    """Where one shown number comes from."""
 
-    Attributes:
-        page: the published page that carries it, relative to the book, such as studies/distilbert/cpu-random.ipynb.
-        field: its name there (see `glue.values`).
-        run_id: of the run.
-        raw: name of the run's raw file.
-        raw_sha256: of that file.
-        form: how it is written, as `format` takes it; "" as it is.
-        text: the number as shown.
-    """
-
-    page: str
-    field: str
+    page: str  # the published page that carries it, relative to the book, such as studies/distilbert/cpu-random.ipynb
+    field: str  # its name there (see `glue.values`)
     run_id: str
-    raw: str
-    raw_sha256: str
-    form: str = ""
-    text: str = ""
+    raw: str  # name of the run's raw file
+    raw_sha256: str  # of that file
+    form: str = ""  # how it is written, as `format` takes it; "" as it is
+    text: str = ""  # the number as shown
 
     @property
     def source(self) -> str:
@@ -54,6 +46,21 @@ def book_root() -> Path:
 def run_of(page: str) -> Run:
     """The published run that a page shows."""
     return publish.run_of(book_root() / page)
+
+
+def instrument_of(kind: Measurement, slot: str) -> Path:
+    """The published folder that tells of the instrument, for that value of its kind's `slot`.
+
+    Raises:
+        RunError: there is none, or it disagrees with its readings.
+    """
+    folder = find.published_instrument(kind, slot)
+    if folder is None:
+        what = f"no {kind.name} of {kind.slot} {slot!r} is published"
+        raise RunError(f"{what}: make one, then `distilbench publish` with its folder")
+    if problems := verify.problems(folder):
+        raise RunError(f"{kind.name} {folder.name} disagrees with its readings: {problems[0]}")
+    return folder
 
 
 def certify(page: str, field: str, form: str = "") -> Certificate:

@@ -94,14 +94,18 @@ def refusals(run: Run) -> list[str]:
     if config["parameters"]["profile"] != "full":
         reasons.append(f"its profile is {config['parameters']['profile']}; only full runs are published")
     reasons += run.kind.refusals(config["parameters"])
-    if why := environment.uncommitted(paths.read_json(run.folder / "env.json")["git"]):
-        reasons.append(f"its code is in no commit ({why})")
-    reasons += [f"verify: {problem}" for problem in verify.problems(run.folder)]
-    reasons += _failed_notebooks(run)
+    reasons += _unbacked(run) + _failed_notebooks(run)
     size = sum(file.stat().st_size for file in _published_files(run)) / 2**20
     if size > LARGEST_MiB:
         reasons.append(f"it takes {size:.1f} MiB; at most {LARGEST_MiB:g} are published")
     return reasons
+
+
+def _unbacked(run: Run) -> list[str]:
+    """Why nobody could make its numbers again."""
+    why = environment.uncommitted(paths.read_json(run.folder / "env.json")["git"])
+    reasons = [f"its code is in no commit ({why})"] if why else []
+    return reasons + [f"verify: {problem}" for problem in verify.problems(run.folder)]
 
 
 def _failed_notebooks(run: Run) -> list[str]:
@@ -162,11 +166,9 @@ def publish_instrument(folder: Path) -> Path:
         RunError: its code is in no commit, or its summary does not follow from its readings.
     """
     run = Run(folder)
-    subject, slot = f"{run.kind.name} {folder.name}", run.kind.slot
-    if why := environment.uncommitted(paths.read_json(folder / "env.json")["git"]):
-        raise RunError(f"{subject} cannot be published: its code is in no commit ({why})")
-    if differences := verify.problems(folder):
-        raise RunError(f"{subject} cannot be published: {differences[0]}")
+    slot = run.kind.slot
+    if reasons := _unbacked(run):
+        raise RunError(f"{run.kind.name} {folder.name} cannot be published: {reasons[0]}")
     before = [other for other in find.published_instruments(run.kind) if Run(other).config[slot] == run.config[slot]]
     target = paths.published_root() / run.kind.name / folder.name
     with paths.write_folder(target) as part:

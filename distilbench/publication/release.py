@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import re
 import shutil
 import tarfile
@@ -117,32 +116,28 @@ def _table(runs: list[Run]) -> pa.Table:
 
 
 def _archive(file: Path, content: dict[str, Path], when: int, only: str = "") -> None:
-    """A .tar.gz that depends on nothing but names, bytes and the given time: sorted, no owners, no modes."""
+    """A .tar.gz that depends on nothing but names, bytes and the given time: sorted, no owners, no modes.
+
+    Args:
+        content: files and folders by their names in it; what begins with a dot (locks, caches) stays out of a folder.
+        only: how names end.
+    """
+    found = ((name, top, source) for name, top in content.items() for source in (top, *top.rglob("*")))
+    files = {
+        str(Path(name, source.relative_to(top))): source
+        for name, top, source in found
+        if source.is_file() and not any(part.startswith(".") for part in source.relative_to(top).parts)
+    }
     with (
         file.open("wb") as raw,
         gzip.GzipFile("", "wb", mtime=when, fileobj=raw) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for name, source in sorted(_files(content).items()):
-            if not name.endswith(only):
-                continue
-            data = source.read_bytes()
+        for name in sorted(name for name in files if name.endswith(only)):
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mtime, entry.mode = len(data), when, 0o644
-            tar.addfile(entry, io.BytesIO(data))
-
-
-def _files(content: dict[str, Path]) -> dict[str, Path]:
-    """Files by their names in an archive; without locks and caches, but with what Sphinx names with an underscore."""
-    files = {name: source for name, source in content.items() if source.is_file()}
-    for name, source in content.items():
-        inside = {file.relative_to(source): file for file in source.rglob("*") if file.is_file()}
-        files |= {
-            f"{name}/{place}": file
-            for place, file in inside.items()
-            if not any(part.startswith(".") for part in place.parts)
-        }
-    return files
+            entry.size, entry.mtime = files[name].stat().st_size, when
+            with files[name].open("rb") as source:
+                tar.addfile(entry, source)
 
 
 def notes(runs: list[Run], draft: str = "") -> str:
@@ -198,11 +193,7 @@ def problems(folder: Path) -> list[str]:
         files = sorted(Path(scratch).glob("runs/*/*/status.json"))
         runs = sorted((Run(file.parent) for file in files), key=lambda run: (run.config["created"], run.run_id))
         differences += [f"run {run.run_id}: {problem}" for run in runs for problem in verify.problems(run.folder)]
-        if not differences and not _table(runs).equals(_table_in(folder / "results.parquet")):
-            differences.append("results.parquet is not what the runs give")
+        with (folder / "results.parquet").open("rb") as file:
+            if not differences and not _table(runs).equals(pq.read_table(file)):
+                differences.append("results.parquet is not what the runs give")
     return differences
-
-
-def _table_in(file: Path) -> pa.Table:
-    with file.open("rb") as opened:
-        return pq.read_table(opened)

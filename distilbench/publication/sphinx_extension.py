@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +20,7 @@ from distilbench.errors import RunError
 from distilbench.machine import code
 from distilbench.publication import generated_tables, provenance, publish
 from distilbench.report import charts
-from distilbench.runs import find, verify
+from distilbench.runs import find
 
 STATIC = Path(__file__).parent / "static"
 BUNDLE = "vega-bundle.js"
@@ -74,11 +73,10 @@ class Instrument(Generated):
     def run(self) -> list[nodes.Node]:
         """The table, computed again from its readings."""
         kind = studies.INSTRUMENTS[self.name]()
-        folder = find.published_instrument(kind, self.arguments[0])
-        if folder is None:
-            raise self.error(f"no {kind.name} of {kind.slot} {self.arguments[0]!r} is published")
-        if differences := verify.problems(folder):
-            raise self.error(f"{kind.name} {folder.name} disagrees with its readings: {differences[0]}")
+        try:
+            folder = provenance.instrument_of(kind, self.arguments[0])
+        except RunError as error:
+            raise self.error(str(error)) from None
         self.env.note_dependency(str(folder / "summary.json"))
         label = self.options.get("name", f"tab-{kind.name}-{self.arguments[0]}")
         return self.parsed(generated_tables.instrument(kind, folder, label))
@@ -119,15 +117,6 @@ def open_span(writer: Any, node: Certified) -> None:
     of = node["certificate"]
     named = {"data-page": of.page, "data-field": of.field, "data-form": of.form, "data-raw": of.raw_sha256}
     writer.body.append(writer.starttag(node, "span", "", title=str(of), **named))
-
-
-def close_span(writer: Any, node: Certified) -> None:
-    """The end of it."""
-    writer.body.append("</span>")
-
-
-def plain(writer: Any, node: Certified) -> None:
-    """In print nothing beside the text."""
 
 
 def runs_of_page(app: Sphinx, doctree: nodes.document) -> None:
@@ -176,9 +165,7 @@ def add_static_files(app: Sphinx) -> None:
         return
     folder = Path(app.doctreedir) / "distilbench"
     folder.mkdir(parents=True, exist_ok=True)
-    for file in STATIC.iterdir():
-        shutil.copyfile(file, folder / file.name)
-    app.config.html_static_path.append(str(folder))
+    app.config.html_static_path += [str(STATIC), str(folder)]
     app.add_css_file("distilbench.css")
     if app.builder.name == "singlehtml":  # for print: the charts stay pictures
         app.add_css_file("print.css")
@@ -218,7 +205,9 @@ def setup(app: Sphinx) -> dict[str, bool | int]:
     """Registers everything with Sphinx; what other code of this package read is read again."""
     app.add_role("quoted", Quoted())
     app.add_role_to_domain("glue", "text", Taken(), override=True)
-    app.add_node(Certified, html=(open_span, close_span), latex=(plain, plain))
+    in_html = (open_span, lambda writer, node: writer.body.append("</span>"))
+    in_print = (lambda writer, node: None,) * 2  # nothing beside the text
+    app.add_node(Certified, html=in_html, latex=in_print)
     for name in studies.INSTRUMENTS:
         app.add_directive(name, Instrument)
     for name in Generated.made_by:

@@ -18,7 +18,6 @@ from distilbench.machine import environment
 from distilbench.publication import pdf as printing
 from distilbench.publication import publish
 from distilbench.publication import release as releasing
-from distilbench.publication.slides import build as slides
 from distilbench.runs import find
 
 
@@ -112,7 +111,7 @@ def test_the_time_is_that_of_the_newest_run(monkeypatch):
     assert publish.epoch() == 1700000000
 
 
-@pytest.mark.parametrize("ask", [publish.epoch, printing._environment, lambda: slides.moment([])])
+@pytest.mark.parametrize("ask", [publish.epoch, printing._environment])
 @pytest.mark.parametrize("given", ["yesterday", "-1", "1.5", " 17", "²", "4294967296", "9" * 5000])
 def test_a_time_that_is_none_is_refused_alike_by_all_that_read_it(monkeypatch, ask, given):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
@@ -127,7 +126,6 @@ def test_the_first_and_the_last_time_are_taken_by_all(monkeypatch, tmp_path, giv
     monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
     assert publish.epoch() == int(given)
     assert printing._environment()["SOURCE_DATE_EPOCH"] == given
-    assert slides.moment([]).timestamp() == int(given)
     (tmp_path / "x").write_text("x")
     releasing._archive(tmp_path / "x.tar.gz", {"x": tmp_path}, publish.epoch())
 

@@ -8,11 +8,9 @@ from pathlib import Path
 
 from distilbench import paths, studies
 from distilbench.errors import DistilbenchError, RunError
-from distilbench.publication import publish
+from distilbench.publication import provenance, publish
 from distilbench.report import charts
-from distilbench.runs import find, verify
 from distilbench.runs.folder import Run
-from distilbench.runs.measurement import Measurement
 
 STUDY = "distilbert"
 DEPTH = "full"  # of what tells of the instrument
@@ -23,8 +21,7 @@ SCALE = 3  # pixels of a picture per point: sharp on a large screen
 def build(folder: Path | None = None) -> Path:
     """Makes slides.pptx of the published runs, with its source and pictures beside it.
 
-    Equal runs give equal bytes. The time inside the file is $SOURCE_DATE_EPOCH (seconds), else when the newest of the
-    runs was begun.
+    Equal runs give equal bytes; the time inside the file is `publish.epoch`.
 
     Args:
         folder: where to; None: book/_build/slides of the checkout.
@@ -42,6 +39,7 @@ def build(folder: Path | None = None) -> Path:
         )
     from distilbench.publication.slides import powerpoint
 
+    moment = datetime.fromtimestamp(publish.epoch(), UTC)  # a bad one is said before the work
     folder = folder or paths.repo_root() / "book" / "_build" / "slides"
     with paths.hold_lock(folder / ".lock", "the slides are being made by another process"):
         deck = studies.kind_of(STUDY).showing.deck
@@ -51,7 +49,7 @@ def build(folder: Path | None = None) -> Path:
             paths.write_atomic(folder / f"{name}.png", charts.png(picture.drawn, scale=SCALE))
         source = folder / "slides.md"
         paths.write_atomic(source, deck.render(numbers, instruments(), drawn))
-        return powerpoint.write(source, folder / "slides.pptx", moment([*runs.values()]))
+        return powerpoint.write(source, folder / "slides.pptx", moment)
 
 
 def published_run(name: str) -> Run:
@@ -71,33 +69,14 @@ def published_run(name: str) -> Run:
     return publish.run_of(page)
 
 
-def moment(shown: list[Run]) -> datetime:
-    """The one time in the file, in UTC: $SOURCE_DATE_EPOCH, else when the newest run was begun.
-
-    Raises:
-        ParameterError: the variable is no number of seconds.
-    """
-    if (given := paths.source_date_epoch()) is not None:
-        return datetime.fromtimestamp(given, UTC)
-    return max(datetime.fromisoformat(run.config["created"]) for run in shown).astimezone(UTC)
-
-
 def instruments() -> dict[str, dict[str, str]]:
     """What is published of the instrument, by kind: its table, its caption, its name and the hash of its readings.
 
     Raises:
         RunError: there is none, or it disagrees with its readings.
     """
-    return {name: _instrument(kind()) for name, kind in studies.INSTRUMENTS.items()}
-
-
-def _instrument(kind: Measurement) -> dict[str, str]:
-    folder = find.published_instrument(kind, DEPTH)
-    if folder is None:
-        raise RunError(
-            f"the slides show a {kind.name} of {kind.slot} {DEPTH!r}, and none is published: make one, then "
-            "`distilbench publish` with its folder"
-        )
-    if problems := verify.problems(folder):
-        raise RunError(f"{kind.name} {folder.name} disagrees with its readings: {problems[0]}")
-    return kind.showing.slide(folder)
+    kinds = {name: kind() for name, kind in studies.INSTRUMENTS.items()}
+    try:
+        return {name: kind.showing.slide(provenance.instrument_of(kind, DEPTH)) for name, kind in kinds.items()}
+    except RunError as error:
+        raise RunError(f"the slides show what tells of the instrument: {error}") from None

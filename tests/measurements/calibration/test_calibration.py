@@ -262,7 +262,7 @@ def test_only_committed_code_is_published_and_a_depth_has_one(quick, tmp_path, m
     assert publish_instrument(another).name == "another"
     assert len(list((tmp_path / "published" / "calibration").iterdir())) == 1
     (another / "checks.jsonl").write_text("")
-    with pytest.raises(RunError, match=r"cannot be published: summary\.json"):
+    with pytest.raises(RunError, match=r"cannot be published: verify: summary\.json"):
         publish_instrument(another)
 
 
