@@ -9,6 +9,7 @@ import yaml
 from distilbench import paths, simulated_traces
 from distilbench.measurements.sweep import records
 from distilbench.publication import generated_tables, provenance, publish
+from distilbench.runs import find
 
 
 def test_every_study_has_a_headline_whose_numbers_are_taken():
@@ -66,7 +67,7 @@ def test_the_example_is_a_real_record():
 
 
 def test_intervals_are_tried_for_every_number_of_repetitions_that_a_published_run_has(monkeypatch):
-    used = {run.config["parameters"]["repetitions"] for run in generated_tables._published()}
+    used = {run.config["parameters"]["repetitions"] for run in find.published_runs()}
     header, _, *rows = re.findall(r"^\|.*\|$", generated_tables.coverages(), re.MULTILINE)
     assert [cell.strip() for cell in header.strip("|").split("|")][2:] == [
         f"{n} repetitions" for n in sorted({*used, simulated_traces.USUAL})

@@ -403,7 +403,7 @@ def test_text_of_a_run_is_no_markup():
 def unchecked(monkeypatch):
     """Whether published runs hold is tested elsewhere, and takes long."""
     monkeypatch.setattr(publish, "problems", lambda page: [])
-    monkeypatch.setattr(slides.verify, "problems", lambda folder: [])
+    monkeypatch.setattr(slides.provenance.verify, "problems", lambda folder: [])
 
 
 def test_equal_runs_give_equal_bytes(built, unchecked, monkeypatch, tmp_path):
