@@ -37,9 +37,12 @@ def kind_of(study: str) -> Measurement:
     return next(kind for kind in kinds if issubclass(model, kind.params))
 
 
-def instrument() -> Measurement:
-    """The kind that `distilbench calibrate` takes."""
-    return next(iter(INSTRUMENTS.values()))()
+def instrument(name: str = "") -> Measurement:
+    """A kind that tells of the instrument, by its name; "": the first."""
+    if name and name not in INSTRUMENTS:
+        hint = parameters.hint(name, INSTRUMENTS)
+        raise ParameterError(f"no test of the instrument is called {name!r}{hint} Tests: {', '.join(INSTRUMENTS)}.")
+    return INSTRUMENTS[name or next(iter(INSTRUMENTS))]()
 
 
 def chain(study: str) -> list[str]:

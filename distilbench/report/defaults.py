@@ -159,4 +159,4 @@ def limitations(run: Run) -> list[str]:
 
 def counted(run: Run) -> str:
     """What was computed again when the run was verified."""
-    return f"{len(run.measured())} repetitions computed again from their raw file"
+    return f"{len(run.measured())} repetitions computed again from their raw files"

@@ -362,6 +362,12 @@ def test_verify_run_believes_a_whole_run_and_not_an_altered_one(distilbench, fin
     assert len(json.loads(result.out)["problems"]) == 1
 
 
+def test_a_test_of_the_instrument_is_chosen_by_name(distilbench):
+    message = one_message(distilbench("calibrate", "--kind", "calibratoin"))
+    assert "'calibratoin'; did you mean 'calibration'? Tests: calibration." in message
+    assert studies.instrument("calibration") is studies.instrument()
+
+
 def test_verify_run_takes_the_folder_of_a_calibration(distilbench, tmp_path):
     folder = tmp_path / "calibration"
     shutil.copytree(next((paths.published_root() / "calibration").iterdir()), folder)

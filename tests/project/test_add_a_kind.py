@@ -141,7 +141,7 @@ def test_the_last_step_finds_nothing_missing(site, tmp_path):
         "env", f"DISTILBENCH_RESULTS={tmp_path}", "bash", "-euo", "pipefail", "-c", textwrap.dedent(commands)
     )
     assert re.search(r"\b\d+ passed", said)
-    assert "4 repetitions computed again from their raw file, no difference" in said
+    assert "4 repetitions computed again from their raw files, no difference" in said
 
 
 def test_it_runs_and_resumes_with_nothing_measured_twice(run):

@@ -119,11 +119,6 @@ def figure_caption(run: Run, figure: str) -> str | None:
     return plots.caption(load.table([run]), plots.metric_of(figure))
 
 
-def counted(run: Run) -> str:
-    """What was computed again when the run was verified."""
-    return f"{len(run.measured())} repetitions computed again from their raw files"
-
-
 # ------------------------------------------------------------------ unrounded, for other programs
 
 
