@@ -46,7 +46,8 @@ from distilbench.sources.batches import (
     padding_share,
     truncated_shares,
 )
-from distilbench.sources.models import encoder, match_labels
+from distilbench.sources.models import match_labels
+from distilbench.sources.tokenizers import encoder
 from distilbench.variants import registry
 from distilbench.variants.registry import Executable
 
