@@ -43,6 +43,7 @@ SMALL = {
     "samples_per_cycle": 16,
     "passes": ["timing", "memory"],
     "warmup_max_seconds": 0.0,  # no proof asked
+    "fresh_processes": True,
 }
 
 

@@ -1,6 +1,7 @@
 """Stands in for the worker where a test is about what the sweep keeps: the same files, made-up numbers, no torch.
 
 python standin_worker.py JOB.json (or `main` in the test's own process: see `measuring.stand_in_here`)
+python standin_worker.py -: forked for each JOB.json, as the real one
 
 $STAND_IN_SECONDS: how long it pretends to measure. $STAND_IN_ENDS: how it ends instead of with a record, as
 `WORD` for every repetition or `CELL-PASS-REPETITION=WORD` for one: crash, oom, silence, storage, kill, or
@@ -19,7 +20,7 @@ from pathlib import Path
 import synthetic
 
 from distilbench import paths
-from distilbench.harness.__main__ import tie_to_parent
+from distilbench.harness.__main__ import file_of, tie_to_parent
 from distilbench.measurements.sweep import records
 from distilbench.measurements.sweep.summary import derive
 from distilbench.runs import rawfiles
@@ -77,4 +78,4 @@ def memory() -> dict:
 
 if __name__ == "__main__":
     tie_to_parent()
-    main(Path(sys.argv[1]))
+    main(file_of(sys.argv[1]))

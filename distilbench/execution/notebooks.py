@@ -36,7 +36,11 @@ def resolve(study: str, given: dict[str, Any], resume: str = "", results_root: s
 
 def resolve_again(run: Run) -> parameters.Resolved:
     """The parameters that a run was started with, and where it is now."""
-    return studies.resolve(run.config["study"], run.config["parameters"] | _place_of(run))
+    study, recorded = run.config["study"], run.config["parameters"]
+    fields = studies.study_model(study).model_fields.items()
+    # a profile may say something else today of a parameter that came later than the run
+    later = {name: field.default for name, field in fields if name not in recorded}
+    return studies.resolve(study, later | recorded | _place_of(run))
 
 
 def _place_of(run: Run) -> dict[str, str]:

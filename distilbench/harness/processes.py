@@ -1,4 +1,4 @@
-"""Fresh processes: each measures one step, and whatever ends it becomes a record.
+"""Processes, fresh or forked: each measures one step, and whatever ends it becomes a record.
 
 Nothing here imports torch: a task of a cluster only starts the processes that measure, and what it takes is theirs.
 """
@@ -10,13 +10,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from distilbench import paths
 from distilbench.collectors import cpu_use
 from distilbench.errors import StorageError
+from distilbench.harness import fork_server
 from distilbench.machine import cgroups, environment
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import KINDS
@@ -69,8 +70,11 @@ def take(run: Run, resolved: Resolved, prepared: Any) -> Callable[[Cell, str, in
     return step
 
 
-def run_worker(run: Run, command: tuple[str, ...], spec: Spec, timeout_s: float) -> Record:
-    """Runs one step in a fresh process; what came of it, which is not committed yet.
+def run_worker(run: Run, command: tuple[str, ...], spec: Spec, timeout_s: float, fresh: bool = True) -> Record:
+    """Runs one step in a process of its own; what came of it, which is not committed yet.
+
+    Args:
+        fresh: False: it may be forked from one that has imported what it needs (see `fork_server`).
 
     Raises:
         StorageError: the worker found no room for its files.
@@ -79,21 +83,31 @@ def run_worker(run: Run, command: tuple[str, ...], spec: Spec, timeout_s: float)
     for stale in job_file.parent.glob("job.*"):
         stale.unlink()
     spec.save(job_file)
+    settings = spec.protocol["num_threads"], spec.protocol["heap"]
+    server = None if fresh else fork_server.ready(command, _variables(*settings), timeout_s)
+    if not server:
+        fork_server.end()  # a fresh process measures alone: what a server holds counts in their control group, too
     started, clock, before, kills = environment.now(), time.monotonic(), cpu_use.cpu_counters(), cgroups.oom_kills()
-    code, log = _spawn((*command, str(job_file)), timeout_s, spec.protocol["num_threads"], spec.protocol["heap"])
-    meanwhile = cpu_use.cpu_use_between(before, cpu_use.cpu_counters())
+    if server:
+        code, log, forked_s = server.run(job_file, timeout_s)
+    else:
+        (code, log), forked_s = _spawn((*command, str(job_file)), timeout_s, *settings), 0.0
+    after = cpu_use.cpu_counters()
+    # a fork is no child of this process, which the system counts: what it took would be taken for that of others
+    meanwhile = cpu_use.cpu_use_between(before, replace(after, children_s=after.children_s + forked_s))
+    here = {"node": environment.node(), "start": "forked" if server else "fresh"}
     record_file, failure_file = job_file.with_suffix(".record.json"), job_file.with_suffix(".failure.json")
     if code == 0 and record_file.is_file():
         record = run.kind.record.model_validate_json(record_file.read_text(encoding="utf-8"))
         seconds = time.monotonic() - clock  # the worker cannot see how long its own imports took
-        return record.model_copy(update={"seconds": seconds, "node": environment.node()} | meanwhile)
+        return record.model_copy(update={"seconds": seconds} | here | meanwhile)
     status, error = _outcome(code, failure_file, log, timeout_s)
     if code == -signal.SIGKILL and cgroups.killed_since(kills):
         status, error = "oom", "killed by the kernel for memory (the control group counts it)"
     if status == "storage":
         raise StorageError(error)
-    end = {"status": status, "error": error, "started": started, "node": environment.node()}
-    return run.kind.record(**spec.identity, **end, seconds=time.monotonic() - clock)
+    end = {"status": status, "error": error, "started": started, "seconds": time.monotonic() - clock}
+    return run.kind.record(**spec.identity, **end, **here)
 
 
 def unavailable(run: Run, identity: dict[str, Any], reason: str) -> Record:
@@ -140,13 +154,10 @@ def _spawn(
     The parent blocks on the worker's pipe; it must not poll, for a core that the parent burns is one that the
     measured process lacks.
     """
-    # before it starts: OpenMP, MKL and the C library read these once, when they are loaded
-    child_env = os.environ | {name: str(num_threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    child_env |= {"DISTILBENCH_PARENT": str(os.getpid())} | (KEPT_HEAP if heap == "keep" else {})
     # a fresh program, not a fork: a forked process would share pages, thread pools and caches with this one
     process = subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=child_env,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=_variables(num_threads, heap),
         encoding="utf-8", errors="replace",
     )  # fmt: skip
     try:
@@ -158,6 +169,13 @@ def _spawn(
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+def _variables(num_threads: int, heap: str) -> dict[str, str]:
+    """The environment of a worker."""
+    # before it starts: OpenMP, MKL and the C library read these once, when they are loaded
+    given = {name: str(num_threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    return os.environ | given | {"DISTILBENCH_PARENT": str(os.getpid())} | (KEPT_HEAP if heap == "keep" else {})
 
 
 def _outcome(code: int | None, failure_file: Path, log: str, timeout_s: float) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The steps of a run: each measured in a fresh process and committed one by one, resumable at any point. No torch."""
+"""The steps of a run: each measured in a process of its own, committed one by one, resumable at any point. No torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from distilbench import paths
 from distilbench.errors import RunError, Stopped, how_it_ended
-from distilbench.harness import shards
+from distilbench.harness import fork_server, shards
 from distilbench.progress import Progress
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Step
@@ -47,6 +47,8 @@ def measure_run(run: Run, resolved: Resolved, prepared: Any = None) -> dict[str,
             way_on = "" if state == "failed" else f"; go on with: {run.resume_command}"
             run.set_status(state, message + way_on)
             raise
+        finally:
+            fork_server.end()
         return finish(run, resolved)
 
 
@@ -109,7 +111,10 @@ def measure_shard(run: Run, resolved: Resolved, number: int, retry_oom: bool = F
         if not number and not any((a.folder / "ceilings.json").is_file() for a in shards.attempts(run, number)):
             measuring.once(attempt, resolved.params)
         take = measuring.take(attempt, resolved, prepared)
-        measure_steps(attempt, resolved, take, steps, before, retry_oom=retry_oom)
+        try:
+            measure_steps(attempt, resolved, take, steps, before, retry_oom=retry_oom)
+        finally:
+            fork_server.end()
         now = attempt.repetitions()
         if failed := [record for record in now if record.status not in FINAL]:
             raise RunError(f"{len(failed)} of {len(now)} repetitions failed; the first: {failed[0].error}")

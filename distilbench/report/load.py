@@ -102,7 +102,7 @@ def about(chosen: list[Run]) -> list[dict[str, Any]]:
 
 
 def processes(run: Run) -> dict[str, int]:
-    """By pass, how many fresh processes measured each cell: what was measured, not what was asked for."""
+    """By pass, how many processes measured each cell: what was measured, not what was asked for."""
     counts: dict[tuple[str, str], int] = {}
     for record in run.measured():
         counts[record.pass_, record.cell] = counts.get((record.pass_, record.cell), 0) + 1
@@ -131,7 +131,8 @@ def citation(run: Run) -> str:
 def _n(run: Run) -> str:
     (pass_name,) = run.kind.comparable.values()
     timed = processes(run).get(pass_name)
-    return f"n = {timed} fresh processes per cell" if timed else "not timed"
+    start = "forked" if any(record.start == "forked" for record in run.measured()) else "fresh"
+    return f"n = {timed} {start} processes per cell" if timed else "not timed"
 
 
 def table(chosen: list[Run]) -> pd.DataFrame:

@@ -54,7 +54,8 @@ def count_in_words(table: pd.DataFrame, name: str) -> str:
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     if name.startswith("energy"):
         return f"{n} window{'s' if counts[-1] > 1 else ''} of one process per cell"
-    return f"{n} fresh process{'es' if counts[-1] > 1 else ''} per cell"
+    forked = not name.startswith("peak") and "forked" in {row.get("start") for row in table.to_dict("records")}
+    return f"{n} {'forked' if forked else 'fresh'} process{'es' if counts[-1] > 1 else ''} per cell"
 
 
 def _holds(counts: list[int]) -> str:

@@ -32,6 +32,7 @@ from distilbench import paths
 from distilbench.errors import ParameterError, StorageError
 
 DESIGN_VERSION = 2  # raised when a change of code changes what is measured: older unfinished runs then stay apart
+CAME_LATER = {"fresh_processes"}  # at its default, a design with such a parameter is the one that it was without it
 NOT_DESIGN = {"run_id", "results_root", "run_ids"}  # where results go and are compared is not what is measured
 PROFILES = {
     "ci": "tiny random models and a handful of sentences, for tests; never published",
@@ -140,7 +141,9 @@ class Resolved:
     @property
     def design_hash(self) -> str:
         """Names what is measured: equal hashes mean equal designs (12 hex digits of SHA-256)."""
-        design = self.params.model_dump(exclude=NOT_DESIGN) | {"design_version": DESIGN_VERSION}
+        fields, given = type(self.params).model_fields, self.params.model_dump(exclude=NOT_DESIGN)
+        as_before = {name for name in CAME_LATER & given.keys() if given[name] == fields[name].default}
+        design = {name: given[name] for name in given.keys() - as_before} | {"design_version": DESIGN_VERSION}
         return paths.sha256_bytes(paths.canonical_json(design))[:12]
 
 

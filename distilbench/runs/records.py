@@ -21,7 +21,7 @@ class Cell(BaseModel):
 
 
 class Record(Cell):
-    """One committed line of a raw file: one fresh process that measured one cell in one pass."""
+    """One committed line of a raw file: one process that measured one cell in one pass."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True, allow_inf_nan=False)
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -35,6 +35,11 @@ class Record(Cell):
     seconds: float = Field(ge=0, description="wall time of the whole process, start and load included")
     inputs_sha256: str | None = Field(None, description="of all batches of the cycle, ids and masks, in order")
     node: str | None = Field(None, description="the machine it ran on: a node of a cluster, or the host")
+    start: Literal["fresh", "forked"] | None = Field(
+        None,
+        description="fresh: a program of its own; forked: from a process that had imported the libraries, whose layout "
+        "of memory all such repetitions share; null: fresh, before this was recorded, or no process",
+    )
     num_threads: int | None = Field(None, description="CPU threads, as they were set")
     affinity: list[int] | None = Field(None, description="CPUs that the process could use")
     parent_cores: float | None = Field(None, ge=0, description="use of the cores by the waiting parent, meanwhile")

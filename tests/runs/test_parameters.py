@@ -495,7 +495,7 @@ OTHER_VALUES = {
     "min_cycles": 3, "min_seconds": 0.5, "control": True, "warmup_seconds": 0.5, "warmup_max_seconds": 7.5,
     "min_iterations": 17, "half_width": 0.5, "max_seconds": 7.5, "energy_cells": "all", "energy_windows": 6,
     "energy_window_s": 11.0, "energy_idle_s": 11.0, "modelled_power_W": 65.0, "ceiling_s": 2.0,
-    "repetition_timeout_s": 7.0, "num_threads": 1, "heap": "keep",
+    "repetition_timeout_s": 7.0, "num_threads": 1, "heap": "keep", "fresh_processes": True,
 }  # fmt: skip
 
 

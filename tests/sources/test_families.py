@@ -14,7 +14,7 @@ from transformers import Qwen2Config, Qwen2ForSequenceClassification
 
 from distilbench import paths
 from distilbench.errors import ModelError
-from distilbench.sources import families, models
+from distilbench.sources import families, models, tokenizers
 from distilbench.sources.batches import Padding, make_batches
 from distilbench.sources.families import Family
 
@@ -119,12 +119,19 @@ def test_a_tokenizer_without_padding_is_refused(decoder):
         pad_token_id = None
 
     with pytest.raises(ModelError, match="has no pad_token"):
-        models.padding_of(Tokenizer(), decoder)
+        tokenizers.padding_of(Tokenizer(), decoder)
 
 
 @pytest.mark.parametrize(
     "file",
-    ["sources/models", "sources/batches", "harness/ceilings", "measurements/sweep/measure/worker", "variants/registry"],
+    [
+        "sources/models",
+        "sources/tokenizers",
+        "sources/batches",
+        "harness/ceilings",
+        "measurements/sweep/measure/worker",
+        "variants/registry",
+    ],
 )
 def test_general_code_names_no_family(file):
     """But for the checkpoint that the hub source takes by default."""

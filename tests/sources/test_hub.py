@@ -144,8 +144,9 @@ answer |= {"samples": texts.samples} | {name: texts.about[name] for name in ("li
 """
 FORWARD = f"""
 from distilbench.measurements.sweep.params import DistilbertParams
-from distilbench.sources import models
-tokens = models.load_tokenizer(DistilbertParams(source="hub"))({list(SENTENCES)!r}, return_tensors="pt", padding=True)
+from distilbench.sources import models, tokenizers
+encode = tokenizers.load_tokenizer(DistilbertParams(source="hub"))
+tokens = encode({list(SENTENCES)!r}, return_tensors="pt", padding=True)
 loaded = models.load_model(name={MODEL!r}, revision={SHORT_REVISION!r})
 answer = {{
     "ids": tokens["input_ids"].tolist(),

@@ -16,7 +16,8 @@ from transformers import DistilBertForSequenceClassification, DistilBertTokenize
 from distilbench import paths, studies
 from distilbench.errors import DeviceError, DistilbenchError, ModelError
 from distilbench.sources import embedded, families, hub, models
-from distilbench.sources.models import HUB_MODEL, load_model, load_tokenizer, match_labels
+from distilbench.sources.models import HUB_MODEL, load_model, match_labels
+from distilbench.sources.tokenizers import load_tokenizer, table_rows
 
 TINY = {"source": "random", "size": "tiny", "vocab_size": 200}
 TOKENIZER = paths.repo_root() / "tests" / "data" / "tiny_tokenizer"
@@ -338,7 +339,7 @@ def test_a_table_may_have_more_rows_than_the_tokenizer_has_tokens():
     """Checkpoints whose tables are filled up to a multiple of 64 or so, for the sake of the hardware."""
     loaded = load_model("cpu", source="random", size="tiny", vocab_size=256)
     models.check_fit(loaded, tokens(*range(191)), longest=16)
-    assert models.table_rows(tokens(0, 7)) == 8, "ids may have gaps"
+    assert table_rows(tokens(0, 7)) == 8, "ids may have gaps"
 
 
 def test_a_tokenizer_that_is_not_the_models_is_refused():

@@ -11,9 +11,13 @@ from distilbench.measurements.sweep.summary import join, recompute
 from distilbench.runs.measurement import Measurement
 
 
-def _slowed(params: dict[str, Any]) -> list[str]:
+def _refusals(params: dict[str, Any]) -> list[str]:
     slowed = [name for name in params.get("variants", []) if name.startswith("slowed-")]
-    return [f"{', '.join(slowed)}: slower on purpose, for calibration"] if slowed else []
+    forked = "its processes were forked from one (fresh_processes: false): their intervals are those of one layout"
+    return [
+        *([f"{', '.join(slowed)}: slower on purpose, for calibration"] if slowed else []),
+        *([] if params.get("fresh_processes", True) else [forked]),
+    ]
 
 
 MEASUREMENT = Measurement(
@@ -31,5 +35,5 @@ MEASUREMENT = Measurement(
     folders=("iterations",),
     inexact=recompute.INEXACT,
     for_jobs=design.for_jobs,
-    refusals=_slowed,
+    refusals=_refusals,
 )

@@ -41,8 +41,13 @@ class DistilbertParams(SourceParams):
     control: bool = Field(
         True, description="measure one cell under a second name too: how much two equal things differ in this run"
     )
-    repetitions: Count = Field(10, description="fresh processes per cell in the timing pass")
+    repetitions: Count = Field(10, description="processes per cell in the timing pass")
     memory_repetitions: Count = Field(3, description="fresh processes per cell in the memory pass")
+    fresh_processes: bool = Field(
+        True,
+        description="timing pass on a CPU: each repetition imports its libraries; false: one process has, and forks "
+        "them, which saves time and shares its layout of memory: for no interval",
+    )
     warmup_cycles: Count = Field(2, description="warm-up cycles, at least; kept in the file, flagged")
     warmup_seconds: NotNegative = Field(3.0, description="warm-up seconds, at least")
     warmup_max_seconds: NotNegative = Field(

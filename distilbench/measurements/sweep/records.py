@@ -119,7 +119,7 @@ class Energy(_Part):
 
 
 class Repetition(SweepCell, Record):
-    """One line of raw.jsonl: one fresh process that measured one cell in one pass."""
+    """One line of raw.jsonl: one process that measured one cell in one pass."""
 
     pass_: Pass = Field(alias="pass")
     latency_ms: float | None = Field(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from distilbench.sources.families import Family
+
+if TYPE_CHECKING:  # a tokenizer's family is looked up without it
+    import torch
 
 
 def forward_flops(config: Any, batch_size: int, length: int) -> float:

@@ -12,15 +12,8 @@ from distilbench.measurements.sweep.params import MIN_BATCHES, DistilbertParams
 from distilbench.runs.folder import Run
 from distilbench.sources import texts as sources_texts
 from distilbench.sources.batches import MOST_TOKENS, make_batches, save_inputs
-from distilbench.sources.models import (
-    LoadedModel,
-    check_fit,
-    load_model,
-    load_tokenizer,
-    match_labels,
-    padding_of,
-    table_rows,
-)
+from distilbench.sources.models import LoadedModel, check_fit, load_model, match_labels
+from distilbench.sources.tokenizers import load_tokenizer, padding_of, table_rows
 
 
 def load_all(params: DistilbertParams) -> tuple[sources_texts.TextSet, Any, dict[str, Any], LoadedModel]:

@@ -90,7 +90,9 @@ def take(run: Run, resolved: Resolved, prepared: Prepared) -> Callable[[SweepCel
         spec = spec_of(run, params, prepared, cell.model_dump() | told)
         if where == "energy" and no_energy:
             return processes.unavailable(run, spec.identity, no_energy)
-        record = processes.run_worker(run, WORKER, spec, params.repetition_timeout_s)
+        # memory is what a process of its own needs, joules are those of one process; a CUDA context cannot be forked
+        fresh = params.fresh_processes or where != "timing" or params.device != "cpu"
+        record = processes.run_worker(run, WORKER, spec, params.repetition_timeout_s, fresh)
         if _has_predictions(record):
             rows = read_parquet(predictions_file(run.folder, record.cell))
             replace_predictions(run.folder, {record.cell}, rows)

@@ -1,6 +1,6 @@
-"""The worker: a fresh process that measures one repetition of one cell, then ends.
+"""The worker: a process, fresh or forked, that measures one repetition of one cell, then ends.
 
-    python -m distilbench.harness JOB.json
+    python -m distilbench.harness distilbench.measurements.sweep.measure.worker JOB.json
 
 It reads the job and the prepared inputs, writes the iterations (and predictions) as parquet, and last the record as
 JSON beside the job; the parent commits it. It imports nothing that a measurement does not need.
@@ -8,6 +8,7 @@ JSON beside the job; the parent commits it. It imports nothing that a measuremen
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -36,6 +37,7 @@ from distilbench.measurements.sweep.measure.timing import Timing
 from distilbench.measurements.sweep.records import ITERATIONS, PREDICTIONS, Repetition
 from distilbench.measurements.sweep.summary.derive import classification_fields, energy_fields, timing_fields, warmup_of
 from distilbench.runs.rawfiles import write_parquet
+from distilbench.sources import families
 from distilbench.sources.batches import (
     batches_sha256,
     load_inputs,
@@ -44,7 +46,8 @@ from distilbench.sources.batches import (
     padding_share,
     truncated_shares,
 )
-from distilbench.sources.models import encoder, match_labels
+from distilbench.sources.models import match_labels
+from distilbench.sources.tokenizers import encoder
 from distilbench.variants import registry
 from distilbench.variants.registry import Executable
 
@@ -56,6 +59,14 @@ UNSEEN_NEIGHBOURS = "whether others compute on the GPU cannot be seen here; its 
 
 class Unavailable(DistilbenchError):
     """What was asked for cannot be measured here."""
+
+
+def preload() -> None:
+    """Imports what `measure` imports when it needs it; computes nothing, since other processes are forked from this."""
+    for name in set(registry.MODULES.values()):
+        importlib.import_module(name)
+    for family in map(families.named, families.supported()):
+        _ = family.model_class, family.tokenizer_class
 
 
 def main(job_file: Path) -> int:

@@ -89,7 +89,9 @@ def _passes(run: Run) -> str:
     """What each pass of a run has, and which pass it has not."""
     found, asked = load.processes(run), run.config["parameters"]["passes"]
     missing = {where: "nothing measured" if where in asked else "not asked for" for where in PASSES}
-    return "; ".join(f"{where}: {found.get(where, missing[where])}" for where in PASSES)
+    forked = {record.pass_ for record in run.measured() if record.start == "forked"}
+    how = {where: " (forked from one)" if where in forked else "" for where in PASSES}
+    return "; ".join(f"{where}: {found.get(where, missing[where])}{how[where]}" for where in PASSES)
 
 
 def subject(run: Run) -> list[str]:

@@ -36,6 +36,10 @@ WORST_FIRST = ("oom", "unavailable", "timeout", "failed", "invalid", "cancelled"
 #: 2: intervals, and where the variance comes from; 3: control, requests, phases, energy, roofline; 4: nodes;
 #: 5: intervals of medians, cut text, threads, quotas, windows of energy one by one
 SUMMARY_VERSION = 5
+FORKED = (
+    "its timed processes were forked from one and share its layout of memory, so their spread does not say how fresh "
+    "processes differ"
+)
 WITH_INTERVAL = (
     "latency_ms", "latency_device_ms", "latency_request_ms", "latency_per_sample_ms", "throughput_samples_per_s",
 )  # fmt: skip
@@ -60,13 +64,15 @@ def summarise(folder: Path) -> dict[str, Any]:
     params, profile = config["parameters"], config["parameters"]["profile"]
     every = [_cell_summary(folder, cell, records, predicted, params, ceilings) for cell in config["cells"]]
     cells = [cell for cell in every if not cell.get("control_of")]
+    notes = [PROFILES[profile]] if profile != "full" else []
+    notes += [FORKED] if any(cell.get("start") == "forked" for cell in every) else []
     return {
         "schema_version": SUMMARY_VERSION,
         "run_id": config["run_id"],
         "study": config["study"],
         "profile": profile,
         "design_hash": config["design_hash"],
-        "note": PROFILES[profile] if profile != "full" else None,
+        "note": "; ".join(notes) or None,
         "cells": cells,
         "best_throughput": best(cells),
         "control": next((_control(cell, records) for cell in every if cell.get("control_of")), None),
@@ -157,6 +163,7 @@ def _cell_summary(
     faults = _known(done["timing"], "page_faults_per_iteration")
     fetched = {"page_faults": [min(faults), max(faults)] if faults else None}  # of processes, on average
     result["iterations_ms"] = _iterations(iterations) | fetched if iterations else None
+    result |= {"start": "forked"} if any(r.start == "forked" for r in done["timing"]) else {}
     result["telemetry"] = _telemetry([row for one in rows for row in one])
     for name in ("threads_used", "product_cores", "parent_cores", "foreign_cores", "stolen_cores"):
         result[name] = median(known) if (known := _known(done["timing"], name)) else None

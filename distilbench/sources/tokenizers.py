@@ -1,0 +1,67 @@
+"""The tokenizer of a model or a text. No torch: who only reads and counts the text does without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distilbench import paths
+from distilbench.errors import ModelError
+from distilbench.sources import embedded, families, hub
+from distilbench.sources.batches import Padding
+from distilbench.sources.families import Family
+from distilbench.sources.parameters import SourceParams
+
+
+def load_tokenizer(params: SourceParams) -> Any:
+    """The fast tokenizer that belongs to the model; for random weights the one that belongs to the text."""
+    if params.tokenizer_path:
+        folder = paths.find_input(params.tokenizer_path)
+    elif params.model_source == "local":
+        folder = paths.find_input(params.model_path)
+    elif "hub" in (params.model_source, params.data_source) and params.model_source != "embedded":
+        folder, _ = hub.fetch_model(params.model_name, params.model_revision)
+    else:
+        folder = embedded.tokenizer_dir()
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):  # else an empty one is made up
+        raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt)")
+    try:
+        return families.of_tokenizer(folder).tokenizer_class.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt): {error}") from error
+
+
+def encoder(folder: Path, length_policy: str) -> Callable[[list[str]], Any]:
+    """What turns sentences into padded token ids on the host, as a caller would: the tokenizer in one batched call.
+
+    Args:
+        folder: of a saved fast tokenizer.
+        length_policy: fixed-N or longest, as in `batches.make_batches`.
+
+    Returns:
+        A function: sentences -> {input_ids, attention_mask}, int64 (batch, length).
+    """
+    family = families.of_tokenizer(folder)
+    tokenizer = family.tokenizer_class.from_pretrained(folder, local_files_only=True)
+    tokenizer.padding_side = "left" if family.pads_left else "right"
+    how: dict[str, Any] = {"padding": "longest", "max_length": 512}
+    if length_policy != "longest":
+        how = {"padding": "max_length", "max_length": int(length_policy[6:])}
+    return lambda sentences: tokenizer(sentences, truncation=True, return_tensors="pt", **how)
+
+
+def padding_of(tokenizer: Any, family: Family) -> Padding:
+    """How sequences of this model are filled up and cut.
+
+    Raises:
+        ModelError: the tokenizer names no token for padding.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ModelError("the tokenizer has no pad_token: name one in its tokenizer_config.json")
+    return Padding(tokenizer.pad_token_id, family.pads_left, family.end_tokens)
+
+
+def table_rows(tokenizer: Any) -> int:
+    """Rows that an embedding table needs for the tokenizer: one more than its highest id."""
+    return 1 + max(tokenizer.get_vocab().values())
