@@ -70,10 +70,9 @@ class Gpu:
 
     def power_limit_W(self) -> float | None:
         """The power limit that is enforced; None where the driver does not tell."""
-        try:
+        with suppress(DeviceError):
             return self._ask("power limit", self.nvml.nvmlDeviceGetEnforcedPowerLimit, self.handle) / 1e3
-        except DeviceError:
-            return None
+        return None
 
     def refuse_part(self) -> None:
         """Raises where energy would be that of other users too."""

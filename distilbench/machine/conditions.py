@@ -43,6 +43,13 @@ def key_of(env: dict[str, Any]) -> dict[str, Any]:
     return key
 
 
+def machine_of(env: dict[str, Any], device: str) -> str:
+    """The kind of machine, in words: its GPUs, or the CPU and how many cores of it can be used."""
+    if device != "cpu":
+        return ", ".join(sorted({gpu["name"] for gpu in env["gpus"]})) or "no GPU"
+    return f"{env['cpu']['model']}, {len(env['cpu']['affinity'])} cores"
+
+
 def left_out_on(device: str) -> tuple[str, ...]:
     """The conditions that say nothing of work on that device."""
     return OF_GPUS if device == "cpu" else ()

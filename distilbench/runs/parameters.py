@@ -14,7 +14,7 @@ import types
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args
 
 import yaml
 from pydantic import (
@@ -42,6 +42,8 @@ PROFILES = {
 #: What to do about text that looks like something else: it was read as that before its parameter was known.
 AS_TEXT = '. Text is meant? Put it in quotes in a file or a notebook ("20261126_1"); with papermill, -r in place of -p'
 Source = Literal["hub", "local", "embedded", "random"]
+TAG, WHOLE = "tag:yaml.org,2002:", r"[-+]?(0|[1-9][0-9]{0,17})"
+PLAIN = {"bool": "true|True|TRUE|false|False|FALSE", "int": WHOLE, "float": WHOLE + r"\.[0-9]*|[-+]?\.[0-9]+"}
 
 
 def _words(value: Any) -> Any:
@@ -153,22 +155,14 @@ class _PlainYaml(yaml.SafeLoader):
     YAML 1.1 reads 0714123 as octal, 20261126_1 without its underscore, 1:30 as 90, `no` as false, and days as dates.
     """
 
-
-def _only_plain(loader: type[yaml.SafeLoader]) -> None:
-    tag = "tag:yaml.org,2002:"
-    kept = {tag + "null", tag + "merge"}
-    known = loader.yaml_implicit_resolvers.items()
-    loader.yaml_implicit_resolvers = {first: [rule for rule in rules if rule[0] in kept] for first, rules in known}
-    whole = r"[-+]?(0|[1-9][0-9]{0,17})"
-    for kind, pattern, first in (
-        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-        ("int", whole, "-+0123456789"),
-        ("float", whole + r"\.[0-9]*|[-+]?\.[0-9]+", "-+.0123456789"),
-    ):
-        loader.add_implicit_resolver(tag + kind, re.compile(f"(?:{pattern})$"), list(first))
+    yaml_implicit_resolvers: ClassVar = {
+        first: [rule for rule in rules if rule[0] in (f"{TAG}null", f"{TAG}merge")]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
-_only_plain(_PlainYaml)
+for _kind, _pattern in PLAIN.items():
+    _PlainYaml.add_implicit_resolver(TAG + _kind, re.compile(f"(?:{_pattern})$"), None)
 
 
 def read_yaml(path) -> dict[str, Any]:

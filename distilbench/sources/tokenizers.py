@@ -9,7 +9,7 @@ from typing import Any
 from distilbench import paths
 from distilbench.errors import ModelError
 from distilbench.sources import embedded, families, hub
-from distilbench.sources.batches import Padding
+from distilbench.sources.batches import Padding, most_tokens
 from distilbench.sources.families import Family
 from distilbench.sources.parameters import SourceParams
 
@@ -45,9 +45,8 @@ def encoder(folder: Path, length_policy: str) -> Callable[[list[str]], Any]:
     family = families.of_tokenizer(folder)
     tokenizer = family.tokenizer_class.from_pretrained(folder, local_files_only=True)
     tokenizer.padding_side = "left" if family.pads_left else "right"
-    how: dict[str, Any] = {"padding": "longest", "max_length": 512}
-    if length_policy != "longest":
-        how = {"padding": "max_length", "max_length": int(length_policy[6:])}
+    padding = "longest" if length_policy == "longest" else "max_length"
+    how: dict[str, Any] = {"padding": padding, "max_length": most_tokens(length_policy)}
     return lambda sentences: tokenizer(sentences, truncation=True, return_tensors="pt", **how)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from distilbench.collectors.memory import Phases, rss_MiB
 
 def main(job_file: Path) -> int:
     """Takes memory between two marks, as the memory pass does with a forward, and says what it saw."""
-    job, phases = json.loads(job_file.read_text(encoding="utf-8")), Phases(torch.device("cpu"))
+    job, phases = paths.read_json(job_file), Phases(torch.device("cpu"))
     phases.mark("load")
     before = rss_MiB()
     block = np.ones(job["MiB"] * 2**20, dtype=np.uint8)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from distilbench import paths
+from distilbench.machine import conditions
 from distilbench.report import tables
 from distilbench.runs import find
 from distilbench.runs.folder import Run
@@ -38,12 +39,9 @@ def caption(folder: Path) -> str:
 
 def _elsewhere(env: dict[str, Any]) -> str:
     """Says where no published run was made on a machine like that of the calibration."""
-
-    def machine(of: dict[str, Any]) -> tuple[str, int]:
-        return of["cpu"]["model"], len(of["cpu"]["affinity"])
-
-    others = {machine(run.env) for run in find.published_runs()}
-    return "; no published run is of this machine" if others and machine(env) not in others else ""
+    others = {conditions.machine_of(run.env, "cpu") for run in find.published_runs()}
+    alone = others and conditions.machine_of(env, "cpu") not in others
+    return "; no published run is of this machine" if alone else ""
 
 
 def counted(run: Run) -> str:

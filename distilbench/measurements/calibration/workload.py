@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import median
 
@@ -22,7 +21,7 @@ PROTOCOL = {
 
 def main(job_file: Path) -> int:
     """Times the workload, slowed as the job says, and writes the median beside the job."""
-    job = json.loads(job_file.read_text(encoding="utf-8"))
+    job = paths.read_json(job_file)
     generator = np.random.default_rng(3)
     a, b = (generator.standard_normal((256, 256)) for _ in range(2))
     step = slowed(lambda: a @ b, job["slow_down"]) if job["slow_down"] else lambda: a @ b

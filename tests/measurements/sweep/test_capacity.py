@@ -6,6 +6,7 @@ import pytest
 
 from distilbench import paths
 from distilbench.errors import ParameterError, RunError
+from distilbench.machine import conditions
 from distilbench.measurements.sweep.show import capacity
 from distilbench.measurements.sweep.show.capacity import Demand
 
@@ -128,7 +129,7 @@ def test_runs_that_say_nothing_of_the_best_batch_size(make_run, spoil):
 
 
 def test_the_kind_of_a_gpu_is_its_name(captured):
-    assert capacity._kind(captured | {"gpus": [{"name": "A100"}, {"name": "A100"}]}, "cuda:0") == "A100"
+    assert conditions.machine_of(captured | {"gpus": [{"name": "A100"}, {"name": "A100"}]}, "cuda:0") == "A100"
 
 
 def test_what_is_unstable_says_so(make_run):

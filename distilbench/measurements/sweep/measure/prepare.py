@@ -11,7 +11,7 @@ from distilbench.measurements.sweep.measure.spec import Prepared
 from distilbench.measurements.sweep.params import MIN_BATCHES, DistilbertParams
 from distilbench.runs.folder import Run
 from distilbench.sources import texts as sources_texts
-from distilbench.sources.batches import MOST_TOKENS, make_batches, save_inputs
+from distilbench.sources.batches import make_batches, most_tokens, save_inputs
 from distilbench.sources.models import LoadedModel, check_fit, load_model, match_labels
 from distilbench.sources.tokenizers import load_tokenizer, padding_of, table_rows
 
@@ -28,9 +28,10 @@ def load_all(params: DistilbertParams) -> tuple[sources_texts.TextSet, Any, dict
     texts, tokenizer = sources_texts.load_texts(params), load_tokenizer(params)
     manifest = sources_texts.manifest(texts, tokenizer)
     loaded = load_model(**params.model_arguments(table_rows(tokenizer)) | {"device": "cpu"})
-    fixed = [int(policy[6:]) for policy in params.length_policies if policy != "longest"]
-    longest = min(manifest["tokens"]["max"], MOST_TOKENS) if "longest" in params.length_policies else 0
-    check_fit(loaded, tokenizer, max([*fixed, longest]))
+    most = {policy: most_tokens(policy) for policy in params.length_policies}
+    if "longest" in most:  # of these texts
+        most["longest"] = min(manifest["tokens"]["max"], most["longest"])
+    check_fit(loaded, tokenizer, max(most.values()))
     if params.model_source != "random":
         match_labels(loaded.info.label_names, texts.label_names)
     return texts, tokenizer, manifest, loaded

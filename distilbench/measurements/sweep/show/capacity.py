@@ -10,7 +10,7 @@ import pandas as pd
 
 from distilbench import paths
 from distilbench.errors import ParameterError, RunError
-from distilbench.machine import environment
+from distilbench.machine import conditions, environment
 from distilbench.measurements.sweep.show import findings
 from distilbench.report import load, spread
 from distilbench.runs import find
@@ -157,12 +157,12 @@ def optimal(study: str, device: str, results_root: str = "") -> tuple[int, str]:
         RunError: no finished run was measured on this kind of machine.
     """
     device = "cuda:0" if device == "cuda" else device
-    here = _kind(environment.capture(), device)
+    here = conditions.machine_of(environment.capture(), device)  # what must be the same for a size to be best again
     for run in reversed(find.all_runs(paths.results_root(results_root) / study)):
         params = run.config["parameters"]
         if params["profile"] == "ci" or params["device"] != device or not run.is_finished:
             continue
-        if _kind(run.env, device) == here and (best := run.summary["best_throughput"]):
+        if conditions.machine_of(run.env, device) == here and (best := run.summary["best_throughput"]):
             doubt = "" if params["profile"] == "full" else f"; profile {params['profile']}: not for citation"
             speed = f"{best['throughput_samples_per_s']:.1f} samples/s{findings.mark(best.get('state'))}"
             where = f"in run {run.run_id} on {load.label(run)}{doubt}"
@@ -171,10 +171,3 @@ def optimal(study: str, device: str, results_root: str = "") -> tuple[int, str]:
         f"no finished run of {study} on {device} was measured on this kind of machine ({here}): measure one first "
         f"(distilbench run {study} --device {device}), or name the batch sizes"
     )
-
-
-def _kind(env: dict[str, Any], device: str) -> str:
-    """What must be the same for a batch size to be the best again: the GPU, or the CPU and how many cores of it."""
-    if device != "cpu":
-        return ", ".join(sorted({gpu["name"] for gpu in env["gpus"]})) or "no GPU"
-    return f"{env['cpu']['model']}, {len(env['cpu']['affinity'])} cores"
