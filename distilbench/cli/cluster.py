@@ -103,7 +103,7 @@ def _words(option: str, text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise ParameterError(f"{option}: {text!r} is not what a shell could read: {error}") from None
+        raise ParameterError(f"{option}: {str(error).lower()} in {text!r}") from None
 
 
 def status(

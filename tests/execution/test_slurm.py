@@ -364,7 +364,7 @@ def test_submit_hands_in_a_run_per_device_and_says_how_to_watch_it(
     for more, why in (
         (["--resume", "x", "--tasks", "2"], "is fixed"),
         (["--retry-oom"], "name the run with --resume"),
-        (["--flags", "--comment='x"], "is not what a shell could read: No closing quotation"),
+        (["--flags", "--comment='x"], 'error: --flags: no closing quotation in "--comment=\'x"\n'),
         (["--step-flags", "--comment='x"], "error: --step-flags: "),
     ):
         said = distilbench(monkeypatch, capsys, *words, *more)
