@@ -147,8 +147,14 @@ def test_a_fork_or_a_server_that_is_killed_costs_one_repetition(stand_in, tmp_pa
 
 
 def test_a_server_that_is_killed_between_two_steps_is_replaced(stand_in, tmp_path):
+    def kill() -> str:
+        for one in (idle := servers()):
+            one.kill()
+        assert all_gone(idle)
+        return "here"
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes.environment, "node", lambda: ([one.kill() for one in servers()], "here")[1])
+        patch.setattr(processes.environment, "node", kill)
         run, resolved = start(tmp_path)
         measure(run, resolved)
     assert outcomes(run) == [("ok", None, "forked")] * 3

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from pydantic import ValidationError
 
@@ -67,6 +68,7 @@ def preload() -> None:
         importlib.import_module(name)
     for family in map(families.named, families.supported()):
         _ = family.model_class, family.tokenizer_class
+    pa.array([0])  # PyArrow imports pandas for the first one, which each fork would pay for when it writes its rows
 
 
 def main(job_file: Path) -> int:
