@@ -9,7 +9,7 @@ PROFILE     ?= full
 DEVICE      ?= cpu
 TORCH_INDEX ?=
 EXTRAS      ?= all
-# Coverage follows each process that the tests start, which slows all of them: where nobody waits for the result.
+# Coverage slows the tests: where nobody waits for the result. Processes that they start are not followed (pyproject).
 COVERAGE    ?= $(if $(filter true,$(CI)),--cov --cov-report=term)
 
 # The active conda environment or virtualenv is used when this checkout is installed in it; else $(VENV).

@@ -15,7 +15,15 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from measuring import SMALL, checkout_with_notebooks, committed, ctrl_c_works, descendants, finished_once
+from measuring import (
+    SMALL,
+    checkout_with_notebooks,
+    committed,
+    ctrl_c_works,
+    descendants,
+    finished_once,
+    stand_in_everywhere,
+)
 from waiting import all_gone, ended, wait_for
 
 from distilbench import paths, progress, studies
@@ -537,12 +545,18 @@ def test_an_interrupt_is_one_line_and_takes_the_kernel_along(tmp_path, number):
         process.communicate()
 
 
-def test_killed_then_interrupted_then_finished(tmp_path):
-    """The real notebook: a kill in the first repetition, Ctrl-C in the second, and the third start completes it."""
+@pytest.mark.parametrize("worker", ["stand-in", pytest.param("real", marks=pytest.mark.slow)])
+def test_killed_then_interrupted_then_finished(tmp_path, worker):
+    """The real notebook: a kill in the first repetition, Ctrl-C in the second, and the third start completes it.
+
+    That a real worker is killed alone, and ends with its parent: tests/measurements/sweep.
+    """
     notebook = paths.repo_root() / "notebooks" / "02_benchmark.ipynb"
     checkout = checkout_with_notebooks(tmp_path / "checkout", **{notebook.stem: notebook})
     results = tmp_path / "results"
     env = {"DISTILBENCH_CACHE": str(tmp_path / "cache"), "DISTILBENCH_ROOT": str(checkout)}
+    if worker == "stand-in":  # at its work for as long as a real one
+        env |= stand_in_everywhere(tmp_path / "stand-in") | {"STAND_IN_SECONDS": "5"}
     words = ["-p", "passes", "[timing]", "-p", "repetitions", "2"]
     for key in ("batch_sizes", "length_policies", "samples_per_cycle"):
         words += ["-p", key, str(SMALL[key])]
