@@ -31,10 +31,20 @@ def study_model(study: Any) -> type[StudyParams]:
 
 
 def kind_of(study: str) -> Measurement:
-    """What a study measures: the kind whose parameters are its own."""
+    """What a study measures: the kind whose parameters are its own.
+
+    Raises:
+        ParameterError: no kind in `KINDS` has parameters that those of the study derive from.
+    """
     model = study_model(study)
-    kinds = (measurement.named(name) for name in KINDS if name not in INSTRUMENTS)
-    return next(kind for kind in kinds if issubclass(model, kind.params))
+    kinds = [measurement.named(name) for name in KINDS if name not in INSTRUMENTS]
+    if not (found := [kind for kind in kinds if issubclass(model, kind.params)]):
+        raise ParameterError(
+            f"no kind of measurement takes the parameters of study {study!r} ({model.__name__}): "
+            f"add the name of its folder in distilbench/measurements/ to KINDS in distilbench/studies.py. "
+            f"Kinds: {', '.join(kind.name for kind in kinds)}."
+        )
+    return found[0]
 
 
 def instrument(name: str = "") -> Measurement:

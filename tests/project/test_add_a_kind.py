@@ -144,6 +144,15 @@ def test_the_last_step_finds_nothing_missing(site, tmp_path):
     assert "4 repetitions computed again from their raw files, no difference" in said
 
 
+def test_its_notebooks_are_built_like_the_others(site):
+    wanted = "structure or annotated or is_there"
+    said = site.call(sys.executable, "-m", "pytest", "-v", "tests/whole/test_notebooks.py", "-k", wanted)
+    for name in ("04_copy", "05_copies"):
+        cells = json.loads((site.root / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+        assert f"test_structure[{name}] PASSED" in said
+        assert any("nbval-check-output" in cell["metadata"].get("tags", []) for cell in cells), "one is compared"
+
+
 def test_it_runs_and_resumes_with_nothing_measured_twice(run):
     assert keys(run) == STEPS
     assert paths.read_json(run / "status.json")["state"] == "ok"

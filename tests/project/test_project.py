@@ -148,12 +148,12 @@ def test_the_readme_is_short():
 # ------------------------------------------------------------------ the map of the house
 
 
-HOUSE = README.partition("## The house\n")[2].partition("\n## ")[0]
+HOUSE = README.partition("## The repository\n")[2].partition("\n## ")[0]
 
 
 def floors() -> dict[int, set[str]]:
-    """Modules and sub-packages (with a slash) by floor, as the README's table has them."""
-    rows = re.findall(r"^\| floor (\d)[^|]*\| `([^`]+)` \|$", HOUSE, re.MULTILINE)
+    """Modules and sub-packages (with a slash) by layer, as the README's table has them."""
+    rows = re.findall(r"^\| layer (\d)[^|]*\| `([^`]+)` \|$", HOUSE, re.MULTILINE)
     return {int(number): set(names.split()) for number, names in rows}
 
 

@@ -7,6 +7,7 @@ import studied
 import yaml
 
 from distilbench import paths, studies
+from distilbench.errors import ParameterError
 from distilbench.runs import parameters
 
 ROOT = paths.repo_root()
@@ -28,3 +29,18 @@ def test_its_profiles_resolve_to_its_own_model(study, profile):
     assert type(resolved) is studies.STUDIES[study]
     assert resolved.study == study
     assert resolved.profile == profile
+
+
+@pytest.mark.parametrize("study", studies.STUDIES)
+def test_its_kind_is_known_and_has_what_general_code_reads(study):
+    model = studies.kind_of(study).params
+    assert {"device", "num_threads", "heap", "repetition_timeout_s"} - set(model.model_fields) == set()
+
+
+def test_a_study_whose_kind_was_not_entered_is_told_where(monkeypatch):
+    class UnknownParams(parameters.StudyParams):
+        pass
+
+    monkeypatch.setitem(studies.STUDIES, "unknown", UnknownParams)
+    with pytest.raises(ParameterError, match=r"'unknown' \(UnknownParams\): add the name of its folder .* to KINDS in"):
+        studies.kind_of("unknown")
