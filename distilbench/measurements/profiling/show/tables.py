@@ -17,7 +17,7 @@ def verdicts(rows: list[Row]) -> pd.DataFrame:
     """One row per cell: its time without a profiler, and what bounds it, as text."""
     return pd.DataFrame(
         {
-            **_names(row),
+            **_names(row, rows),
             "forward (ms)": _ms(row.get("forward_ms")),
             "bound": row.get("verdict") or DASH,
             "dispatch": _share(row.get("dispatch_share")),
@@ -41,7 +41,7 @@ def operators(rows: list[Row], by: str = "self_ms") -> pd.DataFrame:
         whole_ms = sum(operator["self_ms"] for operator in row["operators"])
         found += [
             {
-                **_names(row),
+                **_names(row, rows),
                 "operator": one["operator"],
                 "calls": _number(one["calls"], ".4g"),
                 "own time, profiled (ms)": f"{one['self_ms']:.3f}",
@@ -62,12 +62,22 @@ def layers(rows: list[Row]) -> pd.DataFrame:
     for row in measured(rows):
         total = sum(layer["ms"] for layer in row["layers"])
         found += [
-            {**_names(row), "layer": one["layer"], "time (ms)": f"{one['ms']:.3f}", "share": _share(one["ms"] / total)}
+            {
+                **_names(row, rows),
+                "layer": one["layer"],
+                "time (ms)": f"{one['ms']:.3f}",
+                "share": _share(one["ms"] / total),
+            }
             for one in row["layers"]
         ]
         whole = f"sum; a whole forward takes {milliseconds(row['forward_ms'])} ms"
         found.append(
-            {**_names(row), "layer": whole, "time (ms)": f"{total:.3f}", "share": f"{row['layers_ratio']:.1%} of it"}
+            {
+                **_names(row, rows),
+                "layer": whole,
+                "time (ms)": f"{total:.3f}",
+                "share": f"{row['layers_ratio']:.1%} of it",
+            }
         )
     return pd.DataFrame(found)
 
@@ -81,7 +91,7 @@ def requests(rows: list[Row]) -> pd.DataFrame:
         "postprocess_ms": "post-process (ms)",
     }
     return pd.DataFrame(
-        {**_names(row), **{shown: f"{row['request'][name]:.3f}" for name, shown in names.items()}}
+        {**_names(row, rows), **{shown: f"{row['request'][name]:.3f}" for name, shown in names.items()}}
         for row in measured(rows)
         if row["request"]
     )
@@ -91,7 +101,7 @@ def memory(rows: list[Row]) -> pd.DataFrame:
     """The peak of results during a forward, and the operators whose results these were."""
     return pd.DataFrame(
         {
-            **_names(row),
+            **_names(row, rows),
             "peak (MiB)": f"{row['peak_MiB']:.4g}",
             "made of": ", ".join(f"{one['operator']} {one['MiB']:.3g}" for one in row["peak_by"][:5]) or DASH,
         }
@@ -106,7 +116,7 @@ def machine_use(rows: list[Row]) -> pd.DataFrame:
         used = row["utilisation"] or {}
         found.append(
             {
-                **_names(row),
+                **_names(row, rows),
                 "CPU (cores)": _number(used.get("cpu_cores"), ".2f"),
                 "GPU": _share(used.get("gpu_share")),
                 "GPU memory": _share(used.get("gpu_memory_share")),
@@ -122,8 +132,11 @@ def measured(rows: list[Row]) -> list[Row]:
     return [row for row in rows if isinstance(row.get("operators"), list)]
 
 
-def _names(row: Row) -> Row:
-    return {"length": row["length_policy"], "batch size": str(row["batch_size"])}
+def _names(row: Row, rows: list[Row]) -> Row:
+    """What tells a cell from the others; the machine only where there are several."""
+    names = {"length": row["length_policy"], "batch size": str(row["batch_size"])}
+    several = len({other.get("machine") for other in rows}) > 1
+    return {"machine": row["machine"], **names} if several else names
 
 
 def _known(value: Any) -> bool:
