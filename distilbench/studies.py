@@ -9,6 +9,7 @@ from typing import Any
 from distilbench import paths
 from distilbench.errors import ParameterError
 from distilbench.harness import preflight
+from distilbench.measurements.profiling.params import ProfileParams
 from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.runs import measurement, parameters
 from distilbench.runs.folder import Run
@@ -16,11 +17,11 @@ from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import Resolved, StudyParams, read_yaml
 
 #: The kinds of measurement, by the names of their folders.
-KINDS = ("sweep", "calibration")
+KINDS = ("sweep", "calibration", "profiling")
 #: Of these, those that tell of the instrument, and of no study.
 INSTRUMENTS: dict[str, Callable[[], Measurement]] = {"calibration": partial(measurement.named, "calibration")}
 #: Per study its parameters, which say what it measures.
-STUDIES: dict[str, type[StudyParams]] = {"distilbert": DistilbertParams}
+STUDIES: dict[str, type[StudyParams]] = {"distilbert": DistilbertParams, "profile": ProfileParams}
 
 
 def study_model(study: Any) -> type[StudyParams]:

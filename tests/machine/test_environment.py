@@ -205,20 +205,21 @@ def imported(module: str) -> set[str]:
 
 #: What the parent imports besides: folders and locks, derived numbers, progress bars. None of it measures.
 BESIDE = {
-    "machine/conditions", "runs/folder", "runs/measurement", "measurements/sweep/summary/join",
+    "harness/defaults", "machine/conditions", "runs/folder", "runs/measurement", "measurements/sweep/summary/join",
     "measurements/sweep/summary/doubts", "measurements/sweep/summary/energy", "progress",
 }  # fmt: skip
-SWEEP = "measurements.sweep.measure"
+SWEEP, PROFILE = "measurements.sweep.measure", "measurements.profiling.measure"
 
 
 def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
     worker = imported(f"{SWEEP}.worker") | imported("harness.ceilings") | imported("harness.__main__")
     by_name = [f"sources.families.{name}" for name in families.supported()]  # imported when they are asked for
     by_name += [module.removeprefix("distilbench.") for module in {*registry.MODULES.values()}]
-    worker = worker.union(*map(imported, by_name))
+    worker = worker.union(*map(imported, by_name), imported(f"{PROFILE}.worker"))
     measuring = {name for name in code.measuring() if not name.startswith("measurements/calibration/")}
     assert worker <= measuring
     parent = imported(f"{SWEEP}.run") | imported(f"{SWEEP}.prepare") | imported("harness.steps")
+    parent |= imported(f"{PROFILE}.run")
     assert parent - measuring == BESIDE
     assert measuring <= worker | parent, "nothing else is among them"
 

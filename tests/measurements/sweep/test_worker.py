@@ -117,15 +117,15 @@ def test_fewer_threads_than_asked_for_are_refused_where_they_compute(tmp_path, m
     work = replace(work, model=work.model | {"device": device})
     if refused:
         with pytest.raises(ImplausibleError, match=f"and {usable_cores() - 1} computed"):
-            worker._threads_used(work, [0])
+            worker.threads_used(work, [0])
     else:
-        assert worker._threads_used(work, [0]) == {"threads_used": usable_cores() - 1, "product_cores": 1.0}
+        assert worker.threads_used(work, [0]) == {"threads_used": usable_cores() - 1, "product_cores": 1.0}
 
 
 def test_where_threads_are_not_counted_the_reason_stands(tmp_path, monkeypatch):
     monkeypatch.setattr(threads, "used", lambda work, asked: None)
-    assert worker._threads_used(job(tmp_path), [0]) == {"threads_used_reason": threads.NO_COUNTERS}
-    assert worker._threads_used(job(tmp_path, "memory"), [0]) == {"threads_used_reason": threads.NOT_IN_MEMORY_PASS}
+    assert worker.threads_used(job(tmp_path), [0]) == {"threads_used_reason": threads.NO_COUNTERS}
+    assert worker.threads_used(job(tmp_path, "memory"), [0]) == {"threads_used_reason": threads.NOT_IN_MEMORY_PASS}
 
 
 def iterations(result) -> list[dict]:

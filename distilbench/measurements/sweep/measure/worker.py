@@ -38,6 +38,7 @@ from distilbench.measurements.sweep.measure.timing import Timing
 from distilbench.measurements.sweep.records import ITERATIONS, PREDICTIONS, Repetition
 from distilbench.measurements.sweep.summary.derive import classification_fields, energy_fields, timing_fields, warmup_of
 from distilbench.runs.rawfiles import write_parquet
+from distilbench.runs.records import Record
 from distilbench.sources import families
 from distilbench.sources.batches import (
     batches_sha256,
@@ -74,10 +75,17 @@ def preload() -> None:
 def main(job_file: Path) -> int:
     """Measures; 0 when a record was written, 3 when the device's memory did not suffice, 1 on other errors."""
     job = WorkerSpec(**json.loads(job_file.read_text(encoding="utf-8")))
+    return leave_record(job_file, job, Repetition, measure)
+
+
+def leave_record(
+    job_file: Path, job: WorkerSpec, record_of: type[Record], measure: Callable[[WorkerSpec], dict[str, Any]]
+) -> int:
+    """Measures, and leaves the record beside the job, or why there is none; the exit code as of `main`."""
     started, clock = now(), time.monotonic()
     try:
         fields = {"status": "ok"} | measure(job)
-        record = Repetition(**job.identity, **fields, started=started, seconds=time.monotonic() - clock)
+        record = record_of(**job.identity, **fields, started=started, seconds=time.monotonic() - clock)
     except Unavailable as error:
         return _fail(job_file, "unavailable", str(error), 1)
     except ImplausibleError as error:
@@ -148,8 +156,8 @@ def workload(job: WorkerSpec, device: torch.device) -> Workload:
 
 def measure(job: WorkerSpec) -> dict[str, Any]:
     """One repetition in this process: the fields of its record."""
-    cores = _take_cores(job.protocol)
-    threads_used = _threads_used(job, cores)
+    cores = take_cores(job.protocol)
+    threads = threads_used(job, cores)
     variant, device = registry.named(job.identity["variant"]), select(job.model["device"])
     work, identity = workload(job, device), gpu_identity(device)
     gpu, no_gpu = nvml.gpu_of(identity)
@@ -175,7 +183,7 @@ def measure(job: WorkerSpec) -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "affinity": cores,
         "proof": proof | identity,
-        **threads_used,
+        **threads,
     } | cycle_cost(loaded, work.tensors)
     if phases:
         return fields | _memory(loaded, work, phases, (loaded_rss, loaded_cuda), gpu, no_gpu)
@@ -202,7 +210,7 @@ def require_finite(logits: torch.Tensor, dtype: str) -> None:
     raise ImplausibleError(f"the logits of {bad} of {len(logits)} sentences are NaN or infinite ({why})")
 
 
-def _take_cores(protocol: dict[str, Any]) -> list[int]:
+def take_cores(protocol: dict[str, Any]) -> list[int]:
     """Sets cores and threads as the parent says, and checks that they are taken.
 
     Raises:
@@ -220,7 +228,7 @@ def _take_cores(protocol: dict[str, Any]) -> list[int]:
     return got[0]
 
 
-def _threads_used(job: WorkerSpec, cores: list[int]) -> dict[str, Any]:
+def threads_used(job: WorkerSpec, cores: list[int]) -> dict[str, Any]:
     """Measures that as many threads compute as were asked for, before minutes are spent on it.
 
     Raises:

@@ -44,7 +44,7 @@ def timing_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "throughput_samples_per_s": samples / total_ms * 1e3,
         "median_half_width": half_width([median(times) for times in cycles.values()]),
         "page_faults_per_iteration": math.fsum(faults) / len(timed) if faults else None,
-        **_request_fields(of_kind(rows, "request")),
+        **request_fields(of_kind(rows, "request")),
         **_steady_fields(of_kind(rows, "steady"), on_device),
     }
 
@@ -81,7 +81,8 @@ def of_kind(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [row for row in rows if (row.get("kind") or "forward") == kind]
 
 
-def _request_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def request_fields(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The parts of a request, medians over the requests of a cycle."""
     if not rows:
         return {"latency_request_ms": None, "latency_request_ms_reason": NO_REQUESTS, "request": None}
     parts = {name: [row[name] for row in rows] for name in ("tokenise_ms", "transfer_ms", "postprocess_ms")}

@@ -1,0 +1,1 @@
+"""Where the time of a forward goes: operators, layers, memory, and what bounds it."""
