@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, TypeVar
@@ -132,8 +133,8 @@ def _locked_commit(key: str) -> str | None:
 def _snapshot(kind: str, name: str, revision: str, locked: str | None, patterns: Sequence[str]) -> Path:
     """The folder in the hub's cache, named after the commit, that holds the files that match.
 
-    A locked commit that is known to be cached whole needs no hub. Anything else is asked for, and every file that is
-    there, whether cached or just downloaded, is compared with the checksum that the hub keeps of it.
+    A locked commit that is known to be cached whole needs no hub. Anything else is asked for, and every large file,
+    whether cached or just downloaded, is compared with the SHA-256 that the hub keeps of it.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -160,16 +161,11 @@ def _snapshot(kind: str, name: str, revision: str, locked: str | None, patterns:
                     f"cannot get {what}{commit}: {told} is set and it is not in the cache {constants.HF_HUB_CACHE}. "
                     f"{WAY_OUT}"
                 ) from None
-    commit = _ask(what, lambda: HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=TIMEOUT_S)).sha
-    folder = _ask(what, lambda: cached_or_downloaded(commit))
-    # a download is only checked for its size: other content of the same size would be locked for ever
-    checked = _ask(what, lambda: HfApi().verify_repo_checksums(name, repo_type=kind, revision=commit))
-    if checked.mismatches:
-        file = checked.mismatches[0]
-        raise HubError(
-            f"{file['path']} of {name} is damaged: the hub says {file['algorithm']} {file['expected']}, "
-            f"the file has {file['actual']}. To repair it, {_fetch_again(folder)}."
-        )
+    about = _ask(
+        what, lambda: HfApi().repo_info(name, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
+    )
+    folder = _ask(what, lambda: cached_or_downloaded(about.sha))
+    _compare_with_hub(about, folder, patterns)
     _note_commit(folder, asked, just_resolved=not locked)
     return folder
 
@@ -198,6 +194,19 @@ def _listed_files(kind: str, name: str, commit: str) -> list[str]:
         return [file.path for file in get_cached_repo_tree(name, repo_type=kind, revision=commit)]
     except CachedRepoTreeNotFoundError:
         return []
+
+
+def _compare_with_hub(about: Any, folder: Path, patterns: Sequence[str]) -> None:
+    """Compares the SHA-256 of large files with what the hub says of them; it keeps none of small ones."""
+    for told in about.siblings:
+        if not told.lfs or not any(fnmatch(told.rfilename, pattern) for pattern in patterns):
+            continue
+        got = paths.sha256_file(folder / told.rfilename)
+        if got != told.lfs.sha256:
+            raise HubError(
+                f"{told.rfilename} of {about.id} is damaged: the hub says SHA-256 {told.lfs.sha256}, "
+                f"the file has {got}. To repair it, {_fetch_again(folder)}."
+            )
 
 
 def _fetch_again(folder: Path) -> str:
