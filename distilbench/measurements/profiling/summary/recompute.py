@@ -10,7 +10,7 @@ from distilbench.measurements.profiling.measure import trace
 from distilbench.measurements.profiling.records import ProfileRecord
 from distilbench.measurements.profiling.summary import derive
 from distilbench.measurements.sweep.summary.derive import warmup_of
-from distilbench.runs.rawfiles import read_parquet, read_committed
+from distilbench.runs.rawfiles import read_committed, read_parquet
 from distilbench.runs.states import MEASURED
 from distilbench.runs.verify import differences
 
