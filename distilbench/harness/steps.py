@@ -44,7 +44,7 @@ def measure_run(run: Run, resolved: Resolved, prepared: Any = None) -> dict[str,
                 _measure_missing(run, resolved, prepared or run.kind.measuring.prepare(resolved.params, run))
         except (Exception, KeyboardInterrupt) as error:
             state, message = how_it_ended(error)
-            way_on = "" if state == "failed" else f"; go on with: {run.resume_command}"
+            way_on = "" if state == "failed" else f"; to resume: {run.resume_command}"
             run.set_status(state, message + way_on)
             raise
         finally:

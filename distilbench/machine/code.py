@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1]
 #: prepares and plans with; `OF_A_KIND` finds those of a kind of measurement. Not those that keep, derive or show what
 #: was measured: `verify` computes that again.
 MEASURING = (
-    "__init__", "collectors/__init__", "collectors/cpu_use", "collectors/energy", "collectors/latency",
-    "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry",
+    "__init__", "collectors/__init__", "collectors/cpu_use", "collectors/energy", "collectors/energy_source",
+    "collectors/latency", "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry",
     "collectors/threads", "errors", "harness/__init__", "harness/__main__", "harness/ceilings",
     "harness/energy_windows", "harness/fork_server", "harness/loop", "harness/processes", "harness/shards",
     "harness/steps", "machine/__init__", "machine/cgroups", "machine/code", "machine/device", "machine/environment",

@@ -35,7 +35,7 @@ def choose(params: StudyParams) -> list[Run]:
         if run.config["study"] != study:
             raise RunError(f"run {run.run_id} is of study {run.config['study']!r}, not {study!r}")
         if not run.is_finished:
-            raise RunError(f"run {run.run_id} has no summary.json: go on with it first (--resume {run.run_id})")
+            raise RunError(f"run {run.run_id} has no summary.json: resume it first (--resume {run.run_id})")
     return chosen
 
 

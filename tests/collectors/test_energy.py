@@ -15,7 +15,7 @@ import pytest
 from fake_powercap import FakeRapl
 from pyRAPL import device_api
 
-from distilbench.collectors import energy, rapl
+from distilbench.collectors import energy, energy_source, rapl
 from distilbench.collectors.energy import (
     Modelled,
     NvmlCounter,
@@ -95,6 +95,7 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(energy, "time", clock)
+    monkeypatch.setattr(energy_source, "time", clock)
     return clock
 
 

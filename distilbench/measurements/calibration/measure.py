@@ -57,10 +57,10 @@ def calibrate(depth: str, results_root: str = "") -> Path:
 
     Args:
         depth: quick (under a minute), full (minutes), or deep: the pool is a sweep of a real model (most of an hour),
-            which is gone on with where it was interrupted.
+            which is resumed where it was interrupted.
         results_root: folder of run folders.
     """
-    swept = sweep(results_root) if depth == "deep" else None  # first: it takes long, and can be gone on with
+    swept = sweep(results_root) if depth == "deep" else None  # first: it takes long, and can be resumed
     folder = paths.results_root(results_root) / "calibration" / find.new_run_id("cpu")
     config = {
         "schema_version": 1, "run_id": folder.name, "kind": "calibration", "depth": depth,

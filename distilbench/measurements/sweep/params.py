@@ -63,7 +63,7 @@ class DistilbertParams(SourceParams):
     energy_cells: Literal["all", "best"] = Field(
         "all", description="cells of the energy pass; best: only the one with the highest throughput"
     )
-    energy_windows: Count = Field(5, description="windows per cell in the energy pass; five license an interval")
+    energy_windows: Count = Field(5, description="windows per cell in the energy pass; an interval needs five")
     energy_window_s: Positive = Field(10.0, description="seconds per window, at least; and 100 ticks of the counter")
     energy_idle_s: Positive = Field(10.0, description="seconds of idle baseline, before the windows and after them")
     modelled_power_W: Positive | None = Field(

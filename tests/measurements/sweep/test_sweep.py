@@ -512,7 +512,7 @@ def test_an_interrupted_sweep_says_so_and_is_gone_on_with(stand_in, tmp_path, mo
         assert parent.wait() == 130
         assert all_gone([at_work])
     assert run.status["state"] == "cancelled"
-    assert run.status["message"] == f"interrupted; go on with: distilbench run distilbert --resume {run.run_id}"
+    assert run.status["message"] == f"interrupted; to resume: distilbench run distilbert --resume {run.run_id}"
     done = len(committed(run))
     assert 2 <= done < 6
     assert studies.start(resolved).run_id == run.run_id
