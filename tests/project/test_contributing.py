@@ -134,7 +134,7 @@ def test_a_study_without_a_model_is_said(tmp_path):
         step(folder)
     done = call(folder, "distilbench run half --profile ci")
     assert done.returncode == 1
-    assert "unknown study 'half'. Studies: distilbert." in done.stderr
+    assert "unknown study 'half'. Studies: distilbert, " in done.stderr
     done = call(folder, "python -m pytest -q -p no:cacheprovider tests/project/test_studies.py")
     assert done.returncode == 1
     assert "test_parameters_and_entries_are_of_the_same_studies" in done.stdout

@@ -284,12 +284,13 @@ def measuring_on(cluster: Cluster, run: Run, node: str) -> str | None:
 
 
 def worker_of(job: str) -> psutil.Process | None:
-    """The measuring process of that job, by its control group."""
+    """The measuring process of that job, by its control group: a fresh one, or the fork of another one."""
     for listed in Path("/sys/fs/cgroup/memory").glob(f"slurm_*/uid_0/job_{job}/step_batch/**/cgroup.procs"):
         for pid in map(int, listed.read_text().split()):
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
-                if process.cmdline()[-1].endswith("/job.json"):
+                command = process.cmdline()
+                if command[-1].endswith("/job.json") or (command[-1] == "-" and process.parent().cmdline() == command):
                     return process
     return None
 
