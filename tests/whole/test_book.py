@@ -324,4 +324,4 @@ def test_figures_and_tables_are_numbered_and_have_captions(html):
     assert len(figures) == 3, "energy was not measured: a sentence says so, and no caption says anything of it"
     assert all(re.search(r'caption-number">Fig\. \d', figure) for figure in figures)
     assert all(re.search(r"\d (forked|fresh) process(es)? per cell", figure) for figure in figures)
-    assert len(re.findall(r'caption-number">Table \d', text)) == 8
+    assert len(re.findall(r'caption-number">Table \d', text)) == 9
