@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import yaml
 from measuring import (
@@ -557,14 +558,20 @@ def test_killed_then_interrupted_then_finished(tmp_path, worker):
     env = {"DISTILBENCH_CACHE": str(tmp_path / "cache"), "DISTILBENCH_ROOT": str(checkout)}
     if worker == "stand-in":  # at its work for as long as a real one
         env |= stand_in_everywhere(tmp_path / "stand-in") | {"STAND_IN_SECONDS": "5"}
+    worker = "standin_worker" if worker == "stand-in" else "distilbench.harness"
+
+    def measuring(process: subprocess.Popen) -> list[psutil.Process]:
+        both = descendants(process, worker)  # what forks, and its fork that measures
+        return both if len(both) == 2 else []
+
     words = ["-p", "passes", "[timing]", "-p", "repetitions", "2"]
     for key in ("batch_sizes", "length_policies", "samples_per_cycle"):
         words += ["-p", key, str(SMALL[key])]
 
     process = start(results, env, *words)
-    at_work = wait_for(lambda: descendants(process, "job.json"))
+    at_work = wait_for(lambda: measuring(process))
     at_work += descendants(process, "distilbench.execution.kernels")
-    assert len(at_work) == 2
+    assert len(at_work) == 3
     process.kill()
     process.communicate()
     assert all_gone(at_work), "kernel and worker end with it"
@@ -574,7 +581,7 @@ def test_killed_then_interrupted_then_finished(tmp_path, worker):
 
     process = start(results, env, *words)
     wait_for(lambda: len(committed(run)) == 1)
-    at_work = wait_for(lambda: descendants(process, "job.json"))
+    at_work = wait_for(lambda: measuring(process))
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, said = ended(process)
@@ -715,7 +722,7 @@ def test_show_in_a_format_needs_a_finished_run(distilbench, finished_run):
     assert result.code == 1
     assert result.out == "", "a file made of it holds nothing"
     assert f"run {finished_run.run_id} is unfinished" in result.err
-    assert "--format or --json, not both" in one_message(distilbench("show", "--format", "csv", "--json"))
+    assert "--format and --json exclude each other" in one_message(distilbench("show", "--format", "csv", "--json"))
 
 
 def test_publish_refuses_with_every_reason(distilbench, finished_run):

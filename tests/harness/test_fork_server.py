@@ -77,7 +77,7 @@ def test_repetitions_of_the_timing_pass_come_from_one_process_and_those_of_memor
     assert "n = 3 forked processes per cell" in load.citation(run)
     table = load.table([run])
     assert "3 forked processes per cell" in MEASUREMENT.showing.caption(table)
-    assert "memory over 1 fresh process per cell" in MEASUREMENT.showing.caption(table)
+    assert "Memory: 1 fresh process per cell" in MEASUREMENT.showing.caption(table)
 
 
 def test_only_the_small_profiles_fork_and_a_gpu_never(stand_in, tmp_path, monkeypatch):

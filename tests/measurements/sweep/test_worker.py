@@ -54,7 +54,7 @@ def test_a_file_of_the_users_named_like_a_module_does_not_reach_a_worker(tmp_pat
     for name in ("random", "numpy", "torch"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('this is mine')")
     monkeypatch.chdir(tmp_path)
-    code, said = harness_processes._spawn((*command, "no-such-job.json"), 120, 1)
+    code, said = harness_processes._spawn((*command, "no-such-job.json"), 120, 1, "system")
     assert code == 1
     assert "No such file or directory: 'no-such-job.json'" in said, "it came as far as its job"
 
