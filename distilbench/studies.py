@@ -21,7 +21,10 @@ KINDS = ("sweep", "calibration", "profiling")
 #: Of these, those that tell of the instrument, and of no study.
 INSTRUMENTS: dict[str, Callable[[], Measurement]] = {"calibration": partial(measurement.named, "calibration")}
 #: Per study its parameters, which say what it measures.
-STUDIES: dict[str, type[StudyParams]] = {"distilbert": DistilbertParams, "profile": ProfileParams}
+STUDIES: dict[str, type[StudyParams]] = {
+    "distilbert": DistilbertParams,
+    "profile": ProfileParams,
+}
 
 
 def study_model(study: Any) -> type[StudyParams]:

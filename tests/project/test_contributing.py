@@ -50,7 +50,7 @@ def add_the_model(checkout: Path) -> None:
     before, entries, after = registry.read_text().partition("STUDIES: dict[str, type[StudyParams]] = {")
     assert entries, "that is where it must go"
     named = "from distilbench.measurements.sweep.params import DistilbertParams"
-    registry.write_text(f'{before}{entries}"{study}": {name}, {after}'.replace(named, f"{named}, {name}"))
+    registry.write_text(f'{before}{entries}\n    "{study}": {name},{after}'.replace(named, f"{named}, {name}"))
 
 
 def add_the_profiles(checkout: Path) -> None:

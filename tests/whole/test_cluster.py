@@ -289,7 +289,7 @@ def worker_of(job: str) -> psutil.Process | None:
         for pid in map(int, listed.read_text().split()):
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
-                command = process.cmdline()
+                command = process.cmdline() or [""]
                 if command[-1].endswith("/job.json") or (command[-1] == "-" and process.parent().cmdline() == command):
                     return process
     return None
