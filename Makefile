@@ -9,6 +9,8 @@ PROFILE     ?= full
 DEVICE      ?= cpu
 TORCH_INDEX ?=
 EXTRAS      ?= all
+# Test files at once: one more than two cores, since the cluster, pages and processes are mostly waited for.
+WORKERS     ?= 3
 # Coverage slows the tests: where nobody waits for the result. Processes that they start are not followed (pyproject).
 COVERAGE    ?= $(if $(filter true,$(CI)),--cov --cov-report=term)
 
@@ -65,7 +67,7 @@ analyse: $(RUN)  ## plots and findings of the newest finished run (RUN_IDS="a b"
 test: $(TEST)  ## set up, then lint and the tests that fit into minutes (as root also what `make test-slurm` needs)
 	@[ $$(id -u) -ne 0 ] || scripts/system_packages.sh slurm || echo "no cluster can be installed: its tests are skipped"
 	$(MAKE) --no-print-directory lint
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" $(COVERAGE)
+	python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" $(COVERAGE)
 
 test-slurm: $(call installed,cluster)  ## the tests on a real SLURM cluster, which is installed (Debian, root) and started on this machine
 	scripts/system_packages.sh slurm

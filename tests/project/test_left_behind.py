@@ -43,6 +43,7 @@ def test_interrupt():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
 """
+XDIST = ("-p", "xdist", "-n", "2")
 FAIL = "def test_fails():\n    assert 0\n"
 
 
@@ -65,6 +66,7 @@ def session(folder: Path, *options: str, **tests: str) -> tuple[int, str, list[i
         str(folder),
     ]
     env = os.environ | {"PYTHONPATH": str(Path(left_behind.__file__).parent)}
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of notebooks and browsers take most of a short session
     done = waiting.run([*command, *options, str(folder)], env=env)
     left = [int(line) for line in pids.read_text().split()] if pids.is_file() else []
     return done.returncode, done.stdout + done.stderr, left
@@ -74,7 +76,7 @@ def is_there(pid: int) -> bool:
     return psutil.pid_exists(pid) and alive(psutil.Process(pid))
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "xdist"])
+@pytest.mark.parametrize("options", [(), XDIST], ids=["alone", "xdist"])
 @pytest.mark.parametrize(
     ("tests", "status"),
     [
@@ -93,7 +95,7 @@ def test_a_process_that_is_left_fails_the_session_by_name(tmp_path, options, tes
     assert not is_there(left[0]), "and it is ended"
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "xdist"])
+@pytest.mark.parametrize("options", [(), XDIST], ids=["alone", "xdist"])
 def test_where_none_is_left_the_session_is_as_its_tests(tmp_path, options):
     assert session(tmp_path, *options, nothing=NOTHING)[0] == 0
     code, said, _ = session(tmp_path, *options, nothing=NOTHING, fails=FAIL)
