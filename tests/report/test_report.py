@@ -126,7 +126,7 @@ def test_the_headline_names_the_best_cell_and_the_profile(derived):
 
 
 def test_the_headline_of_a_full_run_needs_no_warning(derived):
-    derived["note"] = None
+    derived["profile"] = "full"
     derived["best_throughput"]["length_policy"] = "fixed-128"
     assert cell_tables.headline(derived) == (
         "Highest throughput at 128 tokens per sentence: batch size 4 with 221.1 samples/s (sdpa)."

@@ -571,7 +571,7 @@ def test_where_not_even_the_failure_can_be_written_it_is_said(job_file, monkeypa
     def full(path, content):
         raise StorageError(f"cannot write {path}: {os.strerror(errno.ENOSPC)}")
 
-    monkeypatch.setattr(worker.paths, "write_json", full)
+    monkeypatch.setattr(paths, "write_json", full)
     ends_with(StorageError("cannot write the iterations\nsecond line"), monkeypatch)
     assert worker.main(job_file) == 1
     assert capsys.readouterr().err == "cannot write the iterations\n"

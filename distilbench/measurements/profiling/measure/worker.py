@@ -16,6 +16,7 @@ from distilbench import paths
 from distilbench.collectors import memory, nvml
 from distilbench.collectors.telemetry import Telemetry
 from distilbench.errors import ImplausibleError
+from distilbench.harness.outcome import leave_record
 from distilbench.machine.device import gpu_identity, select, synchronize
 from distilbench.measurements.profiling.measure import layers, sessions, trace
 from distilbench.measurements.profiling.records import FOLDER, FORWARDS, LAYERS, MEMORY, SAMPLES, ProfileRecord
@@ -31,9 +32,9 @@ STACK_STEPS = sessions.Schedule(wait=0, warmup=1, active=2)
 
 
 def main(file: Path) -> int:
-    """Measures; 0 when a record was written (see `sweep.leave_record`)."""
+    """Measures; 0 when a record was written (see `outcome.leave_record`)."""
     job = WorkerSpec(**json.loads(file.read_text(encoding="utf-8")))
-    return sweep.leave_record(file, job, ProfileRecord, measure)
+    return leave_record(file, job, ProfileRecord, measure)
 
 
 def measure(job: WorkerSpec) -> dict[str, Any]:

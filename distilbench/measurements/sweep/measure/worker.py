@@ -11,9 +11,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import sys
-import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,23 +19,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import ValidationError
 
-from distilbench import paths
 from distilbench.collectors import energy, memory, nvml
 from distilbench.collectors import threads as collectors_threads
 from distilbench.collectors.telemetry import Telemetry
-from distilbench.errors import DeviceError, DistilbenchError, ImplausibleError, StorageError
+from distilbench.errors import DeviceError, ImplausibleError
 from distilbench.harness import energy_windows
+from distilbench.harness.outcome import Unavailable, leave_record
 from distilbench.machine import cgroups
 from distilbench.machine.device import gpu_identity, select
-from distilbench.machine.environment import now
 from distilbench.measurements.sweep.measure.spec import WorkerSpec, predictions_file
 from distilbench.measurements.sweep.measure.timing import Timing
 from distilbench.measurements.sweep.records import ITERATIONS, PREDICTIONS, Repetition
 from distilbench.measurements.sweep.summary.derive import classification_fields, energy_fields, timing_fields, warmup_of
 from distilbench.runs.rawfiles import write_parquet
-from distilbench.runs.records import Record
 from distilbench.sources import families
 from distilbench.sources.batches import (
     batches_sha256,
@@ -53,14 +47,7 @@ from distilbench.sources.tokenizers import encoder
 from distilbench.variants import registry
 from distilbench.variants.registry import Executable
 
-OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate", "CUBLAS_STATUS_ALLOC_FAILED")
-
-
 UNSEEN_NEIGHBOURS = "whether others compute on the GPU cannot be seen here; its counters would hold what they draw"
-
-
-class Unavailable(DistilbenchError):
-    """What was asked for cannot be measured here."""
 
 
 def preload() -> None:
@@ -76,42 +63,6 @@ def main(job_file: Path) -> int:
     """Measures; 0 when a record was written, 3 when the device's memory did not suffice, 1 on other errors."""
     job = WorkerSpec(**json.loads(job_file.read_text(encoding="utf-8")))
     return leave_record(job_file, job, Repetition, measure)
-
-
-def leave_record(
-    job_file: Path, job: WorkerSpec, record_of: type[Record], measure: Callable[[WorkerSpec], dict[str, Any]]
-) -> int:
-    """Measures, and leaves the record beside the job, or why there is none; the exit code as of `main`."""
-    started, clock = now(), time.monotonic()
-    try:
-        fields = {"status": "ok"} | measure(job)
-        record = record_of(**job.identity, **fields, started=started, seconds=time.monotonic() - clock)
-    except Unavailable as error:
-        return _fail(job_file, "unavailable", str(error), 1)
-    except ImplausibleError as error:
-        return _fail(job_file, "invalid", str(error), 1)
-    except ValidationError as error:  # such as a number that is not finite
-        problem = error.errors()[0]
-        return _fail(job_file, "invalid", f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}", 1)
-    except DistilbenchError as error:
-        return _fail(job_file, "storage" if isinstance(error, StorageError) else "failed", str(error), 1)
-    except Exception as error:
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
-            return _fail(job_file, "oom", str(error), 3)
-        traceback.print_exc()
-        return _fail(job_file, "failed", f"{type(error).__name__}: {error}", 1)
-    paths.write_atomic(job_file.with_suffix(".record.json"), record.to_line())
-    return 0
-
-
-def _fail(job_file: Path, status: str, error: str, code: int) -> int:
-    """Leaves the reason beside the job; where even that cannot be written, says it on stderr."""
-    first = (error.splitlines() or ["no message"])[0]
-    try:
-        paths.write_json(job_file.with_suffix(".failure.json"), {"status": status, "error": first})
-    except StorageError:
-        print(first, file=sys.stderr)
-    return code
 
 
 @dataclass(frozen=True)

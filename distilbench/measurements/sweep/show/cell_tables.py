@@ -9,6 +9,7 @@ import pandas as pd
 from distilbench.measurements.sweep.summary.doubts import NOT_TESTED
 from distilbench.report import spread
 from distilbench.report.tables import milliseconds
+from distilbench.runs.parameters import PROFILES
 from distilbench.stats import MIN_REPETITIONS
 
 COLUMNS = {
@@ -107,7 +108,8 @@ def headline(summary: dict[str, Any]) -> str:
         f"{best['throughput_samples_per_s']:.1f} samples/s ({best['variant']}"
         f"{', unstable' if best.get('state') == 'unstable' else ''})"
     )
-    return f"{text}; {summary['note']}." if summary["note"] else f"{text}."
+    profile = PROFILES[summary["profile"]] if summary["profile"] != "full" else ""
+    return f"{text}; {profile}." if profile else f"{text}."
 
 
 def reservation(summary: dict[str, Any]) -> str:
