@@ -118,10 +118,7 @@ def executed_cells(page: Any, notebook: Path) -> list[Any]:
     return code if all(cell.execution_count for cell in code) else []
 
 
-@pytest.mark.parametrize(
-    "name",  # 04_profile measures for a minute, in cells like those of 02_benchmark
-    [pytest.param(name, marks=pytest.mark.slow) if name == "04_profile" else name for name in NOTEBOOKS],
-)
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_run_all_works(lab, name):
     address, folder = lab
     with browser() as running:

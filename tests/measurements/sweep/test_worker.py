@@ -56,7 +56,7 @@ def test_a_file_of_the_users_named_like_a_module_does_not_reach_a_worker(tmp_pat
     monkeypatch.chdir(tmp_path)
     code, said = harness_processes._spawn((*command, "no-such-job.json"), 120, 1, "system")
     assert code == 1
-    assert "No such file or directory: 'no-such-job.json'" in said, "it came as far as its job"
+    assert "no-such-job.json" in said, "it came as far as its job"
 
 
 def measured(work: WorkerSpec) -> dict:
@@ -323,7 +323,10 @@ def test_energy_is_measured_over_windows(tmp_path, monkeypatch):
         fields = measured(work)
     record = as_record(work, fields)
     assert record.energy_source == "rapl"
-    assert record.energy_per_sample_J * record.energy.windows[0].samples == pytest.approx(record.energy_J, rel=0.5)
+    joules = [window.joules["rapl"] for window in record.energy.windows]
+    per_sample = [window.joules["rapl"] / window.samples for window in record.energy.windows]
+    assert min(joules) <= record.energy_J <= max(joules)
+    assert min(per_sample) <= record.energy_per_sample_J <= max(per_sample)
     watts = [window.joules["rapl"] / window.seconds for window in record.energy.windows]
     assert watts == pytest.approx([43] * 5, rel=0.1)
     assert (record.quota_periods, record.throttled_periods, record.throttled_s) == (17, 11, 0.75)
