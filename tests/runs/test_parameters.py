@@ -186,7 +186,7 @@ def test_devices_have_one_name_each(given, device):
 
 @pytest.mark.parametrize("text", ["16,32", "[16, 32]", " 16 , 32 ", "(16, 32)", "16,32,", "['16', \"32\"]"])
 def test_a_list_may_be_text(text):
-    assert resolve("distilbert", {"batch_sizes": text}).params.batch_sizes == [16, 32]
+    assert resolve("distilbert", {"profile": "full", "batch_sizes": text}).params.batch_sizes == [16, 32]
 
 
 def test_a_list_of_words_may_be_text():
