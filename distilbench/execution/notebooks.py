@@ -36,15 +36,16 @@ def resolve(study: str, given: dict[str, Any], resume: str = "", results_root: s
 
 def resolve_again(run: Run) -> parameters.Resolved:
     """The parameters that a run was started with, and where it is now."""
-    study, recorded = run.config["study"], run.config["parameters"]
-    fields = studies.study_model(study).model_fields.items()
+    return studies.resolve(run.config["study"], _started_with(run))
+
+
+def _started_with(run: Run) -> dict[str, Any]:
+    recorded = run.config["parameters"]
+    fields = studies.study_model(run.config["study"]).model_fields.items()
     # a profile may say something else today of a parameter that came later than the run
     later = {name: field.default for name, field in fields if name not in recorded}
-    return studies.resolve(study, later | recorded | _place_of(run))
-
-
-def _place_of(run: Run) -> dict[str, str]:
-    return {"run_id": run.run_id, "results_root": str(run.folder.parent.parent)}
+    place = {"run_id": run.run_id, "results_root": str(run.folder.parent.parent)}
+    return later | recorded | place
 
 
 def run_study(study: str, given: dict[str, Any], resume: str = "", new: bool = False, results_root: str = "") -> Run:
@@ -60,7 +61,7 @@ def run_study(study: str, given: dict[str, Any], resume: str = "", new: bool = F
 
 def execute(run: Run, names: list[str]) -> None:
     """Executes notebooks of the chain into a run, with the parameters that it was started with; they check them."""
-    values = run.config["parameters"] | _place_of(run)
+    values = _started_with(run)
     with _around_kernels():
         for name in names:
             log_line(f"notebook {name}", notebook=name, event="notebook")

@@ -287,3 +287,17 @@ def test_json_lines_can_be_read_back(monkeypatch):
         stream.write("[1/2] sdpa\n")
     line = json.loads("".join(written))
     assert (line["message"], line["done"], line["total"], line["level"]) == ("[1/2] sdpa", 1, 2, "info")
+
+
+def test_a_parameter_that_came_later_than_the_run_has_its_default_in_notebooks_too(make_run, monkeypatch):
+    """The ci profile says otherwise today; a run begun before it did is resumed as it was begun."""
+    run = make_run()
+    config = run.config
+    del config["parameters"]["fresh_processes"]
+    paths.write_json(run.folder / "config.json", config)
+    given = []
+    monkeypatch.setattr(notebooks, "_execute", lambda run, name, values, output: given.append(values))
+    notebooks.execute(run, ["02_benchmark"])
+    assert [values["fresh_processes"] for values in given] == [True]
+    assert given[0]["run_id"] == run.run_id
+    assert notebooks.resolve_again(run).params.fresh_processes
