@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,13 @@ def descendants(process: subprocess.Popen | int, word: str = "") -> list[psutil.
                 if any(word in part for part in child.cmdline()):
                     found.append(child)
     return found
+
+
+def is_a_fork(process: psutil.Process) -> bool:
+    """Whether it was forked to measure. One that only ends OpenBLAS's threads is there for a moment, at the start."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.parent().cmdline() == process.cmdline() and time.time() - process.create_time() > 0.2
+    return False
 
 
 def committed(run: Run) -> list[tuple[tuple[str, str, int], int, str]]:

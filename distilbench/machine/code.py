@@ -15,14 +15,13 @@ MEASURING = (
     "collectors/latency", "collectors/memory", "collectors/nvml", "collectors/rapl", "collectors/telemetry",
     "collectors/threads", "errors", "harness/__init__", "harness/__main__", "harness/ceilings",
     "harness/energy_windows", "harness/fork_server", "harness/loop", "harness/outcome", "harness/processes",
-    "harness/shards",
-    "harness/steps", "machine/__init__", "machine/cgroups", "machine/code", "machine/device", "machine/environment",
-    "machine/kernel_files", "machine/slurm_job", "measurements/__init__", "paths", "runs/__init__",
-    "runs/parameters", "runs/rawfiles", "runs/records", "runs/states", "sources/__init__", "sources/batches",
-    "sources/embedded", "sources/families/__init__", "sources/families/distilbert", "sources/hub", "sources/labels",
-    "sources/models", "sources/parameters", "sources/repositories", "sources/revisions", "sources/rows",
-    "sources/texts", "sources/tokenizers", "stats", "variants/__init__", "variants/registry",
-    "variants/torch_variants",
+    "harness/shards", "harness/steps", "machine/__init__", "machine/cgroups", "machine/code", "machine/device",
+    "machine/environment", "machine/kernel_files", "machine/slurm_job", "measurements/__init__", "paths",
+    "runs/__init__", "runs/parameters", "runs/rawfiles", "runs/records", "runs/states", "sources/__init__",
+    "sources/batches", "sources/embedded", "sources/families/__init__", "sources/families/distilbert",
+    "sources/hub", "sources/labels", "sources/models", "sources/parameters", "sources/repositories",
+    "sources/revisions", "sources/rows", "sources/texts", "sources/tokenizers", "stats", "variants/__init__",
+    "variants/registry", "variants/torch_variants",
 )  # fmt: skip
 #: Of these, where they are in the folder of a kind of measurement.
 OF_A_KIND = ("__init__", "params", "records", "measure", "worker", "measure/*", "summary/__init__", "summary/derive")

@@ -96,6 +96,15 @@ NotNegative = Annotated[Seconds, Field(ge=0)]
 Positive = Annotated[Seconds, Field(gt=0)]
 Device = Annotated[str, AfterValidator(_device)]
 LengthPolicy = Annotated[str, AfterValidator(_length_policy)]
+Threads = Annotated[int, Field(ge=0, strict=True, description="CPU threads; 0: one per usable core")]
+Timeout = Annotated[Positive, Field(description="a repetition is stopped after it")]
+Heap = Annotated[
+    Literal["system", "keep"],
+    Field(
+        description="freed memory: system: the C library does as it likes; keep: nothing goes back (glibc), so that no "
+        "forward pays for fetching it again"
+    ),
+]
 RunId = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
 
 

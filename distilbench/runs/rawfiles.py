@@ -99,6 +99,7 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> 
     return paths.sha256_bytes(content)
 
 
+@_kept
 def read_committed(path: Path, sha256: str | None = None) -> bytes:
     """What a file holds; refuses one that is missing, or with a hash given is not the committed one."""
     try:

@@ -10,7 +10,8 @@ from typing import Any
 from distilbench.errors import RunError
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import NOTHING
-from distilbench.runs.rawfiles import each_read_once
+from distilbench.runs.rawfiles import each_read_once, read_committed
+from distilbench.runs.records import Record
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-12  # a million times what rounding makes of these, and far below what a reader sees
 
@@ -23,7 +24,10 @@ def problems(folder: Path) -> list[str]:
         if not run.raw.is_file():
             return [f"{run.raw} is missing: nothing can be computed again"]
         with each_read_once():  # by the records, and by the summary
-            problems += run.kind.recompute(folder, run.repetitions())
+            records = run.repetitions()
+            if run.kind.folders:  # else its records have no files of their own
+                problems += _not_as_committed(folder, records)
+            problems += run.kind.recompute(folder, records)
             again = run.kind.summarise(folder)
         if run.is_finished:
             recorded = run.summary
@@ -33,6 +37,17 @@ def problems(folder: Path) -> list[str]:
     except RunError as error:
         problems.append(str(error))
     return list(dict.fromkeys(problems))  # a damaged file is met by the record and by the summary
+
+
+def _not_as_committed(folder: Path, records: list[Record]) -> list[str]:
+    """The files of records that are missing, or have another hash than their record says."""
+    found = []
+    for name, sha256 in (file for record in records for file in record.files.items()):
+        try:
+            read_committed(folder / name, sha256)
+        except RunError as error:
+            found.append(str(error))
+    return found
 
 
 def _as_recorded(again: Any, recorded: Any) -> Any:

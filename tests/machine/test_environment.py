@@ -205,7 +205,7 @@ def imported(module: str) -> set[str]:
 
 #: What the parent imports besides: folders and locks, derived numbers, progress bars. None of it measures.
 BESIDE = {
-    "harness/defaults", "machine/conditions", "runs/folder", "runs/measurement", "measurements/sweep/summary/join",
+    "machine/conditions", "runs/folder", "runs/measurement", "measurements/sweep/summary/join",
     "measurements/sweep/summary/doubts", "measurements/sweep/summary/energy", "progress",
 }  # fmt: skip
 SWEEP, PROFILE = "measurements.sweep.measure", "measurements.profiling.measure"

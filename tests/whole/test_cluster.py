@@ -19,7 +19,7 @@ import pytest
 import toy_kind
 from cluster import Cluster, free_ports, missing
 from conftest import IN_CI
-from measuring import checkout_with_notebooks, finished_once, stand_in_everywhere
+from measuring import checkout_with_notebooks, finished_once, is_a_fork, stand_in_everywhere
 from waiting import ended, wait_for
 
 from distilbench import paths
@@ -290,7 +290,7 @@ def worker_of(job: str) -> psutil.Process | None:
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
                 command = process.cmdline() or [""]
-                if command[-1].endswith("/job.json") or (command[-1] == "-" and process.parent().cmdline() == command):
+                if command[-1].endswith("/job.json") or (command[-1] == "-" and is_a_fork(process)):
                     return process
     return None
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from distilbench.harness.steps import in_rounds
 from distilbench.measurements.profiling import records
-from distilbench.measurements.profiling.measure import design
 from distilbench.measurements.profiling.params import ProfileParams
 from distilbench.measurements.profiling.summary import join, recompute
+from distilbench.measurements.sweep.measure import design
 from distilbench.runs.measurement import Measurement
 
 MEASUREMENT = Measurement(
@@ -13,8 +14,8 @@ MEASUREMENT = Measurement(
     params=ProfileParams,
     raw="profile.jsonl",
     record=records.ProfileRecord,
-    cells=design.cells,
-    plan=design.plan,
+    cells=design.grid,
+    plan=in_rounds(design.grid, records.PASS),
     summarise=join.summarise,
     recompute=recompute.recompute,
     measure="distilbench.measurements.profiling.measure.run",

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from distilbench.measurements.sweep.params import MIN_BATCHES
-from distilbench.runs.parameters import Count, LengthPolicy, NotNegative, Positive, list_of
+from distilbench.measurements.sweep.params import (
+    CeilingSeconds,
+    WarmupCycles,
+    WarmupMaxSeconds,
+    WarmupSeconds,
+    check_cycle,
+)
+from distilbench.runs.parameters import Count, Heap, LengthPolicy, NotNegative, Threads, Timeout, list_of
 from distilbench.sources.parameters import SourceParams
 
 
@@ -22,11 +28,9 @@ class ProfileParams(SourceParams):
     length_policies: list_of(LengthPolicy) = Field(["fixed-128"], description="how sentences are padded within a batch")
     samples_per_cycle: Count = Field(1024, description="sentences in one cycle, the same ones in every cell")
     repetitions: Count = Field(5, description="fresh processes per cell")
-    warmup_cycles: Count = Field(2, description="warm-up cycles, at least")
-    warmup_seconds: NotNegative = Field(3.0, description="warm-up seconds, at least")
-    warmup_max_seconds: NotNegative = Field(
-        30.0, description="a cell not settled by then is marked unstable; 0: no proof asked"
-    )
+    warmup_cycles: WarmupCycles = 2
+    warmup_seconds: WarmupSeconds = 3.0
+    warmup_max_seconds: WarmupMaxSeconds = 30.0
     timed_forwards: Count = Field(
         60, description="forwards without a profiler, and as many with a clock at each layer, in turn"
     )
@@ -34,25 +38,12 @@ class ProfileParams(SourceParams):
     profiler_warmup: Count = Field(2, description="steps that it records and throws away")
     profiler_active: Count = Field(6, description="steps that are in the trace")
     utilisation_s: NotNegative = Field(5.0, description="seconds of forwards in which use of CPU and GPU is sampled")
-    ceiling_s: NotNegative = Field(
-        1.0, description="seconds for each of the machine's ceilings (matrix products, copying); 0: not measured"
-    )
-    repetition_timeout_s: Positive = Field(3600.0, description="a repetition is stopped after it")
-    num_threads: Annotated[int, Field(ge=0, strict=True)] = Field(0, description="CPU threads; 0: one per usable core")
-    heap: Literal["system", "keep"] = Field(
-        "system", description="freed memory: system: the C library does as it likes; keep: nothing goes back (glibc)"
-    )
+    ceiling_s: CeilingSeconds = 1.0
+    repetition_timeout_s: Timeout = 3600.0
+    num_threads: Threads = 0
+    heap: Heap = "system"
 
     @model_validator(mode="after")
     def _check(self) -> ProfileParams:
-        if self.samples_per_cycle < MIN_BATCHES * max(self.batch_sizes):
-            raise ValueError(
-                f"samples_per_cycle ({self.samples_per_cycle}) must be at least {MIN_BATCHES} times the largest batch "
-                f"size ({max(self.batch_sizes)})"
-            )
-        if self.warmup_max_seconds and self.warmup_max_seconds < self.warmup_seconds:
-            raise ValueError(
-                f"warmup_max_seconds ({self.warmup_max_seconds:g}) must not be below warmup_seconds "
-                f"({self.warmup_seconds:g})"
-            )
+        check_cycle(self)
         return self

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from distilbench.runs.parameters import (
-    Count,
-    LengthPolicy,
-    NotNegative,
-    Positive,
-    list_of,
-)
+from distilbench.runs.parameters import Count, Heap, LengthPolicy, NotNegative, Positive, Threads, Timeout, list_of
 from distilbench.sources.parameters import SourceParams
 
 MIN_BATCHES = 8  # per cycle
+# what every kind has that executes forwards over a cycle of batches
+WarmupCycles = Annotated[Count, Field(description="warm-up cycles, at least; kept in the file, flagged")]
+WarmupSeconds = Annotated[NotNegative, Field(description="warm-up seconds, at least")]
+WarmupMaxSeconds = Annotated[
+    NotNegative, Field(description="a cell not settled by then is marked unstable; 0: no proof asked")
+]
+CeilingSeconds = Annotated[
+    NotNegative,
+    Field(description="seconds for each of the machine's ceilings (matrix products, copying); 0: not measured"),
+]
+
+
+def check_cycle(params: Any) -> None:
+    """What the fields of a cycle of batches must be to each other.
+
+    Raises:
+        ValueError: the cycle is too short, or the warm-up's cap is below its floor.
+    """
+    if params.samples_per_cycle < MIN_BATCHES * max(params.batch_sizes):
+        raise ValueError(
+            f"samples_per_cycle ({params.samples_per_cycle}) must be at least {MIN_BATCHES} times the largest batch "
+            f"size ({max(params.batch_sizes)}): a cycle goes over {MIN_BATCHES} batches or more, so that no cache "
+            "can answer"
+        )
+    if params.warmup_max_seconds:  # else no proof is asked, and the floors alone count
+        check_cap(params, "warmup_seconds", "warmup_max_seconds")
+
+
+def check_cap(params: Any, least: str, most: str) -> None:
+    """A cap must not be below its floor.
+
+    Raises:
+        ValueError: it is.
+    """
+    if getattr(params, most) < getattr(params, least):
+        raise ValueError(f"{most} ({getattr(params, most):g}) must not be below {least} ({getattr(params, least):g})")
 
 
 class DistilbertParams(SourceParams):
@@ -48,11 +75,9 @@ class DistilbertParams(SourceParams):
         description="timing pass on a CPU: each repetition imports its libraries; false: one process has, and forks "
         "them, which saves time and shares its layout of memory: for no interval",
     )
-    warmup_cycles: Count = Field(2, description="warm-up cycles, at least; kept in the file, flagged")
-    warmup_seconds: NotNegative = Field(3.0, description="warm-up seconds, at least")
-    warmup_max_seconds: NotNegative = Field(
-        30.0, description="a cell not settled by then is marked unstable; 0: no proof asked"
-    )
+    warmup_cycles: WarmupCycles = 2
+    warmup_seconds: WarmupSeconds = 3.0
+    warmup_max_seconds: WarmupMaxSeconds = 30.0
     min_cycles: Count = Field(2, description="timed cycles per repetition, at least")
     min_iterations: Count = Field(16, description="timed iterations per repetition, at least")
     min_seconds: NotNegative = Field(3.0, description="timed seconds per repetition, at least")
@@ -69,31 +94,15 @@ class DistilbertParams(SourceParams):
     modelled_power_W: Positive | None = Field(
         None, description="where no counter is: power to multiply with the duration; then all energy is `modelled`"
     )
-    ceiling_s: NotNegative = Field(
-        1.0, description="seconds for each of the machine's ceilings (matrix products, copying); 0: not measured"
-    )
-    repetition_timeout_s: Positive = Field(3600.0, description="a repetition is stopped after it")
-    num_threads: Annotated[int, Field(ge=0, strict=True)] = Field(0, description="CPU threads; 0: one per usable core")
-    heap: Literal["system", "keep"] = Field(
-        "system",
-        description="freed memory: system: the C library does as it likes; keep: nothing goes back (glibc), so that no "
-        "forward pays for fetching it again",
-    )
+    ceiling_s: CeilingSeconds = 1.0
+    repetition_timeout_s: Timeout = 3600.0
+    num_threads: Threads = 0
+    heap: Heap = "system"
 
     @model_validator(mode="after")
     def _check(self) -> DistilbertParams:
-        if self.samples_per_cycle < MIN_BATCHES * max(self.batch_sizes):
-            raise ValueError(
-                f"samples_per_cycle ({self.samples_per_cycle}) must be at least {MIN_BATCHES} times the largest batch "
-                f"size ({max(self.batch_sizes)}): a cycle goes over {MIN_BATCHES} batches or more, so that no cache "
-                "can answer"
-            )
+        check_cycle(self)
+        check_cap(self, "min_seconds", "max_seconds")
         if "energy" in self.passes and self.energy_cells == "best" and "timing" not in self.passes:
             raise ValueError("energy_cells is 'best', which the timing pass finds: ask for it too, or for 'all' cells")
-        for least, most in (("warmup_seconds", "warmup_max_seconds"), ("min_seconds", "max_seconds")):
-            unproven = most == "warmup_max_seconds" and not self.warmup_max_seconds  # the floors alone count
-            if getattr(self, most) < getattr(self, least) and not unproven:
-                raise ValueError(
-                    f"{most} ({getattr(self, most):g}) must not be below {least} ({getattr(self, least):g})"
-                )
         return self

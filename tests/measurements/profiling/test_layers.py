@@ -185,13 +185,13 @@ def test_on_a_gpu_the_fence_is_within_the_annotation_of_the_forward(tmp_path, mo
     monkeypatch.setattr(sessions, "synchronize", lambda device: tools.calls.append(f"fence {device}"))
     steps = itertools.repeat(lambda: tools.calls.append("forward"))
     file = tmp_path / "trace.json"
-    sessions.times_and_memory(file, sessions.Schedule(wait=0, warmup=1, active=1), steps, GPU, tools)
+    sessions.session(file, sessions.Schedule(wait=0, warmup=1, active=1), steps, GPU, sessions.OPERATORS, tools)
     one = [sessions.FORWARD, "forward", "fence cuda:0", sessions.NULL, "step"]
     assert tools.calls == one * 2
     assert tools.how["activities"] == ["cpu", "cuda"]
     assert tools.how["schedule"] == {"wait": 0, "warmup": 1, "active": 1, "repeat": 1}
     assert "with_stack" not in tools.how, "to follow Python would distort the times"
     assert file.read_text() == '{"traceEvents":[]}', "no path and no name of a machine"
-    sessions.stacks(file, sessions.Schedule(0, 0, 1), steps, torch.device("cpu"), tools)
+    sessions.session(file, sessions.Schedule(0, 0, 1), steps, torch.device("cpu"), sessions.stacks(), tools)
     assert tools.how["with_stack"]
     assert tools.how["activities"] == ["cpu"]

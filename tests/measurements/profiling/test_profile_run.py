@@ -13,8 +13,8 @@ import torch
 from distilbench import paths, studies
 from distilbench.harness import steps
 from distilbench.measurements.profiling import records
-from distilbench.measurements.profiling.measure import design, sessions, trace, worker
 from distilbench.measurements.profiling.measure import run as measuring
+from distilbench.measurements.profiling.measure import sessions, trace, worker
 from distilbench.measurements.profiling.show import tables
 from distilbench.measurements.profiling.summary import derive, verdict
 from distilbench.report import export, insights, load
@@ -257,9 +257,9 @@ def test_what_was_not_measured_is_said_and_shown_as_a_dash(profiled, summary, tm
 
 def test_the_plan_goes_round_by_round_and_only_the_first_process_has_plain_names():
     resolved = studies.resolve("profile", {"profile": "ci", "repetitions": 2})
-    steps_ = design.plan(resolved)
+    steps_ = studies.kind_of("profile").plan(resolved)
     assert [n for _, _, n in steps_] == [0, 0, 1, 1]
-    stems = [design.stem(resolved.params, {"cell": cell.cell, "repetition": n}) for cell, _, n in steps_]
+    stems = [measuring.stem(resolved.params, {"cell": cell.cell, "repetition": n}) for cell, _, n in steps_]
     assert sorted(stems) == ["", f"{CELLS[0]}-01.", f"{CELLS[1]}-00.", f"{CELLS[1]}-01."]
 
 

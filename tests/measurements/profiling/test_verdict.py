@@ -86,7 +86,7 @@ def test_the_verdict_is_right_where_the_truth_is_known(tmp_path, measured_ceilin
 
     time_it()
     file = tmp_path / "trace.json"
-    sessions.times_and_memory(file, sessions.Schedule(1, 2, 6), itertools.repeat(forward), CPU)
+    sessions.session(file, sessions.Schedule(1, 2, 6), itertools.repeat(forward), CPU, sessions.OPERATORS)
     time_it()  # before and after: a disturbance during one of them must not decide
     found = trace.read(file)
     fields = derive.forward_fields(rows, found)

@@ -6,17 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from distilbench.harness import processes
-from distilbench.harness.defaults import bring, count_later, later
-from distilbench.measurements.profiling.measure.design import stem
 from distilbench.measurements.profiling.params import ProfileParams
 from distilbench.measurements.profiling.records import ProfileRecord
+from distilbench.measurements.sweep.measure.design import grid
 from distilbench.measurements.sweep.measure.run import fetch, is_prepared, load, once, prepare
 from distilbench.measurements.sweep.measure.spec import Prepared, WorkerSpec
 from distilbench.measurements.sweep.records import SweepCell
 from distilbench.runs.folder import Run
 from distilbench.runs.parameters import Resolved
 
-__all__ = ["bring", "count_later", "fetch", "is_prepared", "later", "load", "once", "prepare", "take"]
+__all__ = ["fetch", "is_prepared", "load", "once", "prepare", "take"]
 WORKER = (*processes.WORKER, "distilbench.measurements.profiling.measure.worker")
 PROTOCOL = (
     "warmup_cycles", "warmup_seconds", "warmup_max_seconds", "timed_forwards", "profiler_wait", "profiler_warmup",
@@ -49,3 +48,10 @@ def spec_of(run: Run, params: ProfileParams, prepared: Prepared, identity: dict[
         texts=prepared.texts,
         tokenizer=prepared.tokenizer,
     )
+
+
+def stem(params: ProfileParams, identity: dict[str, Any]) -> str:
+    """How its files begin: the first process of the first cell has the plain names, `trace.json` and `stacks.txt`."""
+    first = (grid(params)[0].cell, 0)
+    cell, repetition = identity["cell"], identity["repetition"]
+    return "" if (cell, repetition) == first else f"{cell}-{repetition:02d}."

@@ -40,49 +40,35 @@ class Schedule:
         return self.wait + self.warmup + self.active
 
 
-def times_and_memory(
+#: Times and memory. Without stacks: to follow Python's calls makes these several times as long, and dispatch would seem
+#: to be all.
+OPERATORS = {"record_shapes": True, "profile_memory": True}
+
+
+def stacks() -> dict[str, Any]:
+    """Calls of Python. Without `verbose` the profiler keeps no stacks, and a file of them would be empty."""
+    return {"with_stack": True, "experimental_config": torch._C._profiler._ExperimentalConfig(verbose=True)}
+
+
+def session(
     file: Path,
     schedule: Schedule,
     steps: Iterable[Callable[[], Any]],
     device: torch.device,
+    recorded: dict[str, Any],
     tools: Any = torch.profiler,
 ) -> None:
-    """Profiles forwards with shapes and allocations, and writes the trace.
-
-    Without stacks: to follow Python's calls makes these several times as long, and dispatch would seem to be all.
+    """Profiles forwards, and writes the trace.
 
     Args:
         file: of the trace.
         steps: a forward each; as many as the schedule has are taken.
+        recorded: what of them: `OPERATORS`, or `stacks()`.
     """
-    _session(file, schedule, steps, device, tools, {"record_shapes": True, "profile_memory": True})
-
-
-def stacks(
-    file: Path,
-    schedule: Schedule,
-    steps: Iterable[Callable[[], Any]],
-    device: torch.device,
-    tools: Any = torch.profiler,
-) -> None:
-    """Profiles forwards with the stacks of Python's calls, and writes the trace."""
-    # without verbose the profiler keeps no stacks, and a file of them would be empty
-    config = torch._C._profiler._ExperimentalConfig(verbose=True)
-    _session(file, schedule, steps, device, tools, {"with_stack": True, "experimental_config": config})
-
-
-def _session(
-    file: Path,
-    schedule: Schedule,
-    steps: Iterable[Callable[[], Any]],
-    device: torch.device,
-    tools: Any,
-    how: dict[str, Any],
-) -> None:
     activities = [tools.ProfilerActivity.CPU, *([tools.ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     plan = tools.schedule(wait=schedule.wait, warmup=schedule.warmup, active=schedule.active, repeat=1)
     one, result = torch.ones(1), torch.empty(1)
-    with torch.inference_mode(), tools.profile(activities=activities, schedule=plan, **how) as profiler:
+    with torch.inference_mode(), tools.profile(activities=activities, schedule=plan, **recorded) as profiler:
         for _, step in zip(range(schedule.steps), steps, strict=False):
             with tools.record_function(FORWARD):
                 step()

@@ -163,12 +163,12 @@ def profiled(job: WorkerSpec, timing: Timing, device: torch.device, files: Files
     """The sessions: (the trace of times and memory, why there is no snapshot of the GPU's memory)."""
     names = ("profiler_wait", "profiler_warmup", "profiler_active")
     schedule = sessions.Schedule(*(job.protocol[name] for name in names))
-    sessions.times_and_memory(files.path("trace.json"), schedule, endless(timing), device)
+    sessions.session(files.path("trace.json"), schedule, endless(timing), device, sessions.OPERATORS)
     found = trace.read(files.path("trace.json"))
     files.add("trace.json")
     files.parquet("memory", derive.timeline(found), MEMORY)
     with_stacks = Path(job.run) / "work" / "stacks.json"  # not kept: ten times as large, and its times are distorted
-    sessions.stacks(with_stacks, STACK_STEPS, endless(timing), device)
+    sessions.session(with_stacks, STACK_STEPS, endless(timing), device, sessions.stacks())
     lines = [f"{stack} {us}\n" for stack, us in trace.folded(trace.read(with_stacks))]
     paths.write_atomic(files.path("stacks.txt"), "".join(lines))
     with_stacks.unlink()

@@ -10,7 +10,7 @@ from distilbench.measurements.profiling.measure import trace
 from distilbench.measurements.profiling.records import ProfileRecord
 from distilbench.measurements.profiling.summary import derive
 from distilbench.measurements.sweep.summary.derive import warmup_of
-from distilbench.runs.rawfiles import read_committed, read_parquet
+from distilbench.runs.rawfiles import read_parquet
 from distilbench.runs.states import MEASURED
 from distilbench.runs.verify import differences
 
@@ -38,8 +38,6 @@ def _of_record(folder: Path, record: ProfileRecord) -> list[str]:
 
 
 def _again(folder: Path, record: ProfileRecord) -> dict[str, Any]:
-    for name, sha256 in record.files_sha256.items():
-        read_committed(folder / name, sha256)
     found = trace.read(folder / record.file("trace.json"))
     rows = {name: read_parquet(folder / record.file(f"{name}.parquet")) for name in ("forwards", "layers", "samples")}
     again = derive.fields_of(found, **rows)

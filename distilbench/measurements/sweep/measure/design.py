@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.measurements.sweep.records import SweepCell
 from distilbench.runs.parameters import Resolved
 
 
-def cells_of(params: DistilbertParams) -> list[SweepCell]:
-    """The points of the sweep in reading order, the control cell last."""
-    cells = [
+def grid(params: Any) -> list[SweepCell]:
+    """The points of variants, length policies and batch sizes in reading order, of any study that has these."""
+    return [
         SweepCell(
             cell=f"{variant}-{params.dtype}-{policy}-b{size:03d}",
             device=params.device,
@@ -26,6 +27,11 @@ def cells_of(params: DistilbertParams) -> list[SweepCell]:
         for policy in params.length_policies
         for size in params.batch_sizes
     ]
+
+
+def cells_of(params: DistilbertParams) -> list[SweepCell]:
+    """The points of the sweep in reading order, the control cell last."""
+    cells = grid(params)
     if params.control and "timing" in params.passes:
         cells.append(control_of(cells[(len(params.batch_sizes) - 1) // 2]))
     return cells
