@@ -149,9 +149,9 @@ def test_a_fork_or_a_server_that_is_killed_costs_one_repetition(stand_in, tmp_pa
 
 def test_a_server_that_is_killed_between_two_steps_is_replaced(stand_in, tmp_path):
     def kill() -> str:
-        for one in (idle := servers()):
-            one.kill()
-        assert all_gone(idle)
+        idle = fork_server._server.process
+        idle.kill()
+        idle.wait(60)  # of several threads the first may be a zombie while the others are not gone
         return "here"
 
     with pytest.MonkeyPatch.context() as patch:
