@@ -130,7 +130,7 @@ def test_a_fork_that_hangs_is_stopped(stand_in, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("victim", ["fork", "server"])
 def test_a_fork_or_a_server_that_is_killed_costs_one_repetition(stand_in, tmp_path, monkeypatch, victim):
-    monkeypatch.setenv("STAND_IN_SECONDS", "0.5")
+    monkeypatch.setenv("STAND_IN_SECONDS", "2")
     run, resolved = start(tmp_path)
     at_work = []
 
