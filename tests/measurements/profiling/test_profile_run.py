@@ -16,7 +16,7 @@ from distilbench.measurements.profiling import records
 from distilbench.measurements.profiling.measure import run as measuring
 from distilbench.measurements.profiling.measure import sessions, trace, worker
 from distilbench.measurements.profiling.show import tables
-from distilbench.measurements.profiling.summary import derive, verdict
+from distilbench.measurements.profiling.summary import derive, join, verdict
 from distilbench.report import export, insights, load
 from distilbench.runs import verify
 from distilbench.runs.folder import Run
@@ -133,6 +133,17 @@ def test_layers_are_all_of_the_model(profiled, summary):
         assert cell["layers_ratio"] == pytest.approx(total / first_of(profiled, cell).forward_ms)
         said = [doubt for doubt in cell["doubts"] if "the layers together" in doubt]
         assert bool(said) == (abs(cell["layers_ratio"] - 1) > 0.05), "the page says where they are apart"
+
+
+def test_a_profiler_that_seems_to_speed_a_forward_up_is_doubted(spoilt):
+    lines = [json.loads(line) for line in spoilt.raw.read_text().splitlines()]
+    assert not any("disturbed" in doubt for doubt in _doubts_with(spoilt, lines, slow_down=1.2))
+    assert any("0.50 times" in doubt and "disturbed" in doubt for doubt in _doubts_with(spoilt, lines, slow_down=0.5))
+
+
+def _doubts_with(run: Run, lines: list[dict], **fields) -> list[str]:
+    run.raw.write_text("".join(json.dumps(line | fields) + "\n" for line in lines))
+    return [doubt for cell in join.summarise(run.folder)["cells"] for doubt in cell["doubts"]]
 
 
 def first_of(run: Run, cell: dict) -> records.ProfileRecord:

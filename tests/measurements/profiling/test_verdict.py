@@ -11,7 +11,7 @@ import torch
 
 from distilbench.harness import ceilings
 from distilbench.measurements.profiling.measure import sessions, trace
-from distilbench.measurements.profiling.summary import derive, verdict
+from distilbench.measurements.profiling.summary import derive, join, verdict
 
 CPU = torch.device("cpu")
 CEILINGS = {"matrix_flops_per_s": {"float32": 100e9}, "memory_bytes_per_s": 10e9}  # ridge: 10 FLOP/B
@@ -76,7 +76,19 @@ def product():
     ],
 )
 def test_the_verdict_is_right_where_the_truth_is_known(tmp_path, measured_ceilings, model, truth):
-    forward, rows = model(), []
+    forward = model()
+    for attempt in range(10):
+        fields, found = _profiled(forward, tmp_path / f"trace-{attempt}.json")
+        if fields["slow_down"] >= join.FASTER:  # else the neighbours had the machine meanwhile: a run says so, too
+            break
+    operators = derive.operator_fields(found)["operators"]
+    judged = verdict.verdict(fields["forward_ms"], operators, measured_ceilings, "float32")
+    assert judged["verdict"] == truth, verdict.evidence(judged)
+    assert judged[verdict.PARTS[truth]] > 0.5
+
+
+def _profiled(forward, file):
+    rows = []
 
     def time_it() -> None:
         for _ in range(10):
@@ -85,16 +97,12 @@ def test_the_verdict_is_right_where_the_truth_is_known(tmp_path, measured_ceilin
             rows.append({"kind": "plain", "latency_ms": (time.perf_counter() - start) * 1e3})
 
     time_it()
-    file = tmp_path / "trace.json"
     sessions.session(file, sessions.Schedule(1, 2, 6), itertools.repeat(forward), CPU, sessions.OPERATORS)
     time_it()  # before and after: a disturbance during one of them must not decide
     found = trace.read(file)
     fields = derive.forward_fields(rows, found)
     assert fields["forward_ms"] == median(row["latency_ms"] for row in rows)
-    operators = derive.operator_fields(found)["operators"]
-    judged = verdict.verdict(fields["forward_ms"], operators, measured_ceilings, "float32")
-    assert judged["verdict"] == truth, verdict.evidence(judged)
-    assert judged[verdict.PARTS[truth]] > 0.5
+    return fields, found
 
 
 # ------------------------------------------------------------------ the rule

@@ -21,6 +21,7 @@ NUMBERS = (
 )  # fmt: skip
 SHARES = ("dispatch_share", "memory_share", "compute_share")
 AGREE = 0.05  # the layers together against a whole forward
+FASTER = 0.9  # of a forward's time with the profiler: it costs time, so that a shorter one was measured in other conditions
 
 
 def summarise(folder: Path) -> dict[str, Any]:
@@ -111,6 +112,8 @@ def _doubts(mine: list[ProfileRecord], numbers: dict[str, Any], judged: dict[str
     ratio = numbers["layers_ratio"]
     if ratio is not None and abs(ratio - 1) > AGREE:
         said.append(f"the layers together are {ratio:.1%} of a forward: more than {AGREE:.0%} apart")
+    if (slow_down := numbers["slow_down"]) is not None and slow_down < FASTER:
+        said.append(f"a profiled forward took {slow_down:.2f} times the time of one that nobody profiled: disturbed")
     if unstable := sum(record.status == "unstable" for record in mine):
         said.append(f"{unstable} of {len(mine)} processes had not settled when their warm-up was cut off")
     return said
