@@ -21,7 +21,7 @@ NUMBERS = (
 )  # fmt: skip
 SHARES = ("dispatch_share", "memory_share", "compute_share")
 AGREE = 0.05  # the layers together against a whole forward
-FASTER = 0.9  # of a forward's time with the profiler: it costs time, so that a shorter one was measured in other conditions
+FASTER = 0.9  # of a plain forward: a profiler costs time, so that a shorter one was measured in other conditions
 
 
 def summarise(folder: Path) -> dict[str, Any]:
