@@ -1,71 +1,60 @@
-"""A kind of measurement that measures nothing real, in no process: for what general code does with any kind."""
+"""The toy kind of measurement of CONTRIBUTING.md, added to a copy of the checkout as the page says."""
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
-from typing import Any, Literal
+
+import nbformat
+import yaml
 
 from distilbench import paths
-from distilbench.harness.steps import in_rounds
-from distilbench.runs import measurement
-from distilbench.runs.measurement import Measurement
-from distilbench.runs.parameters import Count, StudyParams
-from distilbench.runs.rawfiles import read_raw
-from distilbench.runs.records import Cell, Record
 
-MODULE = f"{measurement.KINDS}.toy.kind"  # where it is looked for; put this module there
+PAGE = (paths.repo_root() / "CONTRIBUTING.md").read_text()
+SECTION = PAGE.partition("## Add a kind of measurement\n")[2].partition("\n## ")[0]
+BLOCK = re.compile(r"^   ```\w+\n   # (\S+)\n(.*?)^   ```$", re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^   ```bash\n(.*?)^   ```$", SECTION, re.MULTILINE | re.DOTALL)
 
 
-class ToyParams(StudyParams):
-    study: str = "toy"
-    device: Literal["cpu"] = "cpu"
-    num_threads: int = 0
-    repetitions: Count = 2
-    weight: float = 1.0
+def notebook_of(text: str) -> nbformat.NotebookNode:
+    """A notebook from cells separated by `# %%`."""
+    cells = []
+    for part in re.split(r"^# %%", text, flags=re.MULTILINE)[1:]:
+        what, _, source = part.partition("\n")
+        if "[markdown]" in what:
+            cells.append(nbformat.v4.new_markdown_cell(re.sub(r"^# ?", "", source.strip(), flags=re.MULTILINE)))
+        else:
+            cells.append(nbformat.v4.new_code_cell(source.strip(), metadata={"tags": what.split()}))
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
-class ToyRecord(Record):
-    toy_ms: float | None = None
+def add_to_the_contents(file: Path, text: str) -> None:
+    toc = yaml.safe_load(file.read_text())
+    next(part["chapters"] for part in toc["parts"] if part["caption"] == "Results").extend(yaml.safe_load(text))
+    file.write_text(yaml.safe_dump(toc, sort_keys=False))
 
 
-def cells(params: ToyParams) -> list[Cell]:
-    return [Cell(cell="one"), Cell(cell="two")]
+def add_the_entry(registry: Path, kind: str, model: str) -> None:
+    text, known = registry.read_text(), "from distilbench.measurements."
+    text = re.sub(r"^(KINDS = \(.*)\)$", rf'\1, "{kind}")', text, count=1, flags=re.MULTILINE)
+    text = re.sub(r"^(STUDIES: .* = {)$", rf'\1\n    "{kind}": {model},', text, count=1, flags=re.MULTILINE)
+    registry.write_text(text.replace(known, f"{known}{kind}.params import {model}\n{known}", 1))
 
 
-def summarise(folder: Path) -> dict[str, Any]:
-    config = paths.read_json(folder / "config.json")
-    records = read_raw(folder / "toy.jsonl", ToyRecord)[0]
-    found = []
-    for cell in config["cells"]:
-        times = [record.toy_ms for record in records if record.cell == cell["cell"]]
-        state = "ok" if len(times) == config["parameters"]["repetitions"] else "pending"
-        found.append(cell | {"state": state, "toy_ms": max(times, default=None)})
-    return {"schema_version": 1, "run_id": config["run_id"], "profile": "ci", "note": None, "cells": found}
-
-
-def take(run: Any, resolved: Any, prepared: Any) -> Any:
-    """How this module measures: the weight, times the number of the repetition."""
-
-    def step(cell: Cell, pass_name: str, repetition: int, attempt: int) -> ToyRecord:
-        params = resolved.params
-        return ToyRecord(
-            **cell.model_dump(), **{"pass": pass_name}, study=params.study, repetition=repetition, attempt=attempt,
-            status="ok", started="2026-11-22T14:15:00Z", seconds=0.1, toy_ms=params.weight * (repetition + 1),
-        )  # fmt: skip
-
-    return step
-
-
-MEASUREMENT = Measurement(
-    name="toy",
-    params=ToyParams,
-    raw="toy.jsonl",
-    record=ToyRecord,
-    cells=cells,
-    plan=in_rounds(cells),
-    summarise=summarise,
-    recompute=lambda folder, records: [],
-    show="distilbench.report.defaults",
-    comparable={"toy_ms": "timing"},
-    measure=__name__,
-)
+def follow(checkout: Path) -> set[str]:
+    """Does what the page says; returns the files that it makes or changes."""
+    for name, indented in BLOCK.findall(SECTION):
+        file, text = checkout / name, textwrap.dedent(indented)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".ipynb"):
+            nbformat.write(notebook_of(text), file)
+        elif name == "_toc.yml":
+            add_to_the_contents(file, text)
+        elif name == "params/studies.yml":
+            file.write_text(file.read_text() + text)
+        else:
+            file.write_text(text)
+    add_the_entry(checkout / "distilbench" / "studies.py", "copies", "CopiesParams")
+    return {name for name, _ in BLOCK.findall(SECTION)} | {"distilbench/studies.py"}

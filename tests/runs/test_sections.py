@@ -7,8 +7,8 @@ import sys
 from typing import Literal
 
 import pytest
+import section_kind
 import synthetic
-import toy_kind
 from typer.testing import CliRunner
 
 from distilbench import paths, studies
@@ -37,7 +37,7 @@ class BothParams(DistilbertParams):
 @pytest.fixture
 def both(monkeypatch, this_machine):
     """The parameters of a study that measures two kinds."""
-    monkeypatch.setitem(sys.modules, toy_kind.MODULE, toy_kind)
+    monkeypatch.setitem(sys.modules, section_kind.MODULE, section_kind)
     monkeypatch.setitem(studies.STUDIES, "distilbert", BothParams)
     return synthetic.resolved()
 
@@ -69,7 +69,7 @@ def finished(both, finished_run) -> Run:
 
 def test_a_section_has_what_the_study_says_of_it_and_else_what_it_says_of_the_whole(both):
     ((its, kind),) = studies.sections(both).values()
-    assert kind is toy_kind.MEASUREMENT
+    assert kind is section_kind.MEASUREMENT
     assert (its.params.repetitions, its.params.weight, its.params.seed) == (3, 2.5, both.params.seed)
     assert its.params.study == "distilbert"
     given = studies.sections(synthetic.resolved(toy_weight=4.0))["toy"][0]
@@ -140,8 +140,8 @@ def test_a_section_goes_on_where_it_was_and_on_no_other_machine(both, started, t
     studies.section(started, both, "toy")
     assert section.env["cpu"]["model"] == "a compute node"
     assert environment.capture()["cpu"]["model"] == "a compute node"
-    step = toy_kind.take(section, its, None)
-    section.commit(step(toy_kind.cells(its.params)[0], "timing", 0, 1))
+    step = section_kind.take(section, its, None)
+    section.commit(step(section_kind.cells(its.params)[0], "timing", 0, 1))
     studies.section(started, both, "toy")
     this_machine["cpu"]["model"] = "a third machine"
     with pytest.raises(RunError, match=r"begun in another environment: cpu.*a compute node"):
