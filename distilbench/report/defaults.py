@@ -157,6 +157,11 @@ def limitations(run: Run) -> list[str]:
     return run.kind.showing.doubts(paths.read_json(run.folder / "summary.json"))
 
 
+def advice(summary: dict[str, Any]) -> list[str]:
+    """What to try next, and how much it can gain: nothing follows from times alone."""
+    return []
+
+
 def counted(run: Run) -> str:
     """What was computed again when the run was verified."""
     return f"{len(run.measured())} repetitions computed again from their raw files"
