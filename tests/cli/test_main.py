@@ -557,8 +557,8 @@ def test_killed_then_interrupted_then_finished(tmp_path, worker):
     checkout = checkout_with_notebooks(tmp_path / "checkout", **{notebook.stem: notebook})
     results = tmp_path / "results"
     env = {"DISTILBENCH_CACHE": str(tmp_path / "cache"), "DISTILBENCH_ROOT": str(checkout)}
-    if worker == "stand-in":  # at its work for as long as a real one
-        env |= stand_in_everywhere(tmp_path / "stand-in") | {"STAND_IN_SECONDS": "5"}
+    if worker == "stand-in":
+        env |= stand_in_everywhere(tmp_path / "stand-in")
     worker = "standin_worker" if worker == "stand-in" else "distilbench.harness"
 
     def measuring(process: subprocess.Popen) -> list[psutil.Process]:
@@ -569,7 +569,7 @@ def test_killed_then_interrupted_then_finished(tmp_path, worker):
     for key in ("batch_sizes", "length_policies", "samples_per_cycle"):
         words += ["-p", key, str(SMALL[key])]
 
-    process = start(results, env, *words)
+    process = start(results, env | {"STAND_IN_SECONDS": "600"}, *words)
     at_work = wait_for(lambda: measuring(process))
     at_work += descendants(process, "distilbench.execution.kernels")
     assert len(at_work) == 3
@@ -580,7 +580,7 @@ def test_killed_then_interrupted_then_finished(tmp_path, worker):
     assert run.status["state"] == "cancelled"
     assert committed(run) == []
 
-    process = start(results, env, *words)
+    process = start(results, env | {"STAND_IN_SECONDS": "10"}, *words)
     wait_for(lambda: len(committed(run)) == 1)
     at_work = wait_for(lambda: measuring(process))
     time.sleep(0.5)
