@@ -93,7 +93,7 @@ def claims(
     results_root: options.ResultsRoot = "",
     as_json: options.AsJson = False,
 ) -> None:
-    """Hold the claims of params/claims.yml against the published runs: REPRODUCED, NOT REPRODUCED, AMBIGUOUS, or why not.
+    """Hold the claims of params/claims.yml against the published runs, and say which of them are REPRODUCED.
 
     The exit code is 0 whatever the verdicts are.
     """

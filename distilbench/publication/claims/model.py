@@ -123,17 +123,19 @@ class AgainstLine(_Rule):
 class Hardware(_Strict):
     """What a claim is about."""
 
-    device: Literal["cpu", "cuda"]
+    device: Literal["cpu", "cuda", "any"] = Field(description="any: of what depends on none, such as accuracy")
     gpu: str = Field("", description="a part of the GPU's name, such as A100; empty: any")
 
     @model_validator(mode="after")
     def _has_gpu(self) -> Hardware:
-        if self.gpu and self.device == "cpu":
-            raise ValueError("gpu is given, but device is cpu")
+        if self.gpu and self.device != "cuda":
+            raise ValueError(f"gpu is given, but device is {self.device}")
         return self
 
     def __str__(self) -> str:
-        return "a CPU" if self.device == "cpu" else f"a GPU whose name has {self.gpu!r}" if self.gpu else "a GPU"
+        if self.gpu:
+            return f"a GPU whose name has {self.gpu!r}"
+        return {"cpu": "a CPU", "cuda": "a GPU", "any": "any device"}[self.device]
 
 
 class Claim(_Strict):
@@ -205,7 +207,7 @@ def _unknown(claim: Claim, keys: list[str]) -> Iterator[str]:
             f"source {claim.source!r} is no key of book/references.bib{hint(claim.source, keys)} "
             "Or give `requirement document NNN`."
         )
-    device = {"cpu": "cpu", "cuda": "cuda:0"}[claim.hardware.device]
+    device = "cuda:0" if claim.hardware.device == "cuda" else "cpu"
     try:
         resolved = studies.resolve(claim.study, {"profile": "full", "device": device} | claim.parameters)
     except ParameterError as error:

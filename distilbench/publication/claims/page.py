@@ -1,4 +1,4 @@
-"""The chapter "Claims on trial": Markdown of all verdicts, what it marks as computed, and whether a built page holds."""
+"""The chapter "Claims on trial": its Markdown, what it marks as computed, and whether a built page holds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from distilbench.report import tables
 from distilbench.runs import find
 
 CHAPTER = "claims"  # its file below book/, without the suffix
-MARKED = re.compile(r'<span ([^>]*\bdb-claim\b[^>]*)>([^<]*)</span>')
+MARKED = re.compile(r"<span ([^>]*\bdb-claim\b[^>]*)>([^<]*)</span>")
 ATTRIBUTE = re.compile(r'([\w-]+)="([^"]*)"')
 
 
@@ -38,9 +38,10 @@ class Finding(provenance.Certificate):
 def overview() -> str:
     """All claims with their verdicts, in a table."""
     rows = [
-        [f"[{one.claim.claim}](#claim-{one.claim.id})", _source(one.claim), _mark(one.claim.id)] for one in current()
+        [f"[{_unbroken(one.claim.claim)}](#claim-{one.claim.id})", f"{_mark(one.claim.id)}{_of_others(one)}"]
+        for one in current()
     ]
-    frame = pd.DataFrame(rows, columns=["Claim", "Source", "Verdict"])
+    frame = pd.DataFrame(rows, columns=["Claim", "Verdict"])
     return _markdown(tables.Table(frame, "The claims, and what the published runs say of them", "tab-claims", True))
 
 
@@ -112,7 +113,8 @@ def problems(built: Path) -> tuple[list[str], int]:
 
 
 def _listed(of: dict[str, set[tuple[str, str]]], field: str) -> str:
-    return " and ".join(f"{text!r}" + f" ({raw[:16]})" * bool(raw) for text, raw in sorted(of.get(field, ()))) or "nothing"
+    texts = (f"{text!r}{f' ({raw[:16]})' if raw else ''}" for text, raw in sorted(of.get(field, ())))
+    return " and ".join(texts) or "nothing"
 
 
 # ------------------------------------------------------------------ words
@@ -146,8 +148,9 @@ def asked(claim: Claim) -> str:
 
 def _section(one: Outcome) -> str:
     claim = one.claim
-    parts = [f"(claim-{claim.id})=\n## {claim.claim.rstrip('.')}", f"**{_mark(claim.id)}**{_of_others(one)} ({_source(claim)})"]
-    parts += [claim.reading] if claim.reading else []
+    parts = [f"(claim-{claim.id})=\n## {_unbroken(claim.claim).rstrip('.')}"]
+    parts += [f"**{_mark(claim.id)}**{_of_others(one)} ({_source(claim)})"]
+    parts += [_unbroken(claim.reading)] if claim.reading else []
     parts += [f"Tested: {asked(claim)}"]
     parts += [_tests(one)] if one.tests else []
     parts += [_points(_beside(one))]
@@ -158,7 +161,7 @@ def _section(one: Outcome) -> str:
 
 def _of_others(one: Outcome) -> str:
     """What must stand beside the verdict itself, in a few words."""
-    return ", by runs that are not of the claim's own model and text" if one.of_others else ""
+    return ", by runs of another model or text" if one.of_others else ""
 
 
 def _beside(one: Outcome) -> dict[str, list[str]]:
@@ -171,27 +174,30 @@ def _beside(one: Outcome) -> dict[str, list[str]]:
 
 
 def _points(said: dict[str, list[str]]) -> str:
-    runs = (", ".join(f"`{run_id[-8:]}`" for run_id in ids) for ids in said.values())
-    return "\n".join(f"- {ids}{': ' if ids else ''}{what}." for what, ids in zip(said, runs, strict=True))
+    runs = (", ".join(map(_link, ids)) for ids in said.values())
+    return "\n".join(f"- {links}{': ' if links else ''}{what}." for what, links in zip(said, runs, strict=True))
 
 
 def _tests(one: Outcome) -> str:
-    links, rows = _pages(), []
+    rows = []
     for number, test in enumerate(one.tests):
         field = f"{one.claim.id}.{number}"
         verdict = ", ".join([_mark(f"{field}.verdict"), *test.notes])
-        link = links.get(test.run.run_id, f"`{test.run.run_id}`")
-        rows.append([link, test.cells, str(test.n), _mark(f"{field}.measured"), verdict])
+        rows.append([_link(test.run.run_id), test.cells, str(test.n), _mark(f"{field}.measured"), verdict])
     frame = pd.DataFrame(rows, columns=["Run", "Cells", "n", "Measured, with interval", "Verdict"])
     return _markdown(tables.Table(frame, f"Tests of: {one.claim.claim}", f"tab-claim-{one.claim.id}", True))
 
 
-def _pages() -> dict[str, str]:
-    """By run the page that shows it."""
-    return {
-        publish.run_of(page).run_id: f"{{doc}}`{page.stem} </studies/{page.parent.name}/{page.stem}>`"
-        for page in publish.pages()
-    }
+def _link(run_id: str) -> str:
+    """The page that shows a run; its id where none does."""
+    pages = (page for page in publish.pages() if publish.page_metadata(page)["run_id"] == run_id)
+    shown = (f"{{doc}}`{page.stem} </studies/{page.parent.name}/{page.stem}>`" for page in pages)
+    return next(shown, f"`{run_id}`")
+
+
+def _unbroken(text: str) -> str:
+    """Text in which a line never ends between a number and its per cent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _mark(field: str) -> str:

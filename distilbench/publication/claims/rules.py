@@ -75,7 +75,8 @@ def quantities(rule: Value | Ratio | AgainstLine, run: Run) -> list[Quantity]:
     shared = [rest for rest in sides[0] if all(rest in side for side in sides)]
     found = [_quantity(rule, _shown(sides[0][rest][0], of_run), [side[rest] for side in sides]) for rest in shared]
     if not (whole := [quantity for quantity in found if quantity]):
-        raise RunError(f"it has no cells that differ in {in_words(dict.fromkeys(varied, ''))}alone")
+        names = " and ".join(sorted(name.replace("_", " ") for name in varied))
+        raise RunError(f"it has no cells that differ in {names} alone, measured side by side")
     return whole
 
 

@@ -101,7 +101,7 @@ def _tests(claim: Claim, found: dict[str, list[Quantity]], runs: dict[str, Run])
 
 
 def _together(tests: list[Test]) -> Verdict:
-    """REPRODUCED where every test says so; NOT REPRODUCED where one does and none supports the claim; else AMBIGUOUS."""
+    """REPRODUCED where every test says so; NOT REPRODUCED where one does and none supports the claim; or AMBIGUOUS."""
     verdicts = {test.verdict for test in tests}
     if not verdicts:
         return "CANNOT BE TESTED HERE"
@@ -117,7 +117,7 @@ def _unfit(claim: Claim, run: Run) -> str:
         return f"it is of study {run.config['study']}, the claim of {claim.study}"
     if not run.is_finished:
         return "it is unfinished"
-    if device.partition(":")[0] != hardware.device or hardware.gpu not in load.label(run):
+    if hardware.device not in ("any", device.partition(":")[0]) or hardware.gpu not in load.label(run):
         return f"it was measured on {load.label(run)}, the claim is about {hardware}"
     if _needs_own(claim, run) and (unlike := list(_unlike(claim, run))):
         return f"{claim.test.of.number} says nothing of another model or text ({'; '.join(unlike)})"
