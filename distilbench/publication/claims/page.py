@@ -52,13 +52,18 @@ def sections() -> str:
 
 def current() -> list[Outcome]:
     """The verdicts over what is published now."""
+    return _judged(_stamp())[0]
+
+
+def _stamp() -> tuple[tuple[str, int], ...]:
     files = [model.file(), *(run.raw for run in find.published_runs())]
-    return _outcomes(tuple((str(file), file.stat().st_mtime_ns) for file in files))
+    return tuple((str(file), file.stat().st_mtime_ns) for file in files)
 
 
 @lru_cache(maxsize=2)
-def _outcomes(stamp: tuple) -> list[Outcome]:
-    return trial.before(model.load(), find.published_runs())
+def _judged(stamp: tuple[tuple[str, int], ...]) -> tuple[list[Outcome], dict[str, Finding]]:
+    outcomes = trial.before(model.load(), find.published_runs())
+    return outcomes, findings(outcomes)
 
 
 def findings(outcomes: list[Outcome]) -> dict[str, Finding]:
@@ -80,7 +85,7 @@ def finding(field: str) -> Finding:
     Raises:
         ParameterError: there is no such claim or test.
     """
-    if field not in (known := findings(current())):
+    if field not in (known := _judged(_stamp())[1]):
         raise ParameterError(f"there is no verdict {field!r}; there are: {', '.join(known)}")
     return known[field]
 

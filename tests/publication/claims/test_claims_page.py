@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from distilbench import paths
 from distilbench.cli.main import app
 from distilbench.errors import ParameterError
+from distilbench.publication import audit, publish
 from distilbench.publication.claims import model, page, trial
 from distilbench.runs import find
 
@@ -91,6 +92,14 @@ def test_a_built_chapter_is_computed_again(tmp_path):
     problems, count = page.problems(built(tmp_path))
     assert problems == []
     assert count == len(page.findings(page.current())) > 20
+
+
+def test_the_audit_of_the_book_computes_the_claims_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "problems", lambda page: [])  # pages are held against their runs elsewhere
+    (built(tmp_path, "batch-4-against-2", "REPRODUCED") / "index.html").write_text("nothing")
+    problems, count = audit.problems(tmp_path)
+    assert "claims.html: batch-4-against-2 says 'REPRODUCED', the raw files give 'NOT REPRODUCED'" in problems
+    assert count == len(page.findings(page.current()))
 
 
 @pytest.mark.parametrize("field", ["batch-4-against-2", "batch-4-against-2.1.measured", "batch-4-against-2.1.verdict"])
