@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import re
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from distilbench import paths
 from distilbench.cli.main import app
 from distilbench.errors import ParameterError
-from distilbench.publication import audit, publish
+from distilbench.publication import audit, provenance, publish
 from distilbench.publication.claims import model, page, trial
 from distilbench.runs import find
 
@@ -77,6 +78,12 @@ def test_words():
 # ------------------------------------------------------------------ the audit
 
 
+@pytest.fixture
+def as_recorded(monkeypatch) -> None:
+    """Summaries are not computed again, which takes a second; `test_a_changed_raw_file_is_found` does it."""
+    monkeypatch.setattr(provenance, "from_raw", contextlib.nullcontext)
+
+
 def built(folder: Path, changed: str = "", text: str = "") -> Path:
     """A built chapter with everything that it marks; one field with another text."""
     marks = [
@@ -88,13 +95,13 @@ def built(folder: Path, changed: str = "", text: str = "") -> Path:
     return folder
 
 
-def test_a_built_chapter_is_computed_again(tmp_path):
+def test_a_built_chapter_is_computed_again(as_recorded, tmp_path):
     problems, count = page.problems(built(tmp_path))
     assert problems == []
     assert count == len(page.findings(page.current())) > 20
 
 
-def test_the_audit_of_the_book_computes_the_claims_again(tmp_path, monkeypatch):
+def test_the_audit_of_the_book_computes_the_claims_again(as_recorded, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "problems", lambda page: [])  # pages are held against their runs elsewhere
     (built(tmp_path, "batch-4-against-2", "REPRODUCED") / "index.html").write_text("nothing")
     problems, count = audit.problems(tmp_path)
@@ -103,13 +110,13 @@ def test_the_audit_of_the_book_computes_the_claims_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("field", ["batch-4-against-2", "batch-4-against-2.1.measured", "batch-4-against-2.1.verdict"])
-def test_what_a_built_chapter_says_otherwise_is_a_difference(tmp_path, field):
+def test_what_a_built_chapter_says_otherwise_is_a_difference(as_recorded, tmp_path, field):
     (problem,), _ = page.problems(built(tmp_path, field, "REPRODUCED"))
     right = re.escape(repr(page.finding(field).text))
     assert re.fullmatch(rf"claims.html: {field} says 'REPRODUCED'.*, the raw files give {right}.*", problem)
 
 
-def test_what_a_built_chapter_lacks_or_has_too_many_of_is_a_difference(tmp_path):
+def test_what_a_built_chapter_lacks_or_has_too_many_of_is_a_difference(as_recorded, tmp_path):
     whole = built(tmp_path) / "claims.html"
     lines = whole.read_text().splitlines()
     whole.write_text("\n".join([*lines[1:], '<span class="db-claim" data-field="old" data-raw="">AMBIGUOUS</span>']))
@@ -118,7 +125,7 @@ def test_what_a_built_chapter_lacks_or_has_too_many_of_is_a_difference(tmp_path)
     assert problems[1:] == ["claims.html: old says 'AMBIGUOUS', the raw files give nothing"]
 
 
-def test_a_chapter_that_is_not_there_or_claims_that_cannot_be_read_are_differences(tmp_path, monkeypatch):
+def test_a_chapter_that_is_not_there_or_claims_that_cannot_be_read_are_differences(as_recorded, tmp_path, monkeypatch):
     assert page.problems(tmp_path) == ([f"{tmp_path / 'claims.html'} is missing: build the book again"], 0)
     built(tmp_path)
     monkeypatch.setattr(model, "file", lambda: tmp_path / "none.yml")
