@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -119,9 +121,20 @@ def values_from_raw(run: Run) -> dict[str, glue.Value]:
     Raises:
         RunError: a raw file is missing, damaged, or not the one that was committed.
     """
+    with from_raw(run) as again:
+        return glue.values(again)
+
+
+@contextmanager
+def from_raw(run: Run) -> Iterator[Run]:
+    """A copy of a run whose summary.json is computed again from its raw files; gone on leaving.
+
+    Raises:
+        RunError: as `values_from_raw`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / run.run_id
         shutil.copytree(run.folder, copy)
         for one in (copied := Run(copy), *copied.sections):
             paths.write_json(one.folder / "summary.json", one.kind.summarise(one.folder))
-        return glue.values(Run(copy))
+        yield copied
