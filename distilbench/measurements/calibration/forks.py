@@ -20,7 +20,7 @@ SERVERS, EACH = 10, 6  # processes that fork, and forks of each
 WAYS = ("forked", "fresh")
 
 
-def of_sweeps(measured: Iterable[Repetition], each: int = EACH) -> Iterator[dict[str, Any]]:
+def of_sweeps(measured: Iterable[Repetition], each: int) -> Iterator[dict[str, Any]]:
     """Readings from the repetitions of both sweeps; `block` counts the processes that forked, and what came with them.
 
     Args:

@@ -31,6 +31,7 @@ from distilbench.measurements.calibration.summary import BASE, SLOWED, SWEPT, TW
 from distilbench.measurements.calibration.workload import PROTOCOL
 from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.sweep.records import Repetition
 from distilbench.progress import Progress
 from distilbench.runs import find, parameters
 from distilbench.runs.folder import Run
@@ -82,18 +83,9 @@ def calibrate(depth: str, results_root: str = "") -> Path:
     config |= {"blocks": forks.SERVERS, "each": forks.EACH} if depth == FORKS else {"rounds": DEPTHS[depth][0]}
     paths.write_json(folder / "env.json", environment.capture())
     paths.write_json(folder / "config.json", config)
-    repetitions = [record for run in swept for record in run.measured()]
-    checks: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
-        "overhead": overhead,
-        "sleep": sleeps,
-        "allocation": lambda: allocations(folder),
-        "pool": lambda: of_sweep(repetitions) if swept else pool(folder, *DEPTHS[depth], SEED),
-        "coverage": coverage,
-    }
-    if depth == FORKS:
-        checks = {forks.CHECK: lambda: forks.of_sweeps(repetitions)}
     if swept:
         paths.write_atomic(folder / SWEPT, b"".join(run.raw.read_bytes() for run in swept))
+    checks = _checks(depth, folder, [record for run in swept for record in run.measured()])
     progress = Progress(len(checks))
     for name, check in checks.items():
         for reading in check():
@@ -101,6 +93,21 @@ def calibrate(depth: str, results_root: str = "") -> Path:
         progress.step(name)
     paths.write_json(folder / "summary.json", summarise(folder))
     return folder
+
+
+def _checks(
+    depth: str, folder: Path, repetitions: list[Repetition]
+) -> dict[str, Callable[[], Iterator[dict[str, Any]]]]:
+    """What reads each check of that depth, by name; `repetitions` are those of its sweeps."""
+    if depth == FORKS:
+        return {forks.CHECK: lambda: forks.of_sweeps(repetitions, forks.EACH)}
+    return {
+        "overhead": overhead,
+        "sleep": sleeps,
+        "allocation": lambda: allocations(folder),
+        "pool": lambda: of_sweep(repetitions) if repetitions else pool(folder, *DEPTHS[depth], SEED),
+        "coverage": coverage,
+    }
 
 
 def sweep(results_root: str = "") -> Run:

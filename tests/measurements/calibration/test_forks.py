@@ -179,7 +179,6 @@ def calibration(monkeypatch, this_machine, tmp_path):
         return runs
 
     monkeypatch.setattr(measure, "both_ways", both_ways)
-    monkeypatch.setattr(forks.of_sweeps, "__defaults__", (2,))
     return measure.calibrate("forks")
 
 
