@@ -83,21 +83,29 @@ class Claims(Generated):
 
 
 class Instrument(Generated):
-    """The table of what is published of the instrument, such as {calibration} full."""
+    """The table of what is published of the instrument, such as {calibration} full, and the text on its numbers.
+
+    With `optional` it says so where nothing is published, in place of both.
+    """
 
     required_arguments = 1
-    option_spec: ClassVar = {"name": directives.unchanged}
+    has_content = True
+    option_spec: ClassVar = {"name": directives.unchanged, "optional": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         """The table, computed again from its readings."""
         kind = studies.INSTRUMENTS[self.name]()
+        if "optional" in self.options and not find.published_instrument(kind, self.arguments[0]):
+            self.env.note_reread()
+            return self.parsed(f"*Not measured yet:* no {kind.name} of {kind.slot} `{self.arguments[0]}` is published.")
         try:
             folder = provenance.instrument_of(kind, self.arguments[0])
         except RunError as error:
             raise self.error(str(error)) from None
         self.env.note_dependency(str(folder / "summary.json"))
         label = self.options.get("name", f"tab-{kind.name}-{self.arguments[0]}")
-        return self.parsed(generated_tables.instrument(kind, folder, label))
+        text = "\n".join(self.content)
+        return self.parsed(f"{generated_tables.instrument(kind, folder, label)}\n\n{text}")
 
 
 class Certified(nodes.inline):
@@ -120,23 +128,25 @@ class Judged(SphinxRole):
 class Taken(SphinxRole):
     """A number from a published page, as MyST-NB's own role has it: {glue:text}`page.ipynb::name:.1f`.
 
+    Or one that is published of the instrument, such as {glue:text}`calibration/full::name:.1f`.
     In HTML its birth certificate shows under the pointer; at the end of its page stand the runs that numbers were taken
     from.
     """
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """The number as text."""
-        matched = re.fullmatch(r"(.+?\.ipynb)::([\w.-]+):(.*)", self.text)
+        of_instrument = "|".join(f"{name}/.+?" for name in studies.INSTRUMENTS)
+        matched = re.fullmatch(rf"(.+?\.ipynb|{of_instrument})::([\w.-]+):(.*)", self.text)
         if not matched:
             return self._refused(f"a number is taken as in page.ipynb::name:.1f, not {self.text!r}")
         place, field, form = matched.groups()
         _, file = self.env.relfn2path(place, self.env.docname)
-        page = os.path.relpath(file, self.env.srcdir)
+        page = os.path.relpath(file, self.env.srcdir) if place.endswith(".ipynb") else place
         try:
             certificate = provenance.certify(page, field, form)
         except RunError as error:
             return self._refused(str(error))
-        self.env.note_dependency(file)
+        self.env.note_dependency(file if page != place else str(provenance.run_of(page).raw))
         return [Certified(self.rawtext, certificate.text, certificate=certificate, classes=["db-number"])], []
 
     def _refused(self, why: str) -> tuple[list[nodes.Node], list[nodes.system_message]]:

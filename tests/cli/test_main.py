@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -376,6 +377,23 @@ def test_a_test_of_the_instrument_is_chosen_by_name(distilbench):
     message = one_message(distilbench("calibrate", "--kind", "calibratoin"))
     assert "'calibratoin'; did you mean 'calibration'? Tests: calibration." in message
     assert studies.instrument("calibration") is studies.instrument()
+
+
+def test_an_instrument_that_is_off_ends_with_1_and_a_depth_is_one_alone(distilbench, tmp_path, monkeypatch):
+    folder, asked = tmp_path / "calibration", []
+    shutil.copytree(next((paths.published_root() / "calibration").iterdir()), folder)
+    measuring = importlib.import_module(studies.instrument().measure)
+    monkeypatch.setattr(measuring, "calibrate", lambda depth, _: asked.append(depth) or folder)
+    for depth in ("quick", "full", "deep", "forks"):
+        assert distilbench("calibrate", f"--{depth}").code == 0
+    assert distilbench("calibrate").code == 0
+    assert asked == ["quick", "full", "deep", "forks", "quick"]
+    assert "give one of --full and --forks, not several" in one_message(distilbench("calibrate", "--full", "--forks"))
+    summary = paths.read_json(folder / "summary.json")
+    summary["checks"][0]["ok"] = False
+    paths.write_json(folder / "summary.json", summary)
+    message = one_message(distilbench("calibrate"))
+    assert f"the instrument is off: {summary['checks'][0]['check']} (on a busy machine" in message
 
 
 def test_verify_run_takes_the_folder_of_a_calibration(distilbench, tmp_path):
