@@ -11,7 +11,7 @@ from distilbench.errors import ParameterError
 from distilbench.harness import preflight
 from distilbench.measurements.profiling.params import ProfileParams
 from distilbench.measurements.sweep.params import DistilbertParams
-from distilbench.runs import measurement, parameters
+from distilbench.runs import find, measurement, parameters
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import Resolved, StudyParams, read_yaml
@@ -59,6 +59,24 @@ def instrument(name: str = "") -> Measurement:
     return INSTRUMENTS[name or next(iter(INSTRUMENTS))]()
 
 
+def sections(resolved: Resolved) -> find.Sections:
+    """What a study measures besides its own kind, each in a folder of its runs: parameters and kind, by its name."""
+    kinds = map(measurement.named, type(resolved.params).SECTIONS)
+    return {kind.name: (parameters.of_section(resolved, kind.name, kind.params), kind) for kind in kinds}
+
+
+def section(run: Run, resolved: Resolved, kind: str) -> tuple[Run, Resolved]:
+    """Where a run measures that kind, and with which parameters: in a section, or itself.
+
+    Raises:
+        RunError: its study does not measure it, or the section was begun in another environment.
+    """
+    if (its := run.of_kind(kind)) is run:
+        return run, resolved
+    its.begin_here()
+    return its, sections(resolved)[kind][0]
+
+
 def chain(study: str) -> list[str]:
     """The study's notebooks in order, from params/studies.yml.
 
@@ -73,9 +91,25 @@ def chain(study: str) -> list[str]:
     return told["notebooks"]
 
 
+def _measuring(study: str) -> slice:
+    """Where in the chain the notebooks are that measure: those before prepare, the last one shows."""
+    count = len(chain(study))
+    return slice(count - 2 - len(study_model(study).SECTIONS), count - 1)
+
+
+def preparing_notebooks(study: str) -> list[str]:
+    """Those that prepare text and model."""
+    return chain(study)[: _measuring(study).start]
+
+
 def measuring_notebook(study: str) -> str:
-    """The one that measures, or gathers what was measured elsewhere: the last but one; those before it prepare."""
-    return chain(study)[-2]
+    """The one that measures what the study's kind measures, or gathers what was measured elsewhere."""
+    return chain(study)[_measuring(study)][0]
+
+
+def section_notebooks(study: str) -> list[str]:
+    """Those that measure the sections, one each."""
+    return chain(study)[_measuring(study)][1:]
 
 
 def analysis(study: str) -> str:
@@ -101,4 +135,4 @@ def from_notebook(namespace: dict[str, Any]) -> Resolved:
 
 def start(resolved: Resolved, new: bool = False) -> Run:
     """The run to work on (see `preflight.start`)."""
-    return preflight.start(resolved, kind_of(resolved.params.study), new)
+    return preflight.start(resolved, kind_of(resolved.params.study), new, sections(resolved))

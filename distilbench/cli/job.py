@@ -18,7 +18,7 @@ def ingest(reference: RunName, results_root: ResultsRoot = "", log_format: LogFo
 
     run = run_of(reference, results_root)
     try:
-        notebooks.execute(run, studies.chain(run.config["study"])[:-2])
+        notebooks.execute(run, studies.preparing_notebooks(run.config["study"]))
         run.kind.measuring.prepare(notebooks.resolve_again(run).params, run)
     except Exception as error:  # no job after this one will say so
         run.set_status("failed", f"ingest: {first_line(error)}")
@@ -53,6 +53,15 @@ def gather(reference: RunName, results_root: ResultsRoot = "", log_format: LogFo
         run.set_status("failed", f"gather: {nothing}")
         raise RunError(nothing)
     notebooks.execute(run, [studies.measuring_notebook(run.config["study"])])
+
+
+def sections(reference: RunName, results_root: ResultsRoot = "", log_format: LogFormat = "text") -> None:
+    """Measure what the study measures besides its own kind."""
+    from distilbench import studies
+    from distilbench.execution import notebooks
+
+    run = run_of(reference, results_root)
+    notebooks.execute(run, studies.section_notebooks(run.config["study"]))
 
 
 def analyse(reference: RunName, results_root: ResultsRoot = "", log_format: LogFormat = "text") -> None:

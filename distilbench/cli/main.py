@@ -41,7 +41,7 @@ for command in (cluster.submit, cluster.status, cluster.cancel, cluster.push, cl
     app.command(rich_help_panel="Batch system")(command)
 for command in (verify.run, verify.book, verify.release, verify.data):
     verify_app.command()(command)
-for command in (job.ingest, job.measure, job.gather, job.analyse, job.book, job.account):
+for command in (job.ingest, job.measure, job.gather, job.sections, job.analyse, job.book, job.account):
     job_app.command()(command)
 
 

@@ -87,7 +87,19 @@ def summary_parts(run: Run, summary: dict[str, Any], brief: bool = False) -> lis
 
     showing, command = run.kind.showing, f"distilbench show {run.run_id} --doubts"
     said = [showing.reservation(summary)] if brief else doubts.lines(showing.causes(run, summary), command)
-    return [showing.cells(run, summary), f"\n{showing.headline(summary)}", *said]
+    of_sections = [part for one in run.sections for part in _of_section(one, brief)]
+    return [showing.cells(run, summary), f"\n{showing.headline(summary)}", *of_sections, *said]
+
+
+def _of_section(section: Run, brief: bool) -> list[Any]:
+    """Its table, its headline, and its doubts by cause."""
+    from distilbench.report import doubts
+
+    if not section.is_finished:
+        return [f"\n{section.kind.name}: {section.status['state']}"]
+    showing, summary, command = section.kind.showing, section.summary, f"distilbench show {section.folder} --doubts"
+    said = [] if brief else doubts.lines(showing.causes(section, summary), command)
+    return [f"\n{section.kind.name}:", showing.cells(section, summary), f"\n{showing.headline(summary)}", *said]
 
 
 def print_table(table: Any) -> None:

@@ -24,7 +24,7 @@ def show(
     as_json: options.AsJson = False,
 ) -> None:
     """Show a run: its table, and what it cannot say, by cause."""
-    from distilbench.report import export
+    from distilbench.report import export, load
 
     given = {"--format": form, "--json": as_json, "--doubts": doubts}
     if len(several := [name for name, value in given.items() if value]) > 1:
@@ -36,7 +36,7 @@ def show(
         if form == "csv":  # a sentence in the file would be a row to every program that reads it
             print(export.citation(run), file=sys.stderr)
     elif run.is_finished and doubts:
-        print("\n".join(f"- {line}" for line in run.kind.showing.limitations(run) or ["no doubts were recorded"]))
+        print("\n".join(f"- {line}" for line in load.every_doubt(run) or ["no doubts were recorded"]))
     elif run.is_finished:
         summary = run.summary
         title = f"run {run.run_id} ({status['state']}), profile {summary['profile']}"

@@ -19,7 +19,9 @@ def run(
 
     given = options.run_of(reference, results_root, or_calibration=True)
     problems = verify.problems(given.folder)
-    lines = problems or [f"{given.run_id}: {given.kind.showing.counted(given)}, no difference"]
+    lines = problems or [
+        f"{one.run_id}: {one.kind.showing.counted(one)}, no difference" for one in (given, *given.sections)
+    ]
     options.print_result(as_json, {"run_id": given.run_id, "problems": problems}, *lines)
     if problems:
         raise DistilbenchError(f"{given.run_id}: {len(problems)} difference(s) between its files")

@@ -60,11 +60,14 @@ class Job:
         return ["sbatch", "--parsable", "--export=ALL", *waits, *self.flags, script]
 
 
-def chain(run: Run, numbers: list[int], options: Options, ingest: bool, retry_oom: bool = False) -> list[Job]:
-    """The jobs of a submission: ingest, measure (an array over parts), gather, analyse, book, account.
+def chain(
+    run: Run, numbers: list[int], options: Options, ingest: bool, retry_oom: bool = False, sections: bool = False
+) -> list[Job]:
+    """The jobs of a submission: ingest, measure (an array over parts), gather, sections, analyse, book, account.
 
     The run's folder is fixed before any job starts, so that a requeued one resumes it. Without numbers of parts what
-    was measured is gathered; with `ingest` text and model are prepared first.
+    was measured is gathered; with `ingest` text and model are prepared first; with `sections` what else the study
+    measures is measured by one job on a node like those of the parts.
     """
     tag, variables = run.run_id[-8:], {"RUN": str(run.folder), "DISTILBENCH_BIN": str(Path(sys.executable).parent)}
 
@@ -77,7 +80,11 @@ def chain(run: Run, numbers: list[int], options: Options, ingest: bool, retry_oo
         words = [f"--job-name=measure-{tag}", array, *options.tasks]
         retry = {"RETRY_OOM": "1"} if retry_oom else {}
         chained.append(Job("measure", MEASURE, words, variables | retry, ("ingest", "afterok") if ingest else None))
-    chained += [other("gather", ("measure", "afterany") if numbers else None), other("analyse", ("gather", "afterok"))]
+    chained.append(other("gather", ("measure", "afterany") if numbers else None))
+    if sections:
+        words = [f"--job-name=sections-{tag}", *options.tasks]
+        chained.append(Job("sections", OTHERS, words, variables | {"STEP": "sections"}, ("gather", "afterok")))
+    chained.append(other("analyse", (chained[-1].name, "afterok")))
     chained += [other("book", ("analyse", "afterok"))] if options.book else []
     return [*chained, other("account", (chained[-1].name, "afterany"))]
 

@@ -22,9 +22,9 @@ def new(
     resolved = kind.for_jobs(resolved)
     shards.shard_plan(kind, resolved, split, tasks)  # refuses before a folder is made
     slurm.require("sbatch")
-    run = find.create(resolved, kind)
+    run = find.create(resolved, kind, sections=studies.sections(resolved))
     numbers = list(range(shards.divide(run, resolved, split, tasks)))
-    return _submit(run, numbers, jobs.chain(run, numbers, options, ingest=True))
+    return _submit(run, numbers, jobs.chain(run, numbers, options, ingest=True, sections=bool(run.sections)))
 
 
 def resume(resolved: Resolved, options: jobs.Options, retry_oom: bool = False) -> dict[str, Any]:
@@ -59,13 +59,14 @@ def dry(
     name = params.run_id or find.new_run_id(params.device)
     run = Run(params.runs_folder / name, kind)
     parts = len(shards.shard_plan(kind, kind.for_jobs(resolved), split, tasks))
-    return jobs.script_of(jobs.chain(run, list(range(parts)), options, ingest=True))
+    more = bool(studies.sections(resolved))
+    return jobs.script_of(jobs.chain(run, list(range(parts)), options, ingest=True, sections=more))
 
 
 def _rest(run: Run, numbers: list[int], options: jobs.Options, retry_oom: bool) -> list[jobs.Job]:
     """The chain that measures these parts of a run that was submitted before."""
     ingest = bool(numbers) and not run.kind.measuring.is_prepared(run)
-    return jobs.chain(run, numbers, options, ingest, retry_oom)
+    return jobs.chain(run, numbers, options, ingest, retry_oom, sections=bool(run.sections))
 
 
 def _submit(run: Run, numbers: list[int], chained: list[jobs.Job]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ THREADS_CHECK = "distilbench.collectors.threads"
 THREADS_CHECK_S = 120.0  # most of it is the import of torch
 
 
-def start(resolved: Resolved, kind: Measurement, new: bool = False) -> Run:
+def start(resolved: Resolved, kind: Measurement, new: bool = False, sections: find.Sections = find.NO_SECTIONS) -> Run:
     """The run to work on: the one that `find.to_resume` finds, else a new one; no folder is made where a check fails.
 
     Raises:
@@ -38,7 +38,7 @@ def start(resolved: Resolved, kind: Measurement, new: bool = False) -> Run:
         return run
     cache()
     threads(params)
-    return find.create(resolved, kind)
+    return find.create(resolved, kind, sections=sections)
 
 
 def open_files() -> None:

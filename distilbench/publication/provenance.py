@@ -122,5 +122,6 @@ def values_from_raw(run: Run) -> dict[str, glue.Value]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / run.run_id
         shutil.copytree(run.folder, copy)
-        paths.write_json(copy / "summary.json", run.kind.summarise(copy))
+        for one in (copied := Run(copy), *copied.sections):
+            paths.write_json(one.folder / "summary.json", one.kind.summarise(one.folder))
         return glue.values(Run(copy))

@@ -93,7 +93,7 @@ def refusals(run: Run) -> list[str]:
     reasons = []
     if config["parameters"]["profile"] != "full":
         reasons.append(f"its profile is {config['parameters']['profile']}; only full runs are published")
-    reasons += run.kind.refusals(config["parameters"])
+    reasons += [why for one in (run, *run.sections) for why in one.kind.refusals(one.config["parameters"])]
     reasons += _unbacked(run) + _failed_notebooks(run)
     size = sum(file.stat().st_size for file in _published_files(run)) / 2**20
     if size > LARGEST_MiB:
@@ -143,11 +143,13 @@ def _is_executed(notebook: dict[str, Any]) -> bool:
 
 def _published_files(run: Run) -> list[Path]:
     files = (file for file in run.folder.rglob("*") if file.is_file() and file.suffix != ".png")  # SVG has the same
-    return [file for file in files if file.relative_to(run.folder).parts[0] not in LEFT_OUT]
+    return [file for file in files if not {*file.relative_to(run.folder).parts} & {*LEFT_OUT}]
 
 
 def _scrub(folder: Path) -> None:
     """Takes out of a copy what is nobody's business: paths become names; the cluster's user and account go."""
+    for section in Run(folder).sections:
+        _scrub(section.folder)
     config, env = Run(folder).config, Run(folder).env
     if params := config.get("parameters"):
         params |= {key: Path(value).name for key, value in params.items() if key.endswith("_path") and value}

@@ -102,7 +102,7 @@ def _fill(folder: Path, runs: list[Run], pdf: Path, slides: Path, html: Path) ->
     _archive(folder / "runs.tar.gz", {"runs": paths.published_root()}, when)
     notebooks = {"pages": publish.pages_root(), "sources": root / "notebooks"}
     _archive(folder / "notebooks.tar.gz", notebooks, when, only=".ipynb")
-    records = {f"records/{run.run_id}.jsonl": run.raw for run in runs}
+    records = {f"records/{one.run_id}.jsonl": one.raw for run in runs for one in (run, *run.sections)}
     records |= {f"records/{file.name}": file for file in sorted((root / "book" / "schemas").iterdir())}
     _archive(folder / "records.tar.gz", records, when)
     with (folder / "results.parquet").open("wb") as file:  # Arrow would take the path for UTF-8, whatever the locale

@@ -15,13 +15,25 @@ Value = str | int | float
 
 
 def values(run: Run) -> dict[str, Value]:
-    """Every number of a run that prose may name, by name; what was not measured has none."""
-    return run.kind.showing.numbers(run)
+    """Every number of a run that prose may name, by name; what was not measured has none.
+
+    Those of a section begin with its name: `profiling-sdpa-fixed-32-b1-verdict`.
+    """
+    found = run.kind.showing.numbers(run)
+    for section in run.sections:
+        its = section.kind.showing.numbers(section)
+        found |= {f"{section.kind.name}-{name}": value for name, value in its.items()}
+    return found
 
 
 def mark_of(run: Run, name: str) -> str | None:
     """Under which name it is said whether a number comes from an unstable cell; None: no process was timed for it."""
-    return run.kind.showing.mark_of(name)
+    of, _, rest = name.partition("-")
+    section = next((one for one in run.sections if one.kind.name == of), None)
+    if section is None:
+        return run.kind.showing.mark_of(name)
+    mark = section.kind.showing.mark_of(rest)
+    return mark and f"{of}-{mark}"
 
 
 def put(named: dict[str, Value]) -> None:

@@ -148,9 +148,21 @@ def table(chosen: list[Run]) -> pd.DataFrame:
 def limitations(chosen: list[Run]) -> pd.DataFrame:
     """What the runs cannot say: one row per cause of doubt, worst first, with the cells that have it."""
     names = labels(chosen)
-    return doubts.table(
-        {
-            names[run.run_id]: run.kind.showing.causes(run, paths.read_json(run.folder / "summary.json"))
-            for run in chosen
+    found = {}
+    for run in chosen:
+        found |= {
+            names[run.run_id] if one is run else f"{names[run.run_id]}, {one.kind.name}": causes(one)
+            for one in (run, *run.sections)
         }
-    )
+    return doubts.table(found)
+
+
+def every_doubt(run: Run) -> list[str]:
+    """What a run and its sections cannot say, each cell by itself."""
+    of_sections = [f"{one.kind.name}: {line}" for one in run.sections for line in one.kind.showing.limitations(one)]
+    return [*run.kind.showing.limitations(run), *of_sections]
+
+
+def causes(run: Run) -> list[doubts.Doubt]:
+    """The doubts of a run without its sections, by cause."""
+    return run.kind.showing.causes(run, run.summary)

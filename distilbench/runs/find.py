@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,8 @@ from distilbench.runs.parameters import Resolved, StudyParams
 
 log = logging.getLogger("distilbench")
 UNFINISHED = {"pending", "running", "failed", "cancelled", "preempted"}
+Sections = Mapping[str, tuple[Resolved, Measurement]]  # by name: what a section of a run measures, and with what
+NO_SECTIONS: Sections = {}
 
 
 def new_run_id(device: str) -> str:
@@ -27,8 +30,8 @@ def new_run_id(device: str) -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{device.replace(':', '')}-{secrets.token_hex(4)}"
 
 
-def create(resolved: Resolved, kind: Measurement, run_id: str = "") -> Run:
-    """Makes a new run folder with config.json, env.json and status.json.
+def create(resolved: Resolved, kind: Measurement, run_id: str = "", sections: Sections = NO_SECTIONS) -> Run:
+    """Makes a new run folder with config.json, env.json and status.json, and in it one for each section.
 
     Raises:
         RunError: the folder exists already.
@@ -40,7 +43,9 @@ def create(resolved: Resolved, kind: Measurement, run_id: str = "") -> Run:
         if run.exists:
             raise RunError(f"run {run.run_id} exists already in {run.folder.parent}")
         try:
-            _fill(run, resolved)
+            for name, (its, of) in sections.items():
+                _fill(run.section(name, of), its, ())
+            _fill(run, resolved, tuple(sections))
         except Exception:  # such as a full disk
             if new:
                 shutil.rmtree(run.folder, ignore_errors=True)
@@ -48,12 +53,12 @@ def create(resolved: Resolved, kind: Measurement, run_id: str = "") -> Run:
     return run
 
 
-def _fill(run: Run, resolved: Resolved) -> None:
+def _fill(run: Run, resolved: Resolved, sections: tuple[str, ...]) -> None:
     """Writes what a new run folder holds, status.json last; what a kill in here left is written again."""
     params, cells = resolved.params, run.kind.cells(resolved.params)
     with paths.clear_write_errors(run.folder):
         for name in (*run.kind.folders, "notebooks"):
-            (run.folder / name).mkdir(exist_ok=True)
+            (run.folder / name).mkdir(parents=True, exist_ok=True)
     paths.write_json(run.folder / "env.json", environment.capture())
     config = {
         "schema_version": 1,
@@ -61,13 +66,13 @@ def _fill(run: Run, resolved: Resolved) -> None:
         "study": params.study,
         "kind": run.kind.name,
         "created": environment.now(),
-        "sequence": _next_sequence(run.folder.parent.parent),
+        "sequence": _next_sequence(params.runs_folder.parent),
         "design_hash": resolved.design_hash,
         "parameters": params.model_dump(mode="json") | {"run_id": run.run_id},
         "origins": resolved.origins,
         "seeds": {"sample_order": params.seed, "random_weights": params.seed, "cell_order": resolved.design_hash},
         "cells": [cell.model_dump() for cell in cells],
-    }
+    } | ({"sections": list(sections)} if sections else {})
     paths.write_json(run.folder / "config.json", config)
     run.set_status("pending", cells={cell.cell: "pending" for cell in cells})
 

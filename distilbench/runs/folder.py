@@ -30,8 +30,8 @@ def _content(name: str, what: str) -> property:
 class Run:
     """One run folder: results/<study>/<run_id>/; what it measures is given, or as its config.json says."""
 
-    def __init__(self, folder: Path, kind: Measurement | None = None) -> None:
-        self.folder, self.run_id, self._kind = folder, folder.name, kind
+    def __init__(self, folder: Path, kind: Measurement | None = None, of: str = "") -> None:
+        self.folder, self.run_id, self._kind = folder, f"{of}/{folder.name}" if of else folder.name, kind
 
     # -------------------------------------------------------------- files
 
@@ -46,6 +46,27 @@ class Run:
         """The committed repetitions."""
         return self.folder / self.kind.raw
 
+    def section(self, name: str, kind: Measurement | None = None) -> Run:
+        """What this run holds of another kind: a run folder of its own inside, with that name."""
+        return Run(self.folder / name, kind, of=self.run_id)
+
+    @property
+    def sections(self) -> list[Run]:
+        """Those that it was made with, in the order of measuring."""
+        return [self.section(name) for name in self.config.get("sections", [])]
+
+    def of_kind(self, name: str) -> Run:
+        """Where it measures that kind: in a section, or itself.
+
+        Raises:
+            RunError: its study does not measure it.
+        """
+        found = {one.kind.name: one for one in (self, *self.sections)}
+        if name not in found:
+            study = self.config["study"]
+            raise RunError(f"study {study!r} does not measure {name!r}; it measures: {', '.join(found)}")
+        return found[name]
+
     config = _content("config.json", "Resolved parameters, design hash, cells.")
     env = _content("env.json", "The machine and the installation (`environment.capture`).")
     model = _content("model.json", "What the model is, with its hash.")
@@ -59,12 +80,24 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has its summary."""
-        return (self.folder / "summary.json").is_file()
+        """Whether it and its sections have their summaries."""
+        return (self.folder / "summary.json").is_file() and all(section.is_finished for section in self.sections)
 
     @property
     def status(self) -> dict[str, Any]:
-        """State of the run and of its cells; a run that says running but whose process is gone was interrupted."""
+        """State of the run and of its cells; a run that says running but whose process is gone was interrupted.
+
+        A run that measured its own cells is as its first section is that did not.
+        """
+        status = self._own_status
+        for section in self.sections if status["state"] == "ok" else []:
+            if (of := section.status)["state"] != "ok":
+                message = f"{section.folder.name}: {of['message'] or of['state']}"
+                return status | {"state": of["state"], "message": message}
+        return status
+
+    @property
+    def _own_status(self) -> dict[str, Any]:
         status = paths.read_json(self.folder / "status.json")
         if status["state"] == "running" and not self.in_use:
             status |= {"state": "cancelled", "message": "the process ended without a word (killed, or power loss)"}
@@ -78,12 +111,14 @@ class Run:
     @property
     def resume_command(self) -> str:
         """The command that resumes it."""
+        if "/" in self.run_id:  # a section is resumed with its run
+            return Run(self.folder.parent).resume_command
         return f"distilbench {'submit' if self.is_split else 'run'} {self.config['study']} --resume {self.run_id}"
 
     @property
     def in_use(self) -> bool:
         """Whether a living process works on this run."""
-        return paths.is_locked(self.folder / ".lock")
+        return any(paths.is_locked(one.folder / ".lock") for one in (self, *self.sections))
 
     def set_status(self, state: RunState, message: str = "", cells: dict[str, str] | None = None) -> None:
         """Writes status.json; cells that are not given keep their state."""
@@ -156,10 +191,12 @@ class Run:
     def require_ok(self) -> None:
         """Raises when something was not measured, so that a batch job does not count as a success.
 
+        What sections measure comes later, and has checks of its own.
+
         Raises:
             RunError: names what is missing, and how to resume.
         """
-        status = self.status
+        status = self._own_status
         if status["state"] != "ok":
             raise RunError(
                 f"run {self.run_id} ended as {status['state']}: {status['message']}. "
@@ -233,6 +270,17 @@ class Run:
                 f"run {self.run_id} was begun in another environment: {'; '.join(changed)}. "
                 "Its repetitions cannot be mixed with new ones: start a new run (--new)."
             )
+
+    def begin_here(self) -> None:
+        """Notes this machine in a section that has measured nothing yet; its run may have been made on another.
+
+        Raises:
+            RunError: it was begun in another environment.
+        """
+        if self.repetitions():
+            self.require_same_environment()
+        else:
+            paths.write_json(self.folder / "env.json", environment.capture())
 
     def _why_not_here(self) -> str:
         """Why a start that names no run does not resume this unfinished one; empty: it does."""

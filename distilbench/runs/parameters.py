@@ -116,6 +116,7 @@ class StudyParams(BaseModel):
     """What every study has."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    SECTIONS: ClassVar[tuple[str, ...]] = ()  # kinds that the study measures besides its own, in their order
 
     study: str
     profile: Literal["ci", "smoke", "full"] = "smoke"
@@ -156,6 +157,28 @@ class Resolved:
         as_before = {name for name in CAME_LATER & given.keys() if given[name] == fields[name].default}
         design = {name: given[name] for name in given.keys() - as_before} | {"design_version": DESIGN_VERSION}
         return paths.sha256_bytes(paths.canonical_json(design))[:12]
+
+
+def of_section(resolved: Resolved, name: str, model: type[StudyParams]) -> Resolved:
+    """The parameters of a section of a study: what the study says of it (`<name>_<parameter>`), else of the whole.
+
+    Args:
+        resolved: of the study.
+        name: of the section.
+        model: the parameters that the section has; of what the study does not say, their defaults.
+
+    Raises:
+        ParameterError: a value that the study takes is none for the section.
+    """
+    said = resolved.params.model_dump()
+    where = {field_: f"{name}_{field_}" if f"{name}_{field_}" in said else field_ for field_ in model.model_fields}
+    known = {field_: source for field_, source in where.items() if source in said}
+    try:
+        params = model.model_validate({field_: said[source] for field_, source in known.items()})
+    except ValidationError as error:
+        raise ParameterError(f"section {name} of study {resolved.params.study}: {_explain(model, error)}") from None
+    origins = {field_: resolved.origins.get(known.get(field_, ""), "default") for field_ in model.model_fields}
+    return Resolved(params, origins)
 
 
 class _PlainYaml(yaml.SafeLoader):

@@ -18,8 +18,18 @@ RELATIVE, ABSOLUTE = 1e-9, 1e-12  # a million times what rounding makes of these
 
 def problems(folder: Path) -> list[str]:
     """Computes everything derived again from the raw files; says each difference (none: the run can be believed)."""
-    problems: list[str] = []
-    run = Run(folder)
+    try:
+        runs = [Run(folder), *Run(folder).sections]
+    except RunError as error:
+        return [str(error)]
+    return [
+        f"{one.folder.name}: {problem}" if one.folder != folder else problem for one in runs for problem in _of(one)
+    ]
+
+
+def _of(run: Run) -> list[str]:
+    """Of a run without its sections."""
+    folder, problems = run.folder, []
     try:
         if not run.raw.is_file():
             return [f"{run.raw} is missing: nothing can be computed again"]
@@ -29,7 +39,7 @@ def problems(folder: Path) -> list[str]:
                 problems += _not_as_committed(folder, records)
             problems += run.kind.recompute(folder, records)
             again = run.kind.summarise(folder)
-        if run.is_finished:
+        if (folder / "summary.json").is_file():
             recorded = run.summary
             problems += differences(recorded, _as_recorded(again, recorded), "summary.json", run.kind.inexact)
         else:
