@@ -83,9 +83,7 @@ def answer(analysis: Analysis) -> list[str]:
         return [f"**This run cannot say which batch sizes deviate**: {analysis.no_verdict}."]
     off, seeming = analysis.sizes(DEVIATES), analysis.sizes(SEEMS)
     one = len(analysis.curves) == 1
-    said = [
-        f"**{_counted(len(off), analysis.compared)} from linear scaling**, with all of them controlled for at 95 %."
-    ]
+    said = [f"**{_counted(len(off), analysis.compared)} from linear scaling**, all of them controlled for at 95 %."]
     said += [f"{_named(curve, size, one)}: {_how_far(size)}." for curve, size in off]
     if seeming:
         names = ", ".join(_named(curve, size, one) for curve, size in seeming)
@@ -155,7 +153,9 @@ def _diagnosis(size: SizeFound) -> list[str]:
     whole = f"A batch takes {abs(found.deviation_ms):.4g} ms {which} than predicted"
     if found.none:
         return [f"{whole}. No diagnosis: {found.none}."]
-    said = [f"{whole}. {found.unexplained_share:.0%} of that is unexplained by the operators that differ for sure."]
+    explained = 1 - found.unexplained_share
+    left = f"{_percent(found.unexplained_share)} is unexplained" if explained < 1 else "nothing is unexplained"
+    said = [f"{whole}. Operators that differ for sure account for {_percent(explained)} of that; {left}."]
     return said + [line for cause in found.causes for line in _cause(cause)]
 
 
@@ -164,14 +164,18 @@ def _cause(cause: Cause) -> list[str]:
     which = "less" if cause.deviation_ms < 0 else "more"
     threads = f"; threads that shared work: {cause.here.threads_used:g}" if cause.here.threads_used is not None else ""
     lines = [
-        f"`{cause.operator}` takes {abs(cause.deviation_ms):.4g} ms {which}: {cause.share:.0%} of the deviation "
-        f"({low:.0%} to {high:.0%}); per sample {cause.per_sample_ms:.4g} ms, predicted "
+        f"`{cause.operator}` takes {abs(cause.deviation_ms):.4g} ms {which}: {_percent(cause.share)} of the deviation "
+        f"({_percent(low)} to {_percent(high)}); per sample {cause.per_sample_ms:.4g} ms, predicted "
         f"{cause.predicted_per_sample_ms:.4g} ms (profiled){threads}."
     ]
     looks = [look for look in (cause.here, cause.smaller, cause.larger) if look]
     lines += [f"  - {_look(look)}" for look in looks]
     changed = "; ".join(cause.changes)
     return [*lines, f"  - otherwise than at the sizes next to it: {changed or 'its time alone'}"]
+
+
+def _percent(share: float) -> str:
+    return f"{round(100 * share)}%"
 
 
 def _look(look: Look) -> str:
@@ -234,11 +238,11 @@ def _of_the_diagnosis(size: SizeFound) -> Iterator[str]:
         return
     if abs(found.unexplained_share) > HALF:
         yield (
-            f"What makes batch size {size.batch_size} deviate is mostly unexplained ({found.unexplained_share:.0%}); "
-            f"all operators together deviate by {found.all_operators_share:.0%} of it."
+            f"What makes batch size {size.batch_size} deviate is mostly unexplained ({_percent(found.unexplained_share)}); "
+            f"all operators together deviate by {_percent(found.all_operators_share)} of it."
         )
     if abs(found.profiled_share - 1) > HALF:
         yield (
             f"The profiled processes, before the profiler ran, deviate at batch size {size.batch_size} by "
-            f"{found.profiled_share:.0%} of what the timed ones do: the two differ."
+            f"{_percent(found.profiled_share)} of what the timed ones do: the two differ."
         )

@@ -10,7 +10,7 @@ from distilbench import stats
 from distilbench.anomaly import intervals, scaling
 from distilbench.simulated_traces import processes
 
-RUNS = 150
+RUNS = 200
 NUMBERS = np.array(SIZES, dtype=float)
 
 
@@ -34,7 +34,7 @@ def test_equal_columns_are_as_sure_as_one():
     one = np.random.default_rng(5).normal(size=(10, 1))
     found = intervals.of_means(np.tile(one, 20))
     bonferroni = 2 * 4.3 * one.std(ddof=1) / np.sqrt(10)
-    assert found.together[0] == pytest.approx(found.alone[0])
+    assert found.together[0] == pytest.approx(found.alone[0], rel=0.05)
     assert np.diff(found.together[0])[0] < bonferroni / 1.5
 
 
@@ -54,7 +54,7 @@ def test_many_rounds_draw_their_signs_the_same_each_time():
 def test_a_run_without_any_deviation_names_one_in_one_run_of_twenty_at_most(kind, rounds):
     """Over runs of 19 sizes that scale linearly; one by one, sizes seem to deviate in most of these runs.
 
-    The bound is what 150 runs exceed once in a hundred times where the true share is 5 %.
+    The bound is what 200 runs exceed once in a hundred times where the true share is 5 %.
     """
     rng = np.random.default_rng(20261127)
     noise = processes(kind, rng, RUNS * len(SIZES), rounds, n=20).reshape(RUNS, len(SIZES), rounds)
@@ -64,5 +64,5 @@ def test_a_run_without_any_deviation_names_one_in_one_run_of_twenty_at_most(kind
         found = intervals.of_means(scaling.deviations(NUMBERS, latency_ms)[0])
         together += (np.sign(found.together).sum(axis=1) != 0).any()
         alone += (np.sign(found.alone).sum(axis=1) != 0).any()
-    assert together <= 15
+    assert together <= 18
     assert alone > RUNS * 0.4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from batch_profiles import invented
+from batch_profiles import SIZES, invented
 
 from distilbench.anomaly import plot, records, report
 from distilbench.anomaly.analysis import analyse
@@ -33,7 +33,7 @@ def test_several_are_counted_and_slower_is_worse():
 
 def test_those_that_only_seem_to_are_told_apart():
     content = next(
-        found for seed in range(20) if "only seems" in rendered(found := invented(noise=0.05, seed=seed, rounds=5))
+        found for seed in range(20) if "| only seems" in rendered(found := invented(noise=0.05, seed=seed, rounds=5))
     )
     assert "Only seem to, each judged by itself: batch size" in rendered(content)
 
@@ -42,7 +42,7 @@ def test_the_diagnosis_has_its_evidence():
     text = rendered(invented({4: 1.3}))
     diagnosis = text[text.index("## Diagnosis") : text.index("## What the run cannot say")]
     assert "### Batch size 4" in diagnosis
-    assert "ms more than predicted. -" not in diagnosis
+    assert "ms more than predicted. Operators that differ for sure account for 100% of that; " in diagnosis
     assert "- `aten::addmm` takes 5." in diagnosis
     assert "  - batch size 4: 6 calls; 128×768 · 768×3072 6× in" in diagnosis
     assert "`sgemm_large` at batch size 4" in diagnosis
@@ -73,7 +73,7 @@ def test_operators_that_are_not_called_or_have_no_record_of_their_inputs():
         ({"profile": "smoke"}, "It gives no verdict: it is a run of profile smoke"),
         ({"factors": {1: 1.3}}, "Batch size 1 lies beyond the sizes that its line was drawn through"),
         (
-            {"factors": dict.fromkeys(range(1, 13), 1.3)},
+            {"factors": {size: size**0.2 for size in SIZES}},
             "sizes deviate (sdpa, float32, fixed-32): then a straight line",
         ),
         ({"sizes": (1, 2, 4, 8, 16)}, "5 sizes (sdpa, float32, fixed-32) are too few"),
@@ -99,7 +99,7 @@ def test_a_smoke_run_has_a_table_without_intervals_or_verdicts():
     assert text.splitlines()[2].startswith("**This run cannot say which batch sizes deviate**")
     (row,) = (line for line in text.splitlines() if line.startswith("| 4 |"))
     assert row.count("–") == 3
-    assert "0.77" in row
+    assert "0.769" in row
 
 
 def test_curves_have_their_names_where_there_are_several():
