@@ -156,15 +156,17 @@ def _why_none(content: BatchProfile, rounds: int, compared: int) -> str:
     """Why no size can be judged; "" where they can."""
     if not compared:
         return f"linear scaling needs {scaling.FEWEST_OTHERS + 1} measured batch sizes or more"
+    if content.profile != "full":
+        return NOT_FULL.format(content.profile)
+    if content.start == "forked":
+        return FORKED
     if rounds < MIN_REPETITIONS:
         fewest = min((size for size in content.sizes if size.processes), key=lambda size: len(size.processes))
         return (
             f"{rounds} rounds have every size, and an interval needs {MIN_REPETITIONS} "
             f"(fewest processes: {len(fewest.processes)} at batch size {fewest.batch_size})"
         )
-    if content.start == "forked":
-        return FORKED
-    return "" if content.profile == "full" else NOT_FULL.format(content.profile)
+    return ""
 
 
 def _curve(name: str, sizes: list[Size], family: _Family | None, intervals: Intervals | None, columns: slice) -> Curve:

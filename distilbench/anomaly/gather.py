@@ -9,16 +9,15 @@ from distilbench.errors import RunError
 from distilbench.report import load
 from distilbench.runs.folder import Run
 
+PROFILE = "profiling"
 NO_PROFILE = "the run has no profile of its operators"
 PACKAGES = ("distilbench", "torch", "transformers", "numpy")
 
 
-def gather(run: Run, profile: Run | None) -> BatchProfile:
-    """What the report needs of a run over batch sizes.
+def gather(run: Run) -> BatchProfile:
+    """What the report needs of a run that timed each batch size in processes of its own.
 
-    Args:
-        run: that timed each batch size in processes of its own.
-        profile: that profiled the same cells; None: there is none, and no diagnosis.
+    Its section `profiling`, where it has one, profiled the same cells; without it there is no diagnosis.
 
     Raises:
         RunError: nothing was measured.
@@ -28,13 +27,14 @@ def gather(run: Run, profile: Run | None) -> BatchProfile:
     timed = [record for record in run.measured() if record.pass_ == where]
     if not timed:
         raise RunError(f"run {run.run_id} has no measured repetition: resume it first ({run.resume_command})")
+    profile = next((one for one in run.sections if one.folder.name == PROFILE), None)
     profiled = profile.measured() if profile else []
     states = run.status["cells"]
     cells = [cell for cell in config["cells"] if not cell.get("control_of")]
     model, threads = run.model, {record.num_threads for record in timed}
     return BatchProfile(
         run_id=run.run_id,
-        profiling_run_id=profile.run_id if profiled else None,
+        profiling_run_id=profile.run_id if profile and profiled else None,
         study=config["study"],
         profile=params["profile"],
         created=config["created"],

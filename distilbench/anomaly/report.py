@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
 
 from distilbench import paths
-from distilbench.anomaly import plot, records, scaling
+from distilbench.anomaly import evidence, plot, records, scaling
 from distilbench.anomaly.analysis import DEVIATES, SEEMS, Analysis, Curve, Ratio, SizeFound, analyse
-from distilbench.anomaly.diagnosis import Cause, Look
+from distilbench.anomaly.gather import gather
 from distilbench.anomaly.records import BatchProfile
-from distilbench.report import charts, tables
+from distilbench.report import charts, load, tables
+from distilbench.runs.folder import Run
 from distilbench.stats import THRESHOLD
 
 NAME, PICTURE = "batch_anomaly_report.md", "batch_anomaly"
@@ -50,6 +50,19 @@ def write(file: Path, folder: Path | None = None) -> Path:
     return folder / NAME
 
 
+def write_of(run: Run) -> tuple[BatchProfile, Analysis]:
+    """Gathers a run's file, and writes it and the report into the run; of a published run, beside one's own runs.
+
+    Raises:
+        RunError: nothing was measured.
+    """
+    folder = load.output_folder([run])
+    records.write(folder / records.NAME, gather(run))
+    write(folder / records.NAME)
+    content = records.read(folder / records.NAME)
+    return content, analyse(content)
+
+
 def text(content: BatchProfile, analysis: Analysis, source: str, drawn: bool = True) -> str:
     """The report in Markdown.
 
@@ -68,7 +81,7 @@ def text(content: BatchProfile, analysis: Analysis, source: str, drawn: bool = T
         answer=answer(analysis),
         curves=[(curve, tables.markdown(table(curve))) for curve in analysis.curves if curve.sizes],
         picture=f"{PICTURE}.png" if drawn else "",
-        diagnoses=list(diagnoses(analysis)),
+        diagnosis=evidence.text(analysis),
         doubts=doubts(content, analysis),
         method=METHOD,
     )
@@ -84,9 +97,9 @@ def answer(analysis: Analysis) -> list[str]:
     off, seeming = analysis.sizes(DEVIATES), analysis.sizes(SEEMS)
     one = len(analysis.curves) == 1
     said = [f"**{_counted(len(off), analysis.compared)} from linear scaling**, all of them controlled for at 95 %."]
-    said += [f"{_named(curve, size, one)}: {_how_far(size)}." for curve, size in off]
+    said += [f"{evidence.named(curve, size, one)}: {_how_far(size)}." for curve, size in off]
     if seeming:
-        names = ", ".join(_named(curve, size, one) for curve, size in seeming)
+        names = ", ".join(evidence.named(curve, size, one) for curve, size in seeming)
         said.append(f"Only seem to, each judged by itself: {names}.")
     words = {"linear": f"within {THRESHOLD:.0%} of linear scaling for sure", "undecided": "undecided"}
     others = [f"{n} {word}" for kind, word in words.items() if (n := len(analysis.sizes([kind])))]
@@ -95,10 +108,6 @@ def answer(analysis: Analysis) -> list[str]:
 
 def _counted(n: int, of: int) -> str:
     return f"{n or 'None'} of {of} batch sizes {'deviates' if n < 2 else 'deviate'}"
-
-
-def _named(curve: Curve, size: SizeFound, one: bool) -> str:
-    return f"batch size {size.batch_size}" + ("" if one else f" ({curve.name})")
 
 
 def _how_far(size: SizeFound) -> str:
@@ -135,64 +144,6 @@ def _ends(pair: tuple[float, float] | None) -> str:
 
 def _ratio(ratio: Ratio) -> str:
     return f"{ratio.value:.2f}×" + (f" ({ratio.alone[0]:.2f}–{ratio.alone[1]:.2f})" if ratio.alone else "")
-
-
-# ------------------------------------------------------------------ the diagnosis
-
-
-def diagnoses(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
-    """Per size that deviates: its name, and lines of what its operators account for."""
-    one = len(analysis.curves) == 1
-    for curve, size in analysis.sizes(DEVIATES):
-        yield _named(curve, size, one), _diagnosis(size)
-
-
-def _diagnosis(size: SizeFound) -> list[str]:
-    found = size.diagnosis
-    which = "less" if found.deviation_ms < 0 else "more"
-    whole = f"A batch takes {abs(found.deviation_ms):.4g} ms {which} than predicted"
-    if found.none:
-        return [f"{whole}. No diagnosis: {found.none}."]
-    explained = 1 - found.unexplained_share
-    left = f"{_percent(found.unexplained_share)} is unexplained" if explained < 1 else "nothing is unexplained"
-    said = [f"{whole}. Operators that differ for sure account for {_percent(explained)} of that; {left}."]
-    return said + [line for cause in found.causes for line in _cause(cause)]
-
-
-def _cause(cause: Cause) -> list[str]:
-    low, high = cause.share_ends
-    which = "less" if cause.deviation_ms < 0 else "more"
-    threads = f"; threads that shared work: {cause.here.threads_used:g}" if cause.here.threads_used is not None else ""
-    lines = [
-        f"`{cause.operator}` takes {abs(cause.deviation_ms):.4g} ms {which}: {_percent(cause.share)} of the deviation "
-        f"({_percent(low)} to {_percent(high)}); per sample {cause.per_sample_ms:.4g} ms, predicted "
-        f"{cause.predicted_per_sample_ms:.4g} ms (profiled){threads}."
-    ]
-    looks = [look for look in (cause.here, cause.smaller, cause.larger) if look]
-    lines += [f"  - {_look(look)}" for look in looks]
-    changed = "; ".join(cause.changes)
-    return [*lines, f"  - otherwise than at the sizes next to it: {changed or 'its time alone'}"]
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share)}%"
-
-
-def _look(look: Look) -> str:
-    if not look.calls:
-        return f"batch size {look.batch_size}: not called"
-    shapes = "inputs not recorded"
-    if look.shapes is not None:
-        each = (f"{_dims(one.dims)} {one.calls:.4g}× in {one.ms:.4g} ms" for one in look.shapes)
-        shapes = "; ".join(each) or "no tensors"
-    kernels = ", ".join(f"`{one.kernel}` {one.calls:.4g}× in {one.ms:.4g} ms" for one in look.kernels or [])
-    return f"batch size {look.batch_size}: {look.calls:.4g} calls; {shapes}" + (
-        f"; kernels {kernels}" if kernels else ""
-    )
-
-
-def _dims(dims: list[Any]) -> str:
-    return " · ".join("×".join(map(str, one)) for one in dims if one and not isinstance(one[0], list)) or "scalars"
 
 
 # ------------------------------------------------------------------ the doubts
@@ -236,13 +187,14 @@ def _of_the_diagnosis(size: SizeFound) -> Iterator[str]:
     found = size.diagnosis
     if found.none:
         return
+    left, every = (evidence.percent(share) for share in (found.unexplained_share, found.all_operators_share))
     if abs(found.unexplained_share) > HALF:
         yield (
-            f"What makes batch size {size.batch_size} deviate is mostly unexplained ({_percent(found.unexplained_share)}); "
-            f"all operators together deviate by {_percent(found.all_operators_share)} of it."
+            f"What makes batch size {size.batch_size} deviate is mostly unexplained ({left}); all operators together "
+            f"deviate by {every} of it."
         )
     if abs(found.profiled_share - 1) > HALF:
         yield (
             f"The profiled processes, before the profiler ran, deviate at batch size {size.batch_size} by "
-            f"{_percent(found.profiled_share)} of what the timed ones do: the two differ."
+            f"{evidence.percent(found.profiled_share)} of what the timed ones do: the two differ."
         )

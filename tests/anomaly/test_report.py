@@ -41,7 +41,7 @@ def test_those_that_only_seem_to_are_told_apart():
 def test_the_diagnosis_has_its_evidence():
     text = rendered(invented({4: 1.3}))
     diagnosis = text[text.index("## Diagnosis") : text.index("## What the run cannot say")]
-    assert "### Batch size 4" in diagnosis
+    assert "**Batch size 4.** A batch takes 5." in diagnosis
     assert "ms more than predicted. Operators that differ for sure account for 100% of that; " in diagnosis
     assert "- `aten::addmm` takes 5." in diagnosis
     assert "  - batch size 4: 6 calls; 128×768 · 768×3072 6× in" in diagnosis
