@@ -8,7 +8,7 @@ usage="usage: slurm/run_benchmark.sh [options] [more options of \`distilbench ru
   --mixed-precision       autocast to bfloat16 (the proof that it was on is in the run)
   --profile PROFILE       ci, smoke or full (default: smoke)
   --output FOLDER         folder of run folders (default: results/)"
-device=cpu profile=smoke optimal= sizes= options=()
+device=cpu profile=smoke sizes= options=()
 value() { [ $# -ge 2 ] || { echo "$1 needs a value"$'\n'"$usage" >&2; exit 2; }; echo "$2"; }
 while [ $# -gt 0 ]; do
   case $1 in
@@ -16,7 +16,6 @@ while [ $# -gt 0 ]; do
     --batch-sizes) sizes=$(value "$@"); shift 2 ;;
     --profile) profile=$(value "$@"); shift 2 ;;
     --output) output=$(value "$@"); options+=(--results-root "$output"); shift 2 ;;
-    --optimal) optimal=1; shift ;;
     --mixed-precision) options+=(-p variants autocast); shift ;;
     -h | --help) echo "$usage"; exit ;;
     *) options+=("$1"); shift ;;
@@ -25,8 +24,4 @@ done
 cd "$(dirname "$0")/.."
 if [ -z "${DISTILBENCH_BIN:-}" ] && [ -f .venv/bin/activate ]; then . .venv/bin/activate; fi
 PATH=${DISTILBENCH_BIN:+$DISTILBENCH_BIN:}$PATH
-if [ -n "$optimal" ]; then
-  [ -z "$sizes" ] || { echo "--optimal finds the batch size, --batch-sizes names it: give one of them" >&2; exit 2; }
-  sizes=$(distilbench optimal --device "$device" ${output:+--results-root "$output"})
-fi
 exec distilbench run distilbert --profile "$profile" --device "$device" ${sizes:+--batch-sizes "$sizes"} "${options[@]}"

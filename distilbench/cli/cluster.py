@@ -6,17 +6,12 @@ import shlex
 import sys
 from collections import Counter
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from distilbench.cli import options
 from distilbench.errors import DistilbenchError, ParameterError, SlurmError
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    from distilbench.runs.measurement import Measurement
 
 
 def submit(
@@ -148,26 +143,15 @@ def push(
     print(f"{count} files of run {run.run_id} are in {place}, equal by checksum")
 
 
-def _planning(kind: Measurement) -> ModuleType:
-    """What a kind says of the capacity that a service needs.
-
-    Raises:
-        ParameterError: it says nothing of it.
-    """
-    if not (planning := getattr(kind.showing, "capacity", None)):
-        raise ParameterError(f"runs of kind {kind.name!r} say nothing of batches and capacity")
-    return planning
-
-
 def optimal(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     study: Annotated[str, typer.Option(help="Name of the study.")] = "distilbert",
+    max_latency_ms: options.MaxLatency = None,
+    max_memory_mib: options.MaxMemory = None,
     results_root: options.ResultsRoot = "",
 ) -> None:
     """Print the batch size with the best throughput, of the newest run that was measured on this kind of machine."""
-    from distilbench import studies
-
-    size, why = _planning(studies.kind_of(study)).optimal(study, device, results_root)
+    size, why = options.optimal(study, device, results_root, max_latency_ms, max_memory_mib)
     print(why, file=sys.stderr)
     print(size)
 
@@ -183,7 +167,7 @@ def capacity(
 ) -> None:
     """Say how many devices a service needs, and node-hours and kWh per million sentences, with intervals."""
     run = options.run_of(reference, results_root)
-    planning = _planning(run.kind)
+    planning = options.shown_by(run.kind, "capacity")
     plans = planning.plans(run, planning.Demand(rate, max_latency_ms, utilisation, devices_per_node))
     content = {"run_id": run.run_id, "plans": [vars(plan) for plan in plans]}
     options.print_result(as_json, content, planning.table(plans), f"\n{planning.headline(run, plans)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +16,11 @@ def run(
     profile: options.Profile = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
     batch_sizes: options.BatchSizes = None,
+    optimal: Annotated[
+        bool, typer.Option("--optimal", help="The batch size with the best throughput of an earlier run like this.")
+    ] = False,
+    max_latency_ms: options.MaxLatency = None,
+    max_memory_mib: options.MaxMemory = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     file: options.Files = None,
     param: options.Pairs = None,
@@ -35,6 +41,10 @@ def run(
     given = options.given_of(study, profile, param, file, device=device, batch_sizes=batch_sizes, dtype=dtype)
     if new and resume:
         raise ParameterError("--new starts a run, --resume resumes one: give one of them")
+    if optimal:
+        given |= _optimal(study, given, resume, results_root, max_latency_ms, max_memory_mib)
+    elif max_latency_ms is not None or max_memory_mib is not None:
+        raise ParameterError("--max-latency-ms and --max-memory-mib limit what --optimal chooses: give it, too")
     done = notebooks.run_study(study, given, resume, new, results_root)
     folder, status, summary = done.folder, done.status, done.summary
     options.print_result(
@@ -49,6 +59,22 @@ def run(
     )
     if status["state"] != "ok":
         raise DistilbenchError(f"run {done.run_id} ended as {status['state']}: {status['message']}")
+
+
+def _optimal(
+    study: str, given: dict[str, Any], resume: str, results_root: str, latency_ms: float | None, memory: float | None
+) -> dict[str, Any]:
+    """The batch sizes of a run with --optimal; says which run they come from."""
+    from distilbench import studies
+
+    if resume or "batch_sizes" in given:
+        raise ParameterError(
+            "--optimal finds the batch size; --batch-sizes names it, --resume has it: give one of them"
+        )
+    params = studies.resolve(study, given).params
+    size, why = options.optimal(study, params.device, results_root or params.results_root, latency_ms, memory)
+    print(why, file=sys.stderr)
+    return {"batch_sizes": [size]}
 
 
 def _what_comes_next(study: str, profile: str) -> list[str]:

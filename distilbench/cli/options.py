@@ -13,7 +13,10 @@ from distilbench import paths
 from distilbench.errors import ParameterError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from distilbench.runs.folder import Run
+    from distilbench.runs.measurement import Measurement
 
 
 def _set_up_log(log_format: Literal["text", "json"]) -> str:
@@ -28,6 +31,8 @@ RunName = Annotated[str, typer.Argument(help="Run id, the beginning or end of on
 Profile = Annotated[str | None, typer.Option(help="ci, smoke (the default) or full.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ResultsRoot = Annotated[str, typer.Option(help="Folder of run folders; default: results/ of the checkout.")]
+MaxLatency = Annotated[float | None, typer.Option(help="Of a batch; the high end of its interval must keep it.")]
+MaxMemory = Annotated[float | None, typer.Option(help="Of a batch at its peak: resident memory, or a GPU's.")]
 BatchSizes = Annotated[str | None, typer.Option(help="Comma-separated, such as 16,32.")]
 Pairs = Annotated[
     list[str] | None, typer.Option("-p", "--param", metavar="KEY VALUE", help="Set any parameter; may be repeated.")
@@ -70,6 +75,27 @@ def run_of(reference: str, results_root: str, or_calibration: bool = False) -> R
     if or_calibration and (Path(reference) / "config.json").is_file():
         return Run(paths.readable(Path(reference).resolve()))
     return find.find(reference, results_root)
+
+
+def shown_by(kind: Measurement, what: str) -> ModuleType:
+    """What only some kinds show: their `capacity`, their `optimal` batch size.
+
+    Raises:
+        ParameterError: this one does not.
+    """
+    if not (found := getattr(kind.showing, what, None)):
+        raise ParameterError(f"runs of kind {kind.name!r} say nothing of batches and capacity")
+    return found
+
+
+def optimal(
+    study: str, device: str, results_root: str, max_latency_ms: float | None, max_memory_mib: float | None
+) -> tuple[int, str]:
+    """The batch size with the best throughput within the limits, and which run says so."""
+    from distilbench import studies
+
+    shown = shown_by(studies.kind_of(study), "optimal")
+    return shown.batch_size(study, device, results_root, shown.Limits(max_latency_ms, max_memory_mib))
 
 
 def print_result(as_json: bool, content: Any, *parts: Any) -> None:

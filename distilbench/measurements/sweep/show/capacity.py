@@ -1,4 +1,4 @@
-"""Capacity: from a measured run to the devices that a service needs, and to the batch size to measure next."""
+"""Capacity: from a measured run to the devices that a service needs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench import paths
 from distilbench.errors import ParameterError, RunError
-from distilbench.machine import conditions, environment
 from distilbench.measurements.sweep.show import findings
 from distilbench.report import load, spread
-from distilbench.runs import find
 from distilbench.runs.folder import Run
 from distilbench.stats import MIN_REPETITIONS
 
@@ -147,27 +144,4 @@ def headline(run: Run, found: list[Plan]) -> str:
         f"{_spread(best.devices, best.devices_range)} devices of the kind {machine} with batch size {best.batch_size} "
         f"({best.cell}); per million sentences {best.node_hours:.3g} node-hours, {kWh}{doubt}. Arrival is taken as "
         "even, and what a network and a web server add is not in it."
-    )
-
-
-def optimal(study: str, device: str, results_root: str = "") -> tuple[int, str]:
-    """The batch size with the best throughput of the newest run on this kind of machine, and which run says so.
-
-    Raises:
-        RunError: no finished run was measured on this kind of machine.
-    """
-    device = "cuda:0" if device == "cuda" else device
-    here = conditions.machine_of(environment.capture(), device)  # what must be the same for a size to be best again
-    for run in reversed(find.all_runs(paths.results_root(results_root) / study)):
-        params = run.config["parameters"]
-        if params["profile"] == "ci" or params["device"] != device or not run.is_finished:
-            continue
-        if conditions.machine_of(run.env, device) == here and (best := run.summary["best_throughput"]):
-            doubt = "" if params["profile"] == "full" else f"; profile {params['profile']}: not for citation"
-            speed = f"{best['throughput_samples_per_s']:.1f} samples/s{findings.mark(best.get('state'))}"
-            where = f"in run {run.run_id} on {load.label(run)}{doubt}"
-            return best["batch_size"], f"batch size {best['batch_size']}: {speed} {where}"
-    raise RunError(
-        f"no finished run of {study} on {device} was measured on this kind of machine ({here}): measure one first "
-        f"(distilbench run {study} --device {device}), or name the batch sizes"
     )

@@ -10,14 +10,22 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench.measurements.sweep.show import capacity, cell_tables, findings, lengths, plots, secondary_tables
+from distilbench.measurements.sweep.show import (
+    capacity,
+    cell_tables,
+    findings,
+    lengths,
+    optimal,
+    plots,
+    secondary_tables,
+)
 from distilbench.measurements.sweep.show.causes import causes
 from distilbench.measurements.sweep.show.numbers import mark_of, numbers
 from distilbench.measurements.sweep.show.slides import deck
 from distilbench.report import load, spread
 from distilbench.runs.folder import Run
 
-__all__ = ["capacity", "causes", "deck", "mark_of", "numbers"]
+__all__ = ["capacity", "causes", "deck", "mark_of", "numbers", "optimal"]
 PASSES = ("timing", "memory", "energy")
 NOTE = """\
 Latency is the median over repetitions of the median synchronised forward of one batch. Samples/s is total sentences
