@@ -15,7 +15,8 @@ def text(analysis: Analysis) -> str:
         first, *rest = _diagnosis(size)
         parts.append(f"**B{named(curve, size, one)[1:]}.** {first}")
         parts += ["\n".join(line if line.startswith("  ") else f"- {line}" for line in rest)] if rest else []
-    return "\n\n".join(parts) or "No size deviates for sure, so there is nothing to explain."
+    none = "Without a verdict" if analysis.no_verdict else "No size deviates for sure, so"
+    return "\n\n".join(parts) or f"{none} there is nothing to explain."
 
 
 def named(curve: Curve, size: SizeFound, one: bool) -> str:

@@ -99,6 +99,7 @@ def test_a_smoke_run_has_a_table_without_intervals_or_verdicts():
     assert text.splitlines()[2].startswith("**This run cannot say which batch sizes deviate**")
     (row,) = (line for line in text.splitlines() if line.startswith("| 4 |"))
     assert row.count("–") == 3
+    assert "Without a verdict there is nothing to explain." in text
     assert "0.769" in row
 
 
