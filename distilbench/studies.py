@@ -9,7 +9,7 @@ from typing import Any
 from distilbench import paths
 from distilbench.errors import ParameterError
 from distilbench.harness import preflight
-from distilbench.measurements.profiling.params import ProfileParams
+from distilbench.measurements.profiling.params import BatchesParams, ProfileParams
 from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.runs import find, measurement, parameters
 from distilbench.runs.folder import Run
@@ -24,6 +24,7 @@ INSTRUMENTS: dict[str, Callable[[], Measurement]] = {"calibration": partial(meas
 STUDIES: dict[str, type[StudyParams]] = {
     "distilbert": DistilbertParams,
     "profile": ProfileParams,
+    "batches": BatchesParams,
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from distilbench import paths, terminal
-from distilbench.cli import cluster, job, measuring, reading, verify
+from distilbench.cli import batches, cluster, job, measuring, reading, verify
 from distilbench.errors import DistilbenchError, Stopped
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -33,7 +33,7 @@ app.add_typer(verify_app, name="verify")
 app.add_typer(job_app, name="job")
 for command in (
     *(measuring.run, measuring.fetch, reading.show, reading.compare, reading.claims, reading.publish, reading.book),
-    *(reading.pdf, reading.slides, reading.release, reading.analyse),
+    *(reading.pdf, reading.slides, reading.release, reading.analyse, batches.profile_batches),
     *(measuring.calibrate, measuring.doctor, measuring.version),
 ):
     app.command()(command)

@@ -146,13 +146,16 @@ def table(chosen: list[Run]) -> pd.DataFrame:
 
 
 def limitations(chosen: list[Run]) -> pd.DataFrame:
-    """What the runs cannot say: one row per cause of doubt, worst first, with the cells that have it."""
+    """What the runs cannot say: one row per cause of doubt, worst first, with the cells that have it.
+
+    A section that is measured later has no say yet.
+    """
     names = labels(chosen)
     found = {}
     for run in chosen:
         found |= {
             names[run.run_id] if one is run else f"{names[run.run_id]}, {one.kind.name}": causes(one)
-            for one in (run, *run.sections)
+            for one in (run, *(section for section in run.sections if section.is_finished))
         }
     return doubts.table(found)
 

@@ -125,6 +125,7 @@ def test_it_is_finished_with_its_last_section(both, finished):
     assert not finished.is_finished
     with pytest.raises(RunError, match="has no summary"):
         load.choose(synthetic.resolved(run_id=finished.run_id).params)
+    assert "toy" not in load.limitations([finished]).to_string(), "the notebook before the section's shows them too"
 
 
 def test_a_section_that_somebody_measures_keeps_others_from_the_run(both, started):

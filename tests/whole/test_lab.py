@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import batch_runs
 import nbformat
 import pytest
 import synthetic
@@ -50,7 +51,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, captured: dict) -> Iterator[tuple[str, Path]]:
-    """JupyterLab on copies of the notebooks, in the ci profile, with a finished run to analyse."""
+    """JupyterLab on copies of the notebooks, in the ci profile, with finished runs to analyse."""
     folder, port = tmp_path_factory.mktemp("lab"), free_port()
     (folder / "notebooks").mkdir()
     for name in NOTEBOOKS:  # without outputs and counts: what is there afterwards was made there
@@ -61,6 +62,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, captured: dict) -> Iterator[tu
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(environment, "capture", lambda: captured)
         synthetic.finished_run(results_root=str(folder / "results"))
+        batch_runs.finished_run(results_root=str(folder / "results"))
     for name, content in SETTINGS.items():
         paths.write_json(folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings", content)
     env = (
@@ -136,7 +138,7 @@ def test_run_all_works(lab, name):
         assert not [out for cell in executed for out in cell.outputs if out.output_type == "error"]
         assert page.locator(".jp-OutputArea table").count() >= 1
         charts = page.locator(".db-chart svg")
-        assert charts.count() == (3 if name == "03_analyse" else 0)
+        assert charts.count() == {"03_analyse": 3, "04_batch_anomaly": 1}.get(name, 0)
         for i in range(charts.count()):
             charts.nth(i).scroll_into_view_if_needed()
             assert charts.nth(i).bounding_box()["width"] > 300

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from distilbench.measurements.sweep.params import (
     CeilingSeconds,
+    DistilbertParams,
     WarmupCycles,
     WarmupMaxSeconds,
     WarmupSeconds,
@@ -15,6 +16,14 @@ from distilbench.measurements.sweep.params import (
 )
 from distilbench.runs.parameters import Count, Heap, LengthPolicy, NotNegative, Threads, Timeout, list_of
 from distilbench.sources.parameters import SourceParams
+
+TimedForwards = Annotated[
+    Count, Field(description="forwards without a profiler, and as many with a clock at each layer, in turn")
+]
+ActiveSteps = Annotated[Count, Field(description="steps that are in the trace")]
+UtilisationSeconds = Annotated[
+    NotNegative, Field(description="seconds of forwards in which use of CPU and GPU is sampled")
+]
 
 
 class ProfileParams(SourceParams):
@@ -31,13 +40,11 @@ class ProfileParams(SourceParams):
     warmup_cycles: WarmupCycles = 2
     warmup_seconds: WarmupSeconds = 3.0
     warmup_max_seconds: WarmupMaxSeconds = 30.0
-    timed_forwards: Count = Field(
-        60, description="forwards without a profiler, and as many with a clock at each layer, in turn"
-    )
+    timed_forwards: TimedForwards = 60
     profiler_wait: Count = Field(1, description="steps before the profiler starts")
     profiler_warmup: Count = Field(2, description="steps that it records and throws away")
-    profiler_active: Count = Field(6, description="steps that are in the trace")
-    utilisation_s: NotNegative = Field(5.0, description="seconds of forwards in which use of CPU and GPU is sampled")
+    profiler_active: ActiveSteps = 6
+    utilisation_s: UtilisationSeconds = 5.0
     ceiling_s: CeilingSeconds = 1.0
     repetition_timeout_s: Timeout = 3600.0
     num_threads: Threads = 0
@@ -47,3 +54,21 @@ class ProfileParams(SourceParams):
     def _check(self) -> ProfileParams:
         check_cycle(self)
         return self
+
+
+class BatchesParams(DistilbertParams):
+    """The batches study: each batch size timed as in a sweep, then its operators, in a section."""
+
+    SECTIONS = ("profiling",)
+    study: Literal["batches"] = "batches"
+    batch_sizes: list_of(Count) = Field(
+        [*range(1, 17), 32, 64, 128], description="sentences per forward pass; a line needs four sizes or more"
+    )
+    length_policies: list_of(LengthPolicy) = Field(["fixed-32"], description="how sentences are padded within a batch")
+    passes: list_of(Literal["timing", "memory", "energy"]) = Field(["timing"], description="what is measured")
+    profiling_repetitions: Count = Field(
+        5, description="fresh processes per cell that are profiled; an interval needs five"
+    )
+    timed_forwards: TimedForwards = 60
+    profiler_active: ActiveSteps = 6
+    utilisation_s: UtilisationSeconds = 0.0

@@ -19,6 +19,24 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+class InputShape(_Part):
+    """Calls of an operator with inputs of the same dimensions."""
+
+    dims: list[Any] = Field(description="of each input; [] where it is no tensor")
+    calls: float = Field(description="per forward")
+    ms: float = Field(
+        description="of these calls per forward: on a CPU their own time, on a GPU their kernels'; profiled"
+    )
+
+
+class Kernel(_Part):
+    """A kernel that an operator launched on a GPU."""
+
+    kernel: str
+    calls: float = Field(description="per forward")
+    ms: float = Field(description="on the device, per forward")
+
+
 class Operator(_Part):
     """What one operator takes in a forward; times are medians over the profiled forwards."""
 
@@ -31,6 +49,12 @@ class Operator(_Part):
     flops: float = Field(description="of its matrix products, per forward, counted from the shapes")
     bytes: float = Field(description="that it reads and writes where no cache holds them, per forward")
     allocated_MiB: float = Field(description="memory that it takes, per forward")
+    shapes: list[InputShape] | None = Field(
+        None, description="those that take most, longest first; null: it does no work, or from before this was recorded"
+    )
+    kernels: list[Kernel] | None = Field(
+        None, description="those that take most, longest first; null: none on a GPU, or from before this was recorded"
+    )
 
 
 class Layer(_Part):

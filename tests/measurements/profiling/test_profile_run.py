@@ -196,6 +196,29 @@ def test_a_changed_number_of_a_record_is_found(spoilt):
     assert any("operators" in one and "work_ms" in one for one in found)
 
 
+def test_operators_have_the_shapes_of_their_inputs(profiled):
+    for record in profiled.measured():
+        tokens = record.batch_size * 16
+        (product,) = (row for row in record.operators if row.operator == "aten::addmm")
+        widths = {tuple(one.dims[1]): one.calls for one in product.shapes}
+        assert {width for width in widths if width[0] == tokens} == {(tokens, 64), (tokens, 128)}
+        assert sum(one.calls for one in product.shapes) == product.calls
+        assert sum(one.ms for one in product.shapes) == pytest.approx(product.self_ms, rel=0.5)
+        assert product.kernels is None
+
+
+def test_a_run_from_before_shapes_were_recorded_verifies(spoilt):
+    def without(text: str) -> str:
+        content = json.loads(text)
+        for row in (row for part in content.get("cells", [content]) for row in part["operators"]):
+            del row["shapes"], row["kernels"]
+        return json.dumps(content)
+
+    spoilt.raw.write_text("".join(without(line) + "\n" for line in spoilt.raw.read_text().splitlines()))
+    (spoilt.folder / "summary.json").write_text(without((spoilt.folder / "summary.json").read_text()))
+    assert verify.problems(spoilt.folder) == []
+
+
 @pytest.mark.parametrize("name", ["trace.json", "stacks.txt", "layers.parquet"])
 def test_a_changed_file_is_found(spoilt, name):
     file = spoilt.folder / records.FOLDER / name

@@ -144,6 +144,35 @@ def test_on_a_gpu_work_is_kernels_and_gaps_are_between_them():
     assert derive.memory_fields(found)["peak_MiB"] == 4
 
 
+def test_on_a_gpu_operators_have_their_kernels_and_shapes_by_what_these_take():
+    launched = span("small gemm", 62, 63, "kernel", tid=7, **{"External id": 2})
+    rows = {row["operator"]: row for row in derive.operator_fields(trace.parse([*on_gpu(), launched]))["operators"]}
+    kernels = [{"kernel": name, "calls": 1, "ms": ms} for name, ms in (("gemm", 0.03), ("small gemm", 0.001))]
+    assert rows["aten::addmm"]["kernels"] == [row | {"ms": pytest.approx(row["ms"])} for row in kernels]
+    assert rows["aten::addmm"]["shapes"] == [{"dims": [[8], [4, 16], [16, 8]], "calls": 1, "ms": pytest.approx(0.031)}]
+    assert rows["aten::empty"]["kernels"] is None, "it launched none"
+
+
+def test_shapes_are_medians_over_forwards_and_the_longest_are_kept():
+    events = [span(FORWARD, start, start + 90, "user_annotation") for start in (0, 100, 200)]
+    for start, longer in ((0, 1), (100, 40), (200, 2)):  # an interruption falls into one of them
+        events += [shaped("aten::mm", start + 1, start + 9 + longer, [[4, 16], [16, 8]])]
+        events += [shaped("aten::mm", start + 60 + n, start + 60.5 + n, [[n, 16], [16, 8]]) for n in range(5, 14)]
+    events += PRODUCT[-3:]
+    (product,) = (
+        row for row in derive.operator_fields(trace.parse(events))["operators"] if row["operator"] == "aten::mm"
+    )
+    assert product["shapes"][0] == {"dims": [[4, 16], [16, 8]], "calls": 1, "ms": pytest.approx(0.01)}
+    assert len(product["shapes"]) == derive.SHOWN
+
+
+def test_what_does_no_work_has_no_shapes():
+    rows = {row["operator"]: row for row in derive.operator_fields(trace.parse(PRODUCT))["operators"]}
+    assert rows["aten::empty"]["shapes"] is None
+    assert rows["aten::addmm"]["shapes"] == [{"dims": [[8], [4, 16], [16, 8]], "calls": 1, "ms": pytest.approx(0.06)}]
+    assert rows["aten::addmm"]["kernels"] is None, "there is no GPU"
+
+
 def test_layers_are_summed_and_compared_with_a_forward_without_clocks():
     rows = [
         {"forward": n, "layer": layer, "ms": ms + n / 1000}

@@ -32,7 +32,7 @@ class Call:
         args: what the trace says of it (dimensions and types of its inputs, its number).
         parent: the call that it was made in.
         inner_us: time of the calls that it made.
-        kernels_us: time of the kernels that it launched.
+        kernels: name and time in µs of each kernel that it launched.
         allocated: bytes.
     """
 
@@ -43,8 +43,8 @@ class Call:
     args: dict[str, Any]
     parent: Call | None = None
     inner_us: float = 0.0
-    kernels_us: float = 0.0
     allocated: int = 0
+    kernels: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def duration_us(self) -> float:
@@ -55,6 +55,11 @@ class Call:
     def self_us(self) -> float:
         """Without what it called; the clock's rounding must not make it negative."""
         return max(0.0, self.duration_us - self.inner_us)
+
+    @property
+    def kernels_us(self) -> float:
+        """Time of the kernels that it launched."""
+        return sum(us for _, us in self.kernels)
 
     def ancestors(self) -> Iterator[Call]:
         """The calls around it, from the inside out."""
@@ -178,7 +183,7 @@ def _add_kernels(events: list[dict[str, Any]], base: float, windows: list[Window
     for event in events:
         if event.get("cat") in ON_GPU and (found := by_number.get(event.get("args", {}).get("External id"))):
             window, call = found
-            call.kernels_us += event["dur"]
+            call.kernels.append((event["name"], event["dur"]))
             window.kernels.append((event["ts"] - base, event["ts"] - base + event["dur"]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from statistics import mean, median
 from typing import Any
@@ -15,6 +16,7 @@ MiB = 2**20
 OUTSIDE = "outside of the layers"
 NO_OPERATOR = "outside of operators"
 NO_GPU = "the model ran on the CPU"
+SHOWN = 8  # shapes, and kernels, of an operator
 #: An operator that takes less than twice what one on a single element takes is all dispatch.
 WORKS = 2.0
 
@@ -94,7 +96,33 @@ def _operator(name: str, per_forward: list[list[Call]], null_us: float, on_gpu: 
         "flops": flops / n,
         "bytes": moved / n,
         "allocated_MiB": sum(call.allocated for calls in per_forward for call in calls) / n / MiB,
+        "shapes": _shapes(per_forward, on_gpu) if works else None,
+        "kernels": _kernels(per_forward) if on_gpu else None,
     }
+
+
+def _shapes(per_forward: list[list[Call]], on_gpu: bool) -> Rows:
+    """By the dimensions of their inputs, what its calls take."""
+    named = [
+        [(json.dumps(call.args.get("Input Dims", [])), call.kernels_us if on_gpu else call.self_us) for call in calls]
+        for calls in per_forward
+    ]
+    return [{"dims": json.loads(dims), "calls": calls, "ms": ms} for dims, calls, ms in _longest(named)]
+
+
+def _kernels(per_forward: list[list[Call]]) -> Rows | None:
+    """By name, what the kernels that it launched take; None where it launched none."""
+    found = _longest([[kernel for call in calls for kernel in call.kernels] for calls in per_forward])
+    return [{"kernel": name, "calls": calls, "ms": ms} for name, calls, ms in found] or None
+
+
+def _longest(per_forward: list[list[tuple[str, float]]]) -> list[tuple[str, float, float]]:
+    """Of (name, µs) of each forward: (name, calls per forward, median ms per forward), the longest first."""
+    found = []
+    for name in sorted({name for times in per_forward for name, _ in times}):
+        mine = [[us for other, us in times if other == name] for times in per_forward]
+        found.append((name, sum(map(len, mine)) / len(mine), median(map(sum, mine)) / 1e3))
+    return sorted(found, key=lambda row: -row[2])[:SHOWN]
 
 
 def _work_us(calls: list[Call], null_us: float, on_gpu: bool) -> float:

@@ -33,6 +33,8 @@ def _of_record(folder: Path, record: ProfileRecord) -> list[str]:
         return [str(error)]
     if again["utilisation"]:
         again["utilisation"]["gpu_reason"] = record.utilisation and record.utilisation.gpu_reason  # is no number
+    if not any(row.shapes for row in record.operators):  # from before these were recorded
+        again["operators"] = [row | {"shapes": None, "kernels": None} for row in again["operators"]]
     said = record.model_dump(include=set(again))
     return differences({name: said[name] for name in again}, again, where)
 

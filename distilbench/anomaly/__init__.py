@@ -1,0 +1,1 @@
+"""Batch sizes on trial: which deviate from linear scaling, and which operators account for it."""
