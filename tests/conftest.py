@@ -21,6 +21,11 @@ from distilbench.machine import code, conditions, environment
 from distilbench.runs.folder import Run
 
 IN_CI = os.environ.get("CI") == "true"
+#: What the processes that tests start do without (see the modules in it), and this one, too.
+LEANER = str(Path(__file__).parent / "leaner")
+if LEANER not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [LEANER, os.environ.get("PYTHONPATH")]))
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of them compiles the package for itself
 
 
 #: Files that take minutes, by the beginning of their path here: first, so that none runs alone in the end.

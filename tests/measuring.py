@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import shutil
 import signal
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import checkouts
 import nbformat
 import psutil
 import standin_worker
@@ -75,7 +75,7 @@ def stand_in_everywhere(folder: Path) -> dict[str, str]:
     """Variables with which each process that a command line starts, kernels and jobs too, gets the stand-in."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(IN_ITS_PLACE.format(script=STAND_IN[-1]))
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
+    return checkouts.python_path(folder)
 
 
 def made_up_inputs(file: Path, sentences: int = 40) -> Path:

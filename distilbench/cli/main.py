@@ -32,9 +32,9 @@ job_app = typer.Typer(
 app.add_typer(verify_app, name="verify")
 app.add_typer(job_app, name="job")
 for command in (
-    *(measuring.run, measuring.fetch, reading.show, reading.compare, reading.publish, reading.book, reading.pdf),
-    *(reading.slides, reading.release, reading.analyse, batches.profile_batches, measuring.calibrate),
-    *(measuring.doctor, measuring.version),
+    *(measuring.run, measuring.fetch, reading.show, reading.compare, reading.claims, reading.publish, reading.book),
+    *(reading.pdf, reading.slides, reading.release, reading.analyse, batches.profile_batches),
+    *(measuring.calibrate, measuring.doctor, measuring.version),
 ):
     app.command()(command)
 for command in (cluster.submit, cluster.status, cluster.cancel, cluster.push, cluster.optimal, cluster.capacity):

@@ -114,6 +114,7 @@ def calibrate(
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute (the default).")] = False,
     full: Annotated[bool, typer.Option("--full", help="Minutes: larger pools, smaller slow-downs.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="An hour: the pool is a sweep of a real model.")] = False,
+    forks: Annotated[bool, typer.Option("--forks", help="Half an hour: forked against fresh processes.")] = False,
     kind: Annotated[str, typer.Option(help="Which test, where there are several; default: the first.")] = "",
     results_root: options.ResultsRoot = "",
     as_json: options.AsJson = False,
@@ -126,7 +127,7 @@ def calibrate(
     from distilbench.runs.folder import Run
 
     instrument = studies.instrument(kind)
-    chosen = [name for name, given in {"quick": quick, "full": full, "deep": deep}.items() if given]
+    chosen = [name for name, given in {"quick": quick, "full": full, "deep": deep, "forks": forks}.items() if given]
     if len(chosen) > 1:
         raise ParameterError(f"give one of --{' and --'.join(chosen)}, not several")
     folder = instrument.measuring.calibrate(chosen[0] if chosen else "quick", results_root)

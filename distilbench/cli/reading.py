@@ -88,6 +88,28 @@ def compare(
         raise DistilbenchError(f"{len(failed)} of {len(cells)} cells: {', '.join(failed)}")
 
 
+def claims(
+    run: Annotated[str, typer.Option("--run", help="Hold the claims against this run alone; it decides nothing.")] = "",
+    results_root: options.ResultsRoot = "",
+    as_json: options.AsJson = False,
+) -> None:
+    """Hold the claims of params/claims.yml against the published runs, and say which of them are REPRODUCED.
+
+    The exit code is 0 whatever the verdicts are.
+    """
+    from distilbench.publication.claims import model, page, trial
+    from distilbench.runs import find
+
+    every = model.load()
+    if run:
+        given = options.run_of(run, results_root)
+        outcomes = [trial.try_claim(claim, [given]) for claim in every if claim.study == given.config["study"]]
+    else:
+        outcomes = trial.before(every, find.published_runs())
+    lines = list(page.lines(outcomes)) or [f"no claim is about what run {given.run_id} measured"]
+    options.print_result(as_json, [page.as_json(one) for one in outcomes], *lines)
+
+
 def analyse(
     study: options.StudyName = "distilbert",
     run_ids: Annotated[list[str] | None, typer.Argument(help="Runs to overlay; none: the newest finished one.")] = None,

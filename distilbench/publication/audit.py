@@ -10,6 +10,7 @@ from typing import NamedTuple
 from distilbench import paths
 from distilbench.errors import RunError
 from distilbench.publication import provenance, publish
+from distilbench.publication.claims import page as claims
 from distilbench.publication.typed_numbers import typed_results
 from distilbench.report import glue
 
@@ -59,7 +60,8 @@ def problems(built: Path) -> tuple[list[str], int]:
     disagreeing += [problem for number in shown if (problem := _problem(number, values[number.page]))]
     if all(number.is_source for number in shown):
         disagreeing.append(f"{built} shows no marked number at all: it was built by other code; build it again")
-    return disagreeing + _typed(), sum(not number.is_source for number in shown)
+    of_claims, judged = claims.problems(built)
+    return disagreeing + of_claims + _typed(), sum(not number.is_source for number in shown) + judged
 
 
 def _again(page: str) -> dict[str, glue.Value] | str:

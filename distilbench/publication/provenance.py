@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from distilbench import paths
+from distilbench import paths, studies
 from distilbench.errors import RunError
 from distilbench.publication import publish
 from distilbench.report import glue
@@ -21,7 +23,9 @@ from distilbench.runs.measurement import Measurement
 class Certificate:
     """Where one shown number comes from."""
 
-    page: str  # the published page that carries it, relative to the book, such as studies/distilbert/cpu-random.ipynb
+    #: the published page that carries it, relative to the book, such as studies/distilbert/cpu-random.ipynb; or what
+    #: is published of the instrument, such as calibration/full
+    page: str
     field: str  # its name there (see `glue.values`)
     run_id: str
     raw: str  # name of the run's raw file
@@ -44,7 +48,14 @@ def book_root() -> Path:
 
 
 def run_of(page: str) -> Run:
-    """The published run that a page shows."""
+    """The published run that a page shows; or the folder that tells of the instrument.
+
+    Raises:
+        RunError: there is none, or what is told of the instrument disagrees with its readings.
+    """
+    kind, _, slot = page.partition("/")
+    if kind in studies.INSTRUMENTS:
+        return Run(instrument_of(studies.instrument(kind), slot))
     return publish.run_of(book_root() / page)
 
 
@@ -58,9 +69,15 @@ def instrument_of(kind: Measurement, slot: str) -> Path:
     if folder is None:
         what = f"no {kind.name} of {kind.slot} {slot!r} is published"
         raise RunError(f"{what}: make one, then `distilbench publish` with its folder")
-    if problems := verify.problems(folder):
-        raise RunError(f"{kind.name} {folder.name} disagrees with its readings: {problems[0]}")
+    if problem := _first_problem(folder, max(file.stat().st_mtime_ns for file in folder.iterdir())):
+        raise RunError(f"{kind.name} {folder.name} disagrees with its readings: {problem}")
     return folder
+
+
+@lru_cache(maxsize=64)
+def _first_problem(folder: Path, changed: int) -> str:
+    """What `verify` says first; asked for by each number that a chapter takes."""
+    return next(iter(verify.problems(folder)), "")
 
 
 def certify(page: str, field: str, form: str = "") -> Certificate:
@@ -69,8 +86,7 @@ def certify(page: str, field: str, form: str = "") -> Certificate:
     Raises:
         RunError: there is no such page or no such number, or it cannot be written in that form.
     """
-    file = book_root() / page
-    if not file.is_file():
+    if page.partition("/")[0] not in studies.INSTRUMENTS and not (book_root() / page).is_file():
         known = ", ".join(str(one.relative_to(book_root())) for one in publish.pages())
         raise RunError(f"no page {page} is published; there are {known or 'none'}")
     values = carried(page)
@@ -86,7 +102,9 @@ def certify_picture(page: str, label: str) -> Certificate:
 
 
 def carried(page: str) -> dict[str, glue.Value]:
-    """The numbers that a published page carries, by name."""
+    """The numbers that a published page carries, or that are published of the instrument, by name."""
+    if page.partition("/")[0] in studies.INSTRUMENTS:
+        return glue.values(run_of(page))
     file = book_root() / page
     return _carried(file, file.stat().st_mtime_ns)
 
@@ -119,9 +137,20 @@ def values_from_raw(run: Run) -> dict[str, glue.Value]:
     Raises:
         RunError: a raw file is missing, damaged, or not the one that was committed.
     """
+    with from_raw(run) as again:
+        return glue.values(again)
+
+
+@contextmanager
+def from_raw(run: Run) -> Iterator[Run]:
+    """A copy of a run whose summary.json is computed again from its raw files; gone on leaving.
+
+    Raises:
+        RunError: as `values_from_raw`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / run.run_id
         shutil.copytree(run.folder, copy)
         for one in (copied := Run(copy), *copied.sections):
             paths.write_json(one.folder / "summary.json", one.kind.summarise(one.folder))
-        return glue.values(Run(copy))
+        yield copied

@@ -17,9 +17,10 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from distilbench import paths, studies
-from distilbench.errors import RunError
+from distilbench.errors import DistilbenchError, RunError
 from distilbench.machine import code
 from distilbench.publication import generated_tables, provenance, publish
+from distilbench.publication.claims import model, page
 from distilbench.report import charts
 from distilbench.runs import find
 
@@ -59,55 +60,93 @@ class Generated(SphinxDirective):
             self.env.note_dependency(str(file))
         return self.parsed(self.made_by[self.name]())
 
-    def parsed(self, markdown: str) -> list[nodes.Node]:
+    def parsed(self, markdown: str, headings: bool = False) -> list[nodes.Node]:
         """Nodes of MyST Markdown."""
-        made = nodes.container()
-        self.state.nested_parse(StringList(markdown.splitlines(), source=self.name), self.content_offset, made)
+        made, lines = nodes.container(), StringList(markdown.splitlines(), source=self.name)
+        self.state.nested_parse(lines, self.content_offset, made, match_titles=headings)
         return made.children
 
 
+class Claims(Generated):
+    """The claims of params/claims.yml before the published runs: {claims}, a table; {claims-tested}, a section each."""
+
+    made_by: ClassVar = {"claims": page.overview, "claims-tested": page.sections}
+
+    def run(self) -> list[nodes.Node]:
+        """The verdicts; sections go to the end of the chapter's own."""
+        for file in (*(run.raw for run in find.published_runs()), model.file()):
+            self.env.note_dependency(str(file))
+        try:
+            return self.parsed(self.made_by[self.name](), headings=True)
+        except DistilbenchError as error:
+            raise self.error(str(error)) from None
+
+
 class Instrument(Generated):
-    """The table of what is published of the instrument, such as {calibration} full."""
+    """The table of what is published of the instrument, such as {calibration} full, and the text on its numbers.
+
+    With `optional` it says so where nothing is published, in place of both.
+    """
 
     required_arguments = 1
-    option_spec: ClassVar = {"name": directives.unchanged}
+    has_content = True
+    option_spec: ClassVar = {"name": directives.unchanged, "optional": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         """The table, computed again from its readings."""
         kind = studies.INSTRUMENTS[self.name]()
+        if "optional" in self.options and not find.published_instrument(kind, self.arguments[0]):
+            self.env.note_reread()
+            return self.parsed(f"*Not measured yet:* no {kind.name} of {kind.slot} `{self.arguments[0]}` is published.")
         try:
             folder = provenance.instrument_of(kind, self.arguments[0])
         except RunError as error:
             raise self.error(str(error)) from None
         self.env.note_dependency(str(folder / "summary.json"))
         label = self.options.get("name", f"tab-{kind.name}-{self.arguments[0]}")
-        return self.parsed(generated_tables.instrument(kind, folder, label))
+        text = "\n".join(self.content)
+        return self.parsed(f"{generated_tables.instrument(kind, folder, label)}\n\n{text}")
 
 
 class Certified(nodes.inline):
     """A number of a run, or in a caption its source, with its birth certificate; the class in HTML says which."""
 
 
+class Judged(SphinxRole):
+    """A verdict, or the value of a test, by its name in the chapter on claims: {verdict}`batch-4-against-2`."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """It as text, marked for `verify book`."""
+        try:
+            found = page.finding(self.text)
+        except DistilbenchError as error:
+            message = self.inliner.reporter.error(str(error), line=self.lineno)
+            return [nodes.problematic(self.rawtext, self.rawtext)], [message]
+        return [Certified(self.rawtext, found.text, certificate=found, classes=["db-claim"])], []
+
+
 class Taken(SphinxRole):
     """A number from a published page, as MyST-NB's own role has it: {glue:text}`page.ipynb::name:.1f`.
 
+    Or one that is published of the instrument, such as {glue:text}`calibration/full::name:.1f`.
     In HTML its birth certificate shows under the pointer; at the end of its page stand the runs that numbers were taken
     from.
     """
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """The number as text."""
-        matched = re.fullmatch(r"(.+?\.ipynb)::([\w.-]+):(.*)", self.text)
+        of_instrument = "|".join(f"{name}/.+?" for name in studies.INSTRUMENTS)
+        matched = re.fullmatch(rf"(.+?\.ipynb|{of_instrument})::([\w.-]+):(.*)", self.text)
         if not matched:
             return self._refused(f"a number is taken as in page.ipynb::name:.1f, not {self.text!r}")
         place, field, form = matched.groups()
         _, file = self.env.relfn2path(place, self.env.docname)
-        page = os.path.relpath(file, self.env.srcdir)
+        page = os.path.relpath(file, self.env.srcdir) if place.endswith(".ipynb") else place
         try:
             certificate = provenance.certify(page, field, form)
         except RunError as error:
             return self._refused(str(error))
-        self.env.note_dependency(file)
+        self.env.note_dependency(file if page != place else str(provenance.run_of(page).raw))
         return [Certified(self.rawtext, certificate.text, certificate=certificate, classes=["db-number"])], []
 
     def _refused(self, why: str) -> tuple[list[nodes.Node], list[nodes.system_message]]:
@@ -123,7 +162,8 @@ def open_span(writer: Any, node: Certified) -> None:
 
 def runs_of_page(app: Sphinx, doctree: nodes.document) -> None:
     """Below a chapter that took numbers: the runs that they come from."""
-    sources = {number["certificate"].run_id: number["certificate"] for number in doctree.findall(Certified)}
+    certificates = [number["certificate"] for number in doctree.findall(Certified)]
+    sources = {one.run_id: one for one in certificates if one.run_id}
     if not sources:
         return
     box = nodes.container(classes=["db-certificates"])
@@ -209,6 +249,7 @@ def remove_a_page_that_is_no_longer_there(app: Sphinx, exception: Exception | No
 def setup(app: Sphinx) -> dict[str, bool | int]:
     """Registers everything with Sphinx; what other code of this package read is read again."""
     app.add_role("quoted", Quoted())
+    app.add_role("verdict", Judged())
     app.add_role_to_domain("glue", "text", Taken(), override=True)
     in_html = (open_span, lambda writer, node: writer.body.append("</span>"))
     in_print = (lambda writer, node: None,) * 2  # nothing beside the text
@@ -217,6 +258,8 @@ def setup(app: Sphinx) -> dict[str, bool | int]:
         app.add_directive(name, Instrument)
     for name in Generated.made_by:
         app.add_directive(name, Generated)
+    for name in Claims.made_by:
+        app.add_directive(name, Claims)
     app.connect("doctree-read", runs_of_page)
     app.connect("doctree-read", runs_of_captions)
     app.connect("builder-inited", refuse_unbacked_pages)

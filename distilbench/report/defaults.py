@@ -6,13 +6,14 @@ names of its fields end in their units, as everywhere: `copy_ms` is shown as "co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 from distilbench import paths
 from distilbench.report import load, tables
+from distilbench.report import readings as of_processes
 from distilbench.report.doubts import Doubt
 from distilbench.report.glue import Value
 from distilbench.runs.folder import Run
@@ -21,6 +22,7 @@ TITLE = ""  # what its pages are about; "": the study
 SUBJECT = "what the study measures"
 NOTE = ""  # what its numbers are, below its table in run_summary.md
 HIDDEN = ("cell", "state", "run_id", "machine", "control_of")  # of a cell: no numbers
+OF_CONTENT = ("accuracy",)  # numbers that say nothing of another model or another text than their run's
 
 
 def headline(summary: dict[str, Any]) -> str:
@@ -119,6 +121,11 @@ def mark_of(name: str) -> str | None:
     return None
 
 
+def readings(run: Run, number: str, proof: Mapping[str, Any]) -> list[of_processes.Readings]:
+    """What each process of each cell says of a number, for verdicts on claims (see `readings.of_records`)."""
+    return of_processes.of_records(run, number, proof)
+
+
 def sentences(table: pd.DataFrame) -> list[str]:
     """No findings in words."""
     return []
@@ -155,6 +162,11 @@ def reservation(summary: dict[str, Any]) -> str:
 def limitations(run: Run) -> list[str]:
     """What the run cannot say, each cell by itself."""
     return run.kind.showing.doubts(paths.read_json(run.folder / "summary.json"))
+
+
+def advice(summary: dict[str, Any]) -> list[str]:
+    """What to try next, and how much it can gain: nothing follows from times alone."""
+    return []
 
 
 def counted(run: Run) -> str:

@@ -23,7 +23,7 @@ COMMANDS = {
     "verify book": "", "verify release": "", "verify data": "", "submit": "", "status": "", "cancel": "latest",
     "push": "", "optimal": "", "capacity": "--rate 1 --max-latency-ms 1", "job ingest": "latest",
     "job measure": "latest --part 0", "job gather": "latest", "job analyse": "latest", "job book": "latest",
-    "job account": "latest",
+    "job sections": "latest", "job account": "latest", "claims": "",
 }  # fmt: skip
 #: What every command calls sooner or later, or one of them.
 CALLED = ((paths, "repo_root"), (paths, "results_root"), (environment, "packages"), (doctor, "examine"))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import checkouts
 import pytest
 from conftest import IN_CI
 
@@ -50,7 +51,7 @@ def checkout(tmp_path_factory) -> dict[str, str]:
     for name in COPIED:
         shutil.copytree(paths.repo_root() / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     where = {"ROOT": folder, "RESULTS": folder / "résultats", "CACHE": folder / "cache"}
-    return {"PYTHONPATH": str(folder)} | {f"DISTILBENCH_{name}": str(place) for name, place in where.items()}
+    return checkouts.python_path(folder) | {f"DISTILBENCH_{name}": str(place) for name, place in where.items()}
 
 
 def distilbench(*words: object, env: dict[str, str], code: int = 0) -> str:

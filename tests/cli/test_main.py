@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -378,6 +379,23 @@ def test_a_test_of_the_instrument_is_chosen_by_name(distilbench):
     assert studies.instrument("calibration") is studies.instrument()
 
 
+def test_an_instrument_that_is_off_ends_with_1_and_a_depth_is_one_alone(distilbench, tmp_path, monkeypatch):
+    folder, asked = tmp_path / "calibration", []
+    shutil.copytree(next((paths.published_root() / "calibration").iterdir()), folder)
+    measuring = importlib.import_module(studies.instrument().measure)
+    monkeypatch.setattr(measuring, "calibrate", lambda depth, _: asked.append(depth) or folder)
+    for depth in ("quick", "full", "deep", "forks"):
+        assert distilbench("calibrate", f"--{depth}").code == 0
+    assert distilbench("calibrate").code == 0
+    assert asked == ["quick", "full", "deep", "forks", "quick"]
+    assert "give one of --full and --forks, not several" in one_message(distilbench("calibrate", "--full", "--forks"))
+    summary = paths.read_json(folder / "summary.json")
+    summary["checks"][0]["ok"] = False
+    paths.write_json(folder / "summary.json", summary)
+    message = one_message(distilbench("calibrate"))
+    assert f"the instrument is off: {summary['checks'][0]['check']} (on a busy machine" in message
+
+
 def test_verify_run_takes_the_folder_of_a_calibration(distilbench, tmp_path):
     folder = tmp_path / "calibration"
     shutil.copytree(next((paths.published_root() / "calibration").iterdir()), folder)
@@ -557,8 +575,8 @@ def test_killed_then_interrupted_then_finished(tmp_path, worker):
     checkout = checkout_with_notebooks(tmp_path / "checkout", **{notebook.stem: notebook})
     results = tmp_path / "results"
     env = {"DISTILBENCH_CACHE": str(tmp_path / "cache"), "DISTILBENCH_ROOT": str(checkout)}
-    if worker == "stand-in":  # at its work for as long as a real one
-        env |= stand_in_everywhere(tmp_path / "stand-in") | {"STAND_IN_SECONDS": "5"}
+    if worker == "stand-in":
+        env |= stand_in_everywhere(tmp_path / "stand-in")
     worker = "standin_worker" if worker == "stand-in" else "distilbench.harness"
 
     def measuring(process: subprocess.Popen) -> list[psutil.Process]:
@@ -569,7 +587,7 @@ def test_killed_then_interrupted_then_finished(tmp_path, worker):
     for key in ("batch_sizes", "length_policies", "samples_per_cycle"):
         words += ["-p", key, str(SMALL[key])]
 
-    process = start(results, env, *words)
+    process = start(results, env | {"STAND_IN_SECONDS": "600"}, *words)
     at_work = wait_for(lambda: measuring(process))
     at_work += descendants(process, "distilbench.execution.kernels")
     assert len(at_work) == 3
@@ -580,7 +598,7 @@ def test_killed_then_interrupted_then_finished(tmp_path, worker):
     assert run.status["state"] == "cancelled"
     assert committed(run) == []
 
-    process = start(results, env, *words)
+    process = start(results, env | {"STAND_IN_SECONDS": "10"}, *words)
     wait_for(lambda: len(committed(run)) == 1)
     at_work = wait_for(lambda: measuring(process))
     time.sleep(0.5)

@@ -72,10 +72,10 @@ def test_cuda_work_stands_between_two_fences_and_two_events(cuda):
 
 
 def test_the_hosts_reading_on_cuda_holds_the_second_fence_but_not_the_first(cuda):
-    fences = iter([0.2, 0.05])  # seconds that each fence waits
-    cuda.synchronize = lambda device: busy(next(fences))
+    fences = iter([2.0, 0.05])  # seconds that each fence waits
+    cuda.synchronize = lambda device: time.sleep(next(fences))
     host_ms, _, _ = latency.CudaClock(GPU, cuda).time(lambda: busy(0.01))
-    assert 60 <= host_ms < 200
+    assert 60 <= host_ms < 2000
 
 
 def test_the_events_are_used_again(cuda):
@@ -87,9 +87,17 @@ def test_the_events_are_used_again(cuda):
 
 def test_the_host_clock_sees_a_known_time():
     clock = latency.HostClock()
-    readings = [clock.time(lambda: busy(0.02)) for _ in range(5)]
-    assert 20 <= min(ms for ms, _, _ in readings) < 24, "the least disturbed of five"
+    readings = [clock.time(lambda: busy(0.002)) for _ in range(100)]
+    assert 2 <= min(ms for ms, _, _ in readings) < 2.4, "the least disturbed of them"
     assert all(device_ms is None and result == "done" for _, device_ms, result in readings)
+
+
+def test_the_clocks_do_not_follow_the_time_of_day(cuda, monkeypatch):
+    """It may be set while a forward runs."""
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    for clock in (latency.HostClock(), latency.CudaClock(GPU, cuda)):
+        assert clock.time(lambda: busy(0.002))[0] >= 2
 
 
 def test_each_device_gets_the_clock_that_is_true_there(monkeypatch):
@@ -141,6 +149,24 @@ def test_the_right_field_of_proc_is_read(monkeypatch, tmp_path):
     status.write_text("Name:\tpython\nVmPeak:\t 9999999 kB\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n")
     monkeypatch.setattr(memory, "STATUS", status)
     assert (memory.peak_rss_MiB(), memory.rss_MiB()) == (2.0, 1.0)
+
+
+def test_each_phase_has_a_peak_of_its_own():
+    found = in_fresh_process(
+        "import json, torch\n"
+        "from distilbench.collectors import memory\n"
+        "phases = memory.Phases(torch.device('cpu'))\n"
+        "block = bytearray(b'x') * (64 * 2**20)\n"
+        "del block\n"
+        "phases.mark('load')\n"
+        "phases.mark('first')\n"
+        "print(json.dumps([phases.separate, phases.peaks_rss_MiB, phases.highest_rss_MiB]))"
+    )
+    separate, peaks, highest = found
+    assert set(peaks) == ({"load", "first"} if separate else set())
+    if separate:
+        assert peaks["first"] < peaks["load"] - 50
+        assert highest == peaks["load"]
 
 
 def test_cuda_peaks_are_reset_after_the_fence(cuda):

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -120,11 +119,9 @@ def test_a_fork_that_fails_is_recorded_as_a_process_is_and_the_others_go_on(
 
 
 def test_a_fork_that_hangs_is_stopped(stand_in, tmp_path, monkeypatch):
-    monkeypatch.setenv("STAND_IN_SECONDS", "60")
+    monkeypatch.setenv("STAND_IN_SECONDS", "3600")
     run, resolved = start(tmp_path, repetition_timeout_s=5.0, repetitions=1)
-    began = time.monotonic()
     measure(run, resolved)
-    assert time.monotonic() - began < 60
     assert outcomes(run) == [("timeout", "not done after repetition_timeout_s = 5 s", "forked")]
 
 
@@ -143,7 +140,7 @@ def test_a_fork_or_a_server_that_is_killed_costs_one_repetition(stand_in, tmp_pa
     thread.start()
     measure(run, resolved)
     thread.join()
-    assert outcomes(run) == [("failed", "killed by SIGKILL", "forked"), *[("ok", None, "forked")] * 2]
+    assert sorted(outcomes(run)) == [("failed", "killed by SIGKILL", "forked"), *[("ok", None, "forked")] * 2]
     assert all_gone(at_work), "a fork does not outlive its server"
 
 

@@ -36,7 +36,7 @@ class Site:
         self.root, self.results = checkouts.whole(folder / "checkout"), folder / "results"
         self.touched = follow(self.root)
         self.env = {name: value for name, value in os.environ.items() if name not in ("DISTILBENCH_ROOT", "CI")}
-        self.env |= {"PYTHONPATH": str(self.root), "DISTILBENCH_RESULTS": str(self.results)}
+        self.env |= checkouts.python_path(self.root) | {"DISTILBENCH_RESULTS": str(self.results)}
         self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"
         who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
         self.call("git", "init", "-q")

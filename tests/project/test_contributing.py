@@ -32,7 +32,7 @@ def blocks(language: str) -> list[str]:
 def call(checkout: Path, command: str, **variables: str) -> subprocess.CompletedProcess:
     """A command line in the copy, with the copy's package."""
     env = {name: value for name, value in os.environ.items() if name not in ("DISTILBENCH_ROOT", "CI")}
-    env |= {"PYTHONPATH": str(checkout), "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"} | variables
+    env |= checkouts.python_path(checkout) | {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}"} | variables
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command], cwd=checkout, env=env, capture_output=True, text=True, check=False
     )

@@ -21,7 +21,7 @@ WITHOUT_TORCH = (
     "report.tables", "report.insights", "measurements.sweep.params", "measurements.sweep.records",
     "measurements.sweep.summary.join", "measurements.sweep.measure.design", "measurements.sweep.measure.run", "studies",
     "measurements.profiling.kind", "measurements.profiling.measure.run", "publication.slides.build",
-    "execution.notebooks", "execution.submission", "cli.main",
+    "publication.claims.page", "execution.notebooks", "execution.submission", "cli.main",
 )  # fmt: skip
 
 

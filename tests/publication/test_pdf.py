@@ -241,6 +241,7 @@ def test_references_name_their_pages(pages):
     assert "??" not in text
 
 
+@pytest.mark.slow  # a third build; what makes it the same: the next test
 def test_two_builds_are_the_same_bytes(typeset, elsewhere, printed):
     """Also elsewhere, later, in another time zone and language, and after another kind of build in the same place."""
     done = run_pdf(elsewhere, TZ="Pacific/Auckland", LC_ALL="C")

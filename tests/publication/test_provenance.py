@@ -31,6 +31,12 @@ def checkout(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def claims_hold(monkeypatch) -> None:
+    """The chapter on claims, which these books do not have, is tested in claims/test_claims_page.py."""
+    monkeypatch.setattr(audit.claims, "problems", lambda built: ([], 0))
+
+
 @pytest.fixture
 def pages_hold(monkeypatch) -> None:
     """The published pages, which two tests look at, are not held against their runs again."""

@@ -25,7 +25,7 @@ from waiting import ended, wait_for
 from distilbench import paths
 from distilbench.errors import SlurmError
 from distilbench.execution import job_states, notebooks, slurm
-from distilbench.harness import shards, steps
+from distilbench.harness import shards
 from distilbench.measurements.sweep.kind import MEASUREMENT as SWEEP
 from distilbench.measurements.sweep.measure import design
 from distilbench.runs import find, verify
@@ -140,7 +140,7 @@ def test_the_whole_chain(cluster, site, tmp_path, monkeypatch):
     archive = tmp_path / "archive"
     archive.mkdir()
     (site / "slurm" / "site.env").write_text(f"RESULTS_DEST={archive}\nMODULES=python\n")
-    small = ["--profile", "ci", "--batch-sizes", "4"]
+    small = ["--profile", "ci", "--batch-sizes", "4", "-p", "repetitions", "1"]
     distilbench("submit", "distilbert", *small, *TASK, "--step-flags", STEPS, "--no-book", "--gres", "gpu:1")
     run = find.find("latest")
     finish(cluster, site, run)
@@ -175,12 +175,13 @@ def test_the_whole_chain(cluster, site, tmp_path, monkeypatch):
     assert "nothing is missing" in distilbench("submit", "distilbert", "--resume", run.run_id, code=1)
 
 
+@pytest.mark.slow  # what the jobs call, and what would be submitted: tests/project/test_add_a_kind.py
 def test_the_chain_of_another_kind_of_measurement(cluster, site, tmp_path, monkeypatch):
     """The toy kind of CONTRIBUTING.md, in a copy of the checkout that all nodes share."""
     root = checkouts.whole(tmp_path / "copy")
     toy_kind.follow(root)
     monkeypatch.setenv("DISTILBENCH_ROOT", str(root))
-    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.setenv("PYTHONPATH", checkouts.python_path(root)["PYTHONPATH"])
     monkeypatch.chdir(root)
     (root / "slurm_logs").mkdir()
     words = ["--profile", "ci", *TASK, "--step-flags", STEPS, "--no-book", "--json"]
@@ -195,8 +196,9 @@ def test_the_chain_of_another_kind_of_measurement(cluster, site, tmp_path, monke
     distilbench("verify", "run", made["run_id"])
 
 
-def test_status_shows_jobs_and_cells(cluster, site, monkeypatch):
+def test_status_shows_jobs_and_cells(cluster, site, stand_in, monkeypatch):
     """Of jobs on a cluster that is chosen by name; while it does not answer, nothing is said of them."""
+    monkeypatch.setenv("STAND_IN_SECONDS", "600")  # none is done before it is cancelled
     monkeypatch.setenv("SBATCH_CLUSTERS", "distilbench")
     run = submit("--throttle", "1")
     monkeypatch.delenv("SBATCH_CLUSTERS")
@@ -239,9 +241,11 @@ def test_a_cancelled_run_goes_on(cluster, site, stand_in):
 
 
 def test_two_submissions_at_once_are_two_runs(cluster, site, stand_in):
+    """With jobs of their own. How such a run is measured is what the other tests are about."""
+    later = "--begin=now+1hour"  # the chain waits until it is cancelled
     command = [
-        str(BIN / "distilbench"), "submit", "distilbert", *SMALL, *TASK, "--tasks", "1", "--step-flags", STEPS,
-        "--no-book", "-p", "repetitions", "1", "-p", "batch_sizes", "1",
+        str(BIN / "distilbench"), "submit", "distilbert", *SMALL, *TASK, "--tasks", "1", "--flags", later,
+        "--step-flags", f"{STEPS} {later}", "--no-book", "-p", "repetitions", "1", "-p", "batch_sizes", "1",
     ]  # fmt: skip
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for process in started:
@@ -249,8 +253,13 @@ def test_two_submissions_at_once_are_two_runs(cluster, site, stand_in):
     assert [process.returncode for process in started] == [0, 0]
     found = find.all_runs(paths.results_root() / "distilbert")
     assert len(found) == 2
-    for run in found:
-        finish(cluster, site, run)
+    jobs = [set(job_states.job_ids(run)) for run in found]
+    assert len(jobs[0]) == len(jobs[1]) > 1
+    assert not jobs[0] & jobs[1]
+    assert {job.partition("_")[0] for job, *_ in cluster.queue()} == jobs[0] | jobs[1]
+    distilbench("cancel", found[0].run_id)
+    cluster.wait(lambda: {job.partition("_")[0] for job, *_ in cluster.queue()} <= jobs[1], "those of one run end")
+    assert [run.status["state"] == "cancelled" for run in found] == [True, False]
 
 
 def test_a_failed_ingest_ends_the_chain(cluster, site):
@@ -335,9 +344,9 @@ def test_usr1_stops_after_the_repetition_and_the_job_goes_on(cluster, site, stan
     assert "back into the queue" in logs(site)
     assert "start 2 on" in logs(site), "the log was appended to"
     undisturbed = find.create(resolved, SWEEP, "undisturbed")
-    steps.measure_run(undisturbed, resolved)
     assert undisturbed.config["design_hash"] == run.config["design_hash"]
-    assert {r.key for r in undisturbed.measured()} == {r.key for r in run.measured()}
+    planned = {(cell.cell, where, repetition) for cell, where, repetition in design.plan(resolved)}
+    assert {record.key for record in run.measured()} == planned
 
 
 #: Each task says what it is; the last one, which has the array's own number, stops once with work left.
@@ -383,15 +392,19 @@ def test_the_last_task_of_an_array_speaks_for_itself_alone(cluster, site, monkey
         assert recorded["BatchHost"] == told["node"]
 
 
-def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site, stand_in):
-    """What is missing is submitted again; every cell is measured once, and nothing is lost."""
+@pytest.mark.parametrize("tasks", [6, pytest.param(12, marks=pytest.mark.slow)])
+def test_a_power_loss_and_a_memory_kill(cluster, site, stand_in, tasks):
+    """What is missing is submitted again; every cell is measured once, and nothing is lost.
+
+    Four tasks are at work at once, whether six or twelve are to be done.
+    """
     if not cluster.kills_by_kernel:
         pytest.skip("this kernel's control groups are of version 2: SLURM 22.05 kills for memory by polling there")
     first, second = cluster.names
-    sizes = "3,5,6,7,9,11,12,13,14,17,18,19"
-    planned = ["-p", "batch_sizes", f"[{sizes}]", "-p", "samples_per_cycle", "152", "-p", "repetitions", "1"]
+    sizes = [3, 5, 6, 7, 9, 11, 12, 13, 14, 17, 18, 19][:tasks]
+    planned = ["-p", "batch_sizes", str(sizes), "-p", "samples_per_cycle", "152", "-p", "repetitions", "1"]
     run = submit(*planned, "--split", "cells")
-    assert len(shards.of(run, notebooks.resolve_again(run))) == 12
+    assert len(shards.of(run, notebooks.resolve_again(run))) == tasks
     measure = ids(run, "measure")
     job, worker = cluster.wait(
         lambda: (job := measuring_on(cluster, run, first)) and (worker := worker_of(job)) and (job, worker),
@@ -410,7 +423,7 @@ def test_twelve_tasks_a_power_loss_and_a_memory_kill(cluster, site, stand_in):
     assert "OUT_OF_MEMORY" in cluster.states(measure)
     told = [shards.about(attempt) for attempt in shards.attempts(run)]
     assert "failed" in {one["state"] for one in told if one["node"] == second}, f"lost: {told}\n{logs(site)}"
-    assert len({record.key for record in run.measured()}) == 11
+    assert len({record.key for record in run.measured()}) == tasks - 1
     before = run.raw.read_text()
 
     again = ["--mem", "2500M", "--cpus-per-task", "1", "--step-flags", STEPS, "--no-book"]

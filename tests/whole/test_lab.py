@@ -120,7 +120,11 @@ def executed_cells(page: Any, notebook: Path) -> list[Any]:
     return code if all(cell.execution_count for cell in code) else []
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+#: The others draw no chart, and nbval executes them (test_notebooks.py).
+QUICK = "03_analyse"
+
+
+@pytest.mark.parametrize("name", [QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in NOTEBOOKS if n != QUICK)])
 def test_run_all_works(lab, name):
     address, folder = lab
     with browser() as running:

@@ -54,8 +54,8 @@ def only_run(tmp_path: Path) -> Run:
     return run
 
 
-def test_a_call_without_an_output_path_leaves_a_whole_run(papermill, tmp_path):
-    """The real worker."""
+def test_a_call_without_an_output_path_leaves_a_whole_run(papermill, stand_in, tmp_path):
+    """What real workers leave in a kernel of papermill: tests/cli/test_main.py."""
     done = papermill("-p", "device", "cpu", "-p", "repetitions", "1", "-p", "batch_sizes", "[4]")
     assert done.returncode == 0, done.stderr
     run = only_run(tmp_path)
@@ -94,6 +94,7 @@ def test_with_an_output_path_the_run_holds_the_same_notebook(papermill, stand_in
     assert verify.problems(run.folder) == []
 
 
+@pytest.mark.slow  # the worker and the summary by themselves: tests/measurements/sweep
 def test_a_checkpoint_with_one_weight_that_is_nan_ends_as_invalid(papermill, tmp_path):
     """NaN counted as class 0, which gave an accuracy and the state `ok`."""
     model = load_model(source="random", size="tiny", vocab_size=191).module

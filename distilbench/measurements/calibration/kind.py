@@ -20,6 +20,7 @@ MEASUREMENT = Measurement(
     measure="distilbench.measurements.calibration.measure",
     show="distilbench.measurements.calibration.show",
     comparable={},
-    inexact=re.compile(r"checks\[\d+\]: interval\[\d\]$"),  # stats.ratio_interval; shares there differ by far more
+    # stats.ratio_interval, and forks against fresh processes; shares there differ by far more
+    inexact=re.compile(r"checks\[\d+\]: (interval\[\d\]|ratio|low|high|forked|fresh)$"),
     slot="depth",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 from distilbench import paths
 from distilbench.machine import conditions
 from distilbench.report import tables
+from distilbench.report.glue import Value
 from distilbench.runs import find
 from distilbench.runs.folder import Run
 
@@ -30,11 +32,31 @@ def _verdict(check: dict[str, Any]) -> str:
 def caption(folder: Path) -> str:
     """What a table of a calibration is of."""
     config, env = Run(folder).config, Run(folder).env
-    cores = f"{(count := len(env['cpu']['affinity']))} core{'s' if count > 1 else ''}"
-    return (
-        f"A {config['depth']} calibration on {env['cpu']['model']}, {cores}, {config['created'][:10]}; "
-        f"pool of {config['rounds']} rounds, in processes of one thread{_elsewhere(env)}"
-    )
+    what, pool = f"A {config['depth']} calibration", f"pool of {config.get('rounds')} rounds, in processes"
+    if "each" in config:
+        what = "Forked against fresh processes"
+        pool = f"{config['blocks']} times {config['each']} forks of a process and {config['each']} fresh processes, all"
+    return f"{what} on {_machine(env)}, {config['created'][:10]}; {pool} of one thread{_elsewhere(env)}"
+
+
+def _machine(env: dict[str, Any]) -> str:
+    cores = len(env["cpu"]["affinity"])
+    return f"{env['cpu']['model']}, {cores} core{'s' if cores > 1 else ''}"
+
+
+def numbers(run: Run) -> dict[str, Value]:
+    """The numbers that prose may name: run_id, machine, day, and of each check `<its name, with dashes>-<field>`."""
+    found: dict[str, Value] = {"run_id": run.run_id, "machine": _machine(run.env), "day": run.config["created"][:10]}
+    for check in run.summary["checks"]:
+        low, high = check.get("interval", (None, None))
+        fields = {"low": low, "high": high} | check
+        plain = {name: value for name, value in fields.items() if name == "verdict" or _is_number(value)}
+        found |= {f"{re.sub(r'[^A-Za-z0-9]+', '-', check['check'])}-{name}": value for name, value in plain.items()}
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _elsewhere(env: dict[str, Any]) -> str:

@@ -11,13 +11,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from distilbench import paths, simulated_traces
+from distilbench.measurements.calibration import forks
 from distilbench.measurements.sweep.records import Repetition
 from distilbench.runs import verify
 from distilbench.runs.rawfiles import read_raw
 from distilbench.stats import CLAIMED, ratio_interval, verdict_of, wilson_interval
 
 SLOWED = {"slowed-2": 0.02, "slowed-5": 0.05, "slowed-10": 0.10}  # variants of a sweep, and their shares
-SWEPT = "sweep.raw.jsonl"  # the repetitions of a deep calibration's pool
+SWEPT = "sweep.raw.jsonl"  # the repetitions of the sweeps that a calibration made
 FEWEST = 3  # comparisons of one cut, to judge a rate by
 BASE, TWIN = "base", "twin"  # the workload, and the same workload under another name
 
@@ -60,6 +61,7 @@ def summarise(folder: Path) -> dict[str, Any]:
             *map(_allocation_says, by_check.get("allocation", [])),
             *judged(pooled, config["seed"]),
             *map(_coverage_says, by_check.get("coverage", [])),
+            *forks.compared(by_check.get(forks.CHECK, [])),
         ],
     }
 
@@ -159,10 +161,11 @@ def _coverage_says(reading: dict[str, Any]) -> dict[str, Any]:
 
 
 def recompute(folder: Path, readings: list[Reading]) -> list[str]:
-    """Where the readings of the pool differ from the sweep that they are of."""
+    """Where the readings of the pool, or of forks, differ from the sweeps that they are of."""
     if not (folder / SWEPT).is_file():
         return []
-    swept = (record for record in read_raw(folder / SWEPT, Repetition)[0] if record.latency_ms)
-    again = [{"check": "pool"} | reading for reading in of_sweep(swept)]
-    told = [reading.model_dump() for reading in readings if reading.check == "pool"]
-    return verify.differences({"pool": told}, {"pool": again}, "checks.jsonl")
+    swept = [record for record in read_raw(folder / SWEPT, Repetition)[0] if record.latency_ms]
+    each = paths.read_json(folder / "config.json").get("each")  # of calibrations with forks
+    name, again = (forks.CHECK, forks.of_sweeps(swept, each)) if each else ("pool", of_sweep(swept))
+    recorded = [reading.model_dump() for reading in readings if reading.check == name]
+    return verify.differences({name: recorded}, {name: [{"check": name} | one for one in again]}, "checks.jsonl")

@@ -9,13 +9,14 @@ import pandas as pd
 
 from distilbench import paths
 from distilbench.measurements.profiling.show import tables
+from distilbench.measurements.profiling.show.advice import advice
 from distilbench.measurements.sweep.show.entry import measured_with, page_name, subject
 from distilbench.report import load
 from distilbench.report.defaults import figure_caption, mark_of
 from distilbench.report.glue import Value
 from distilbench.runs.folder import Run
 
-__all__ = ["figure_caption", "mark_of", "measured_with", "page_name", "subject"]
+__all__ = ["advice", "figure_caption", "mark_of", "measured_with", "page_name", "subject"]
 NOTE = """\
 The forward is timed without a profiler. Dispatch is the part of it in which no operator works; the rest is arithmetic
 or memory by each operator's FLOPs per byte, against the ceilings that the run measured. Times of single operators were

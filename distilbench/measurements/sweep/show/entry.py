@@ -5,7 +5,8 @@ Tables of several runs are those of `load.table`: one row per cell of each run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,7 @@ from distilbench.measurements.sweep.show.causes import causes
 from distilbench.measurements.sweep.show.numbers import mark_of, numbers
 from distilbench.measurements.sweep.show.slides import deck
 from distilbench.report import load, spread
+from distilbench.report import readings as of_processes
 from distilbench.runs.folder import Run
 
 __all__ = ["capacity", "causes", "deck", "mark_of", "numbers", "optimal"]
@@ -55,6 +57,16 @@ def _with_memory(cell: dict[str, Any]) -> dict[str, Any]:
     source = "peak_cuda_allocated_MiB" if cell["device"].startswith("cuda") else "peak_rss_MiB"
     kinds = ("", "_range", "_interval_of_median", "_repetitions", "_reason")
     return cell | {f"peak_memory_MiB{kind}": cell.get(f"{source}{kind}") for kind in kinds}
+
+
+def readings(run: Run, number: str, proof: Mapping[str, Any]) -> list[of_processes.Readings]:
+    """What each process of each cell says of a number; accuracy is counted once, over the sentences of a cycle."""
+    found = of_processes.of_records(run, number, proof)
+    if number != "accuracy":
+        return found
+    counts = {cell["cell"]: (cell["accuracy"], cell.get("accuracy_n")) for cell in run.summary["cells"]}
+    known = [(one, *counts[one.name]) for one in found if counts[one.name][1]]
+    return [replace(one, counted=(round(share * n), n)) for one, share, n in known]
 
 
 def about(run: Run) -> dict[str, str | int]:
