@@ -9,7 +9,6 @@ from distilbench.errors import RunError
 from distilbench.report import load
 from distilbench.runs.folder import Run
 
-PROFILE = "profiling"
 NO_PROFILE = "the run has no profile of its operators"
 PACKAGES = ("distilbench", "torch", "transformers", "numpy")
 
@@ -17,7 +16,7 @@ PACKAGES = ("distilbench", "torch", "transformers", "numpy")
 def gather(run: Run) -> BatchProfile:
     """What the report needs of a run that timed each batch size in processes of its own.
 
-    Its section `profiling`, where it has one, profiled the same cells; without it there is no diagnosis.
+    A section whose records have operators profiled the same cells; without one there is no diagnosis.
 
     Raises:
         RunError: nothing was measured.
@@ -27,7 +26,7 @@ def gather(run: Run) -> BatchProfile:
     timed = [record for record in run.measured() if record.pass_ == where]
     if not timed:
         raise RunError(f"run {run.run_id} has no measured repetition: resume it first ({run.resume_command})")
-    profile = next((one for one in run.sections if one.folder.name == PROFILE), None)
+    profile = next((one for one in run.sections if "operators" in one.kind.record.model_fields), None)
     profiled = profile.measured() if profile else []
     states = run.status["cells"]
     cells = [cell for cell in config["cells"] if not cell.get("control_of")]
