@@ -162,10 +162,9 @@ def _of_csv(lines: Iterator[Line | Damaged], header: list[str], labels: set[str]
             continue
         if not line[1].strip():
             continue
-        record = _whole_record(line, lines, waiting)
-        place = f"line {line[0]}"
+        record, place = [line], f"line {line[0]}"
         try:
-            row = _csv_row(record, header, known)
+            row = _csv_row(record, _following(record, lines, waiting), header, known)
         except DataError as error:
             waiting.extendleft(reversed(record[1:]))
             yield damaged(place, error)
@@ -174,27 +173,26 @@ def _of_csv(lines: Iterator[Line | Damaged], header: list[str], labels: set[str]
         yield place, row
 
 
-def _whole_record(first: Line, lines: Iterator[Line | Damaged], waiting: deque[Line | Damaged]) -> list[Line]:
-    """The lines of a record: up to the one where quotation marks are even in number; else as many as there may be."""
-    record, marks = [first], first[1].count('"')
-    while marks % 2 and len(record) < MOST_LINES:
+def _following(record: list[Line], lines: Iterator[Line | Damaged], waiting: deque[Line | Damaged]) -> Iterator[str]:
+    """The lines of a record as its reader asks for them, which `record` then holds; up to one that is damaged."""
+    yield f"{record[0][1]}\n"
+    while len(record) < MOST_LINES:
         following = waiting.popleft() if waiting else next(lines, None)
         if not isinstance(following, tuple):
             waiting.extendleft([following] if following else [])
-            break
+            return
         record.append(following)
-        marks += following[1].count('"')
-    return record
+        yield f"{following[1]}\n"
 
 
-def _csv_row(record: list[Line], header: list[str], known: set[str]) -> dict[str, Any]:
-    texts = [text for _, text in record]
+def _csv_row(record: list[Line], following: Iterator[str], header: list[str], known: set[str]) -> dict[str, Any]:
+    """The row that begins with the first line of `record`, which has all of its lines in the end."""
     try:
-        fields = next(csv.reader([f"{text}\n" for text in texts], strict=True))
+        fields = next(csv.reader(following, strict=True))
     except csv.Error as error:
         raise DataError(f"{error}; a quotation mark within a field is written twice") from None
     if len(record) > 1 and rows.LABEL_COLUMN in header:
-        at = header.index(rows.LABEL_COLUMN)
+        texts, at = [text for _, text in record], header.index(rows.LABEL_COLUMN)
         if len(fields) != len(header) or rows._swallowed(texts, fields, at, known, ","):
             raise DataError(
                 f"a quotation mark opens here and closes in line {record[-1][0]}, and a line in between looks like a "

@@ -113,7 +113,7 @@ def interval(ends: Any) -> str:
 
 def name_of(row: Row, rows: list[Row]) -> str:
     """What tells a cell from the others, in words."""
-    return ", ".join(_names(row, rows).values())
+    return ", ".join(f"{name} {said}" if said.isdigit() else said for name, said in _names(row, rows).items())
 
 
 def _names(row: Row, rows: list[Row]) -> Row:
