@@ -126,7 +126,7 @@ PREDICTIONS = pa.schema(
         ("row", pa.int64()),  # its number in the data, from 1
         ("label", pa.int32()),  # index into label_names
         ("predicted", pa.int32()),  # of the highest logit
-        ("probability", pa.float32()),  # that the model gives it
+        ("probability", pa.float32()),  # that the model gives it, to four decimals: the file of many rows stays small
     ]
 )
 BATCHES = pa.schema(

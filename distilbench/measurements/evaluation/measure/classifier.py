@@ -88,4 +88,4 @@ class Classifier:
             forward_ms=forward_ms,
             device_ms=device_ms,
         )
-        return Classified(highest.indices.tolist(), highest.values.tolist(), batch)
+        return Classified(highest.indices.tolist(), [round(share, 4) for share in highest.values.tolist()], batch)

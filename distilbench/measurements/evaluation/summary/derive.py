@@ -22,6 +22,7 @@ from distilbench.measurements.evaluation.records import RANDOM, batches_name, pr
 from distilbench.runs.rawfiles import read_committed
 from distilbench.stats import wilson_interval
 
+ROWS = 4096  # at a time in memory
 OF_A_CHUNK = ["chunk_s", "chunk_sha256", "started", "committed"]
 SUMMED = ("tokenise_ms", "tokens", "positions", "cut")
 
@@ -52,7 +53,7 @@ def pieces(file: Path) -> Iterator[pa.RecordBatch]:
     """
     content = read_committed(file)
     try:
-        yield from pq.ParquetFile(pa.BufferReader(content)).iter_batches(use_threads=False)
+        yield from pq.ParquetFile(pa.BufferReader(content)).iter_batches(ROWS, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise RunError(f"{file} is damaged: {first_line(error)}") from None
 
