@@ -91,6 +91,11 @@ def sentences(table: pd.DataFrame) -> list[str]:
     return found
 
 
+def reservation(summary: dict[str, Any]) -> str:
+    """What a run that is not for citation cannot say."""
+    return "One process went over the rows: its times have no interval."
+
+
 def doubts(summary: dict[str, Any]) -> list[str]:
     """What was not evaluated, and what a reader must know of the numbers."""
     said = [f"{cell['cell']}: not measured ({cell['state']})" for cell in summary["cells"] if "rows" not in cell]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from distilbench import paths
-from distilbench.measurements.evaluation.show.tables import Row, classified, name_of
+from distilbench.measurements.evaluation.show.tables import Row, classified, name_of, reason
 from distilbench.report.charts import PALETTE, NotMeasured, Shown, _config, _rounded, png, svg
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ def short(count: int) -> str:
 def plot(rows: list[Row]) -> Shown | NotMeasured:
     """The pictures, or why there is none."""
     if not classified(rows):
-        return NotMeasured(
-            "Confusion matrix", sorted({str(row.get("accuracy_reason") or row["state"]) for row in rows})
-        )
+        return NotMeasured("Confusion matrix", [reason(rows)])
     return Shown(chart(rows), " ".join(alt_text(row, rows) for row in classified(rows)))
 
 

@@ -32,8 +32,8 @@ def results(rows: list[Row]) -> pd.DataFrame:
 
 
 def per_class(rows: list[Row]) -> pd.DataFrame:
-    """Precision, recall and F1 of each class."""
-    return pd.DataFrame(
+    """Precision, recall and F1 of each class; the reason where there is none."""
+    found = [
         {
             **_names(row, rows),
             "class": one["label"],
@@ -45,11 +45,12 @@ def per_class(rows: list[Row]) -> pd.DataFrame:
         }
         for row in classified(rows)
         for one in row["per_class"]
-    )
+    ]
+    return pd.DataFrame(found or [{"class": DASH, "why": reason(rows)}])
 
 
 def confused(rows: list[Row]) -> pd.DataFrame:
-    """The pairs of classes that are confused most."""
+    """The pairs of classes that are confused most; the reason where there is none."""
     found = []
     for row in classified(rows):
         support = {one["label"]: one["support"] for one in row["per_class"]}
@@ -69,7 +70,8 @@ def confused(rows: list[Row]) -> pd.DataFrame:
             }
             for count, true, predicted in sorted(pairs, key=lambda pair: (-pair[0], *pair[1:]))[:MOST]
         ]
-    return pd.DataFrame(found)
+    why = "no class is confused with another" if classified(rows) else reason(rows)
+    return pd.DataFrame(found or [{"true class": DASH, "why": why}])
 
 
 def times(rows: list[Row]) -> pd.DataFrame:
@@ -93,7 +95,7 @@ def times(rows: list[Row]) -> pd.DataFrame:
                 "processes": str(row["processes"]),
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(found or [{"total": DASH, "why": reason(rows)}])
 
 
 def evaluated(rows: list[Row]) -> list[Row]:
@@ -104,6 +106,12 @@ def evaluated(rows: list[Row]) -> list[Row]:
 def classified(rows: list[Row]) -> list[Row]:
     """Of these, the ones with an accuracy: not those of random weights."""
     return [row for row in evaluated(rows) if isinstance(row.get("confusion"), dict)]
+
+
+def reason(rows: list[Row]) -> str:
+    """Why nothing is known by class."""
+    said = {str(row.get("accuracy_reason") or f"not measured ({row['state']})") for row in rows}
+    return "; ".join(sorted(said))
 
 
 def interval(ends: Any) -> str:
