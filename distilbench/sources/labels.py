@@ -49,6 +49,25 @@ def read_labels(
     return [index[text] for text in spelt], names
 
 
+def read_label(value: Any, what: str, place: str, declared: Sequence[str] = ()) -> str:
+    """The label of one row by name, whatever its case: for rows that are read one by one; arguments as `read_labels`.
+
+    Raises:
+        DataError: as `read_labels`, of this row alone.
+    """
+    text = _spelt(_name_of(value, what, place, declared) if declared else value, f"{what}, {place}")
+    if not _is_number(text):
+        return text
+    if float(text) == -1:
+        raise _withheld(what)
+    if float(text) not in (0, 1):
+        raise DataError(
+            f"{what}, {place}: the label is {_cut(text)}: which class a number stands for is not guessed, but for 0 "
+            "and 1; write the class's name"
+        )
+    return SST2[int(float(text))]
+
+
 def _name_of(value: Any, what: str, place: str, declared: Sequence[str]) -> str | None:
     """The name that an index stands for; text may also be the name itself, which goes first."""
     if isinstance(value, str):

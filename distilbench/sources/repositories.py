@@ -33,6 +33,7 @@ READABLE = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
 PACKED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}  # text only
 NAMING = ("config_name", "data_files", "data_dir", "default", "description", "version")  # not how to read the files
 COLUMNS = (*rows.TEXT_COLUMNS, rows.LABEL_COLUMN, "idx")  # those whose values are looked at
+STREAMED = 1024  # rows of a parquet file that are in memory at a time
 NOT_STATED = "not stated"
 UNFILLED = re.compile(r"(?ism)```\w*|<!--.*?-->|\[[^]]*needed\]|\*\*\w+:\*\*|^#.*?$")  # what a template leaves
 
@@ -167,7 +168,7 @@ class Table:
             or these names.
     """
 
-    rows: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    rows: Iterable[tuple[str, dict[str, Any]]] = field(default_factory=list)
     label_names: tuple[str, ...] = ()
 
 
@@ -190,6 +191,39 @@ def load_split(card: Card, entry: dict[str, Any], folder: Path, files: list[str]
     found = [row for file in files for row in _text_rows(card.what, entry, folder / file, file)]
     names = getattr(features.get(rows.LABEL_COLUMN), "names", None) or ()
     return Table([found[i] for i in _part(card.what, split, len(found))], tuple(names))
+
+
+def stream_split(card: Card, entry: dict[str, Any], folder: Path, files: list[str], split: str) -> Table:
+    """As `load_split`, but rows of whole parquet files are read while they are gone through, once.
+
+    A part of a split, and text, are loaded: text is decoded and parsed file by file.
+    """
+    if "[" in split or {*map(_form, files)} != {".parquet"}:
+        return load_split(card, entry, folder, files, split)
+    import datasets
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(folder / files[0])
+    features = getattr(card.infos.get(entry["config_name"]), "features", None) or datasets.Features.from_arrow_schema(
+        schema
+    )
+    rows.check_names(card.what, schema.names)
+    names = getattr(features.get(rows.LABEL_COLUMN), "names", None) or ()
+    return Table(_parquet_rows([folder / file for file in files]), tuple(names))
+
+
+def _parquet_rows(files: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow.parquet as pq
+
+    number = 0
+    for file in files:
+        with pq.ParquetFile(file) as opened:
+            columns = [name for name in opened.schema_arrow.names if name in COLUMNS]
+            empty = dict.fromkeys(opened.schema_arrow.names)
+            for batch in opened.iter_batches(STREAMED, columns=columns):
+                for row in batch.to_pylist():
+                    yield f"row {number}", empty | row
+                    number += 1
 
 
 def table_of(found: Any, what: str) -> Table:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,12 @@ def load_texts(params: SourceParams) -> TextSet:
 def _from_package(params: SourceParams) -> TextSet:
     """The validation split of the embedded sentences."""
     found = [row for row in embedded.movie_sentences() if row[3] == "validation"]
-    about = {
+    return TextSet(*_columns((i, text, label) for i, text, label, _ in found), embedded.LABELS, about_package())
+
+
+def about_package() -> dict[str, Any]:
+    """What the embedded sentences are, for the manifest."""
+    return {
         "key": f"data embedded {embedded.VADER.requirement} movie validation",
         "source": "embedded",
         "name": f"{embedded.TEXT_NAME}, validation split",
@@ -103,7 +109,6 @@ def _from_package(params: SourceParams) -> TextSet:
             "Social Media Text. ICWSM-14. Sentences: Pang, B. & Lee, L. (2005). Seeing stars. ACL."
         ),
     }
-    return TextSet(*_columns((i, text, label) for i, text, label, _ in found), embedded.LABELS, about)
 
 
 def _from_hub(params: SourceParams) -> TextSet:
@@ -111,15 +116,21 @@ def _from_hub(params: SourceParams) -> TextSet:
     asked = (params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision)
     key, found = hub.dataset_key(*asked), hub.fetch_dataset(*asked)
     texts, labels, names = _read(key, found.table.rows, found.table.label_names)
-    about = {
-        "key": key,
+    columns = _columns(zip(_ids(found.table.rows), texts, labels, strict=True))
+    return TextSet(*columns, names, about_split(params, found))
+
+
+def about_split(params: SourceParams, found: hub.Split) -> dict[str, Any]:
+    """What a split on the hub is, for the manifest."""
+    asked = (params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision)
+    return {
+        "key": hub.dataset_key(*asked),
         "source": "hub",
         "name": f"{params.dataset_name} {params.dataset_config}, {params.dataset_split} split",
         "revision": found.commit,
         "licence": found.licence,
         "citation": found.citation,
     } | KNOWN.get(asked[:2], {})
-    return TextSet(*_columns(zip(_ids(found.table.rows), texts, labels, strict=True)), names, about)
 
 
 def _ids(found: Places) -> list[str]:
@@ -137,8 +148,8 @@ def _read(what: str, found: Places, declared: tuple[str, ...] = ()) -> tuple[lis
     """
     if not found:
         raise DataError(f"{what} is empty: it needs the columns 'text' and 'label', and a sentence per row")
-    column = _text_column(found[0][1], what)
-    texts = [_sentence(f"{what}, {place}", row, column) for place, row in found]
+    column = text_column(found[0][1], what)
+    texts = [sentence(f"{what}, {place}", row, column) for place, row in found]
     labels, names = read_labels([row.get("label") for _, row in found], what, [place for place, _ in found], declared)
     return texts, labels, names
 
@@ -152,7 +163,7 @@ def _columns(triples: Iterable[tuple[str, str, int]]) -> tuple[list[str], list[s
     return samples, texts, labels
 
 
-def _text_column(columns: Iterable[str], name: Any) -> str:
+def text_column(columns: Iterable[str], name: Any) -> str:
     """Which column has the sentences: the one of `TEXT_COLUMNS` that is there, beside one with labels."""
     columns = list(columns)
     found = _one_text_column(columns, name)
@@ -176,20 +187,29 @@ def _from_file(params: SourceParams) -> TextSet:
     file = paths.find_input(params.data_path)
     found = rows.read(file)
     texts, indices, names = _read(str(file), [(f"line {line}", row) for line, row in found])
-    about = {
+    about = about_file(file) | {"sentences_trimmed": sum(text != text.strip() for text in texts)}
+    samples = (f"{file.stem}-{line}" for line, _ in found)
+    return TextSet(*_columns(zip(samples, texts, indices, strict=True)), names, about)
+
+
+def about_file(file: Path) -> dict[str, Any]:
+    """What a local file is, for the manifest."""
+    return {
         "key": f"data local {file}",
         "source": "local",
         "name": file.name,
         "revision": None,
         "licence": "as its owner says",
         "citation": "none known: a local file",
-        "sentences_trimmed": sum(text != text.strip() for text in texts),
     }
-    samples = (f"{file.stem}-{line}" for line, _ in found)
-    return TextSet(*_columns(zip(samples, texts, indices, strict=True)), names, about)
 
 
-def _sentence(where: str, row: dict[str, Any], column: str) -> str:
+def sentence(where: str, row: dict[str, Any], column: str) -> str:
+    """The sentence of a row, as it stands.
+
+    Raises:
+        DataError: there is none, or no tokenizer can take it.
+    """
     if column not in row:
         raise DataError(f"{where}: has no {column!r}; it has {sorted(row)}")
     _one_text_column(row, where)  # a line of JSON may have other keys than the first

@@ -20,8 +20,9 @@ WITHOUT_TORCH = (
     "runs.find", "runs.verify", "sources.revisions", "sources.batches", "harness.processes", "harness.shards",
     "report.tables", "report.insights", "measurements.sweep.params", "measurements.sweep.records",
     "measurements.sweep.summary.join", "measurements.sweep.measure.design", "measurements.sweep.measure.run", "studies",
-    "measurements.profiling.kind", "measurements.profiling.measure.run", "publication.slides.build",
-    "publication.claims.page", "execution.notebooks", "execution.submission", "cli.main",
+    "measurements.profiling.kind", "measurements.profiling.measure.run", "measurements.evaluation.kind",
+    "measurements.evaluation.measure.run", "publication.slides.build", "publication.claims.page",
+    "execution.notebooks", "execution.submission", "cli.main",
 )  # fmt: skip
 
 
