@@ -19,6 +19,7 @@ MEASURING = (
     "machine/environment", "machine/kernel_files", "machine/slurm_job", "measurements/__init__", "paths",
     "runs/__init__", "runs/parameters", "runs/rawfiles", "runs/records", "runs/states", "sources/__init__",
     "sources/batches", "sources/embedded", "sources/families/__init__", "sources/families/distilbert",
+    "sources/families/qwen2",
     "sources/hub", "sources/labels", "sources/models", "sources/parameters", "sources/repositories",
     "sources/revisions", "sources/rows", "sources/texts", "sources/tokenizers", "stats", "variants/__init__",
     "variants/registry", "variants/torch_variants",

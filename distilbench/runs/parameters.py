@@ -32,7 +32,10 @@ from distilbench import paths
 from distilbench.errors import ParameterError, StorageError
 
 DESIGN_VERSION = 2  # raised when a change of code changes what is measured: older unfinished runs then stay apart
-CAME_LATER = {"fresh_processes"}  # at its default, a design with such a parameter is the one that it was without it
+CAME_LATER = {
+    "fresh_processes",
+    "model_family",
+}  # at its default, a design with such a parameter is the one that it was without it
 NOT_DESIGN = {"run_id", "results_root", "run_ids"}  # where results go and are compared is not what is measured
 PROFILES = {
     "ci": "tiny random models and a handful of sentences, for tests; never published",

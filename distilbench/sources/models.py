@@ -98,6 +98,8 @@ def load_model(
     compile: bool = False,
     size: str = "base",
     vocab_size: int = 30522,
+    pad: int | None = None,
+    labels: int = 2,
     seed: int = 17,
     family: str = families.DEFAULT,
 ) -> LoadedModel:
@@ -106,11 +108,12 @@ def load_model(
     Args:
         device: cpu, cuda or cuda:N.
         source: hub (`name` at `revision`), local (`path`), embedded, or random (`family`, `size`, `vocab_size`,
-            `seed`).
+            `labels`, `seed`).
         dtype: of the weights: float32, bfloat16 or float16.
         attention: eager or sdpa (the implementation inside transformers).
         autocast: dtype of mixed precision around each forward; None: none.
         compile: run through torch.compile.
+        pad: the id that fills up batches, by which a decoder finds the last token of each; None: its config's own.
 
     Raises:
         DeviceError: no such device; those that are there are named.
@@ -119,16 +122,19 @@ def load_model(
     """
     place = parse(device)
     folder, shown, commit = _locate(source, path, name, revision)
-    architecture = families.of_checkpoint(folder) if folder else families.named(family)
+    architecture = families.of_checkpoint(folder) if folder else families.of_random(family, size)
     shown = shown or f"{architecture.name}-{size} shape, random weights (timing only)"
     started = time.perf_counter()  # what is fetched or built the first time is not part of loading
     if folder is None:
         torch.manual_seed(seed)
-        config = architecture.config_class(vocab_size=vocab_size, **architecture.sizes[size])
+        config = architecture.config_class(
+            **{"vocab_size": vocab_size, "num_labels": labels} | architecture.sizes[size]
+        )
         config._attn_implementation = attention
         module = architecture.model_class(config).to(DTYPES[dtype])
     else:
         module = _from_folder(folder, architecture, dtype, attention)
+    _configure(module.config, pad)
     module = module.eval().to(place)
     synchronize(place)
     load_s = time.perf_counter() - started
@@ -180,6 +186,18 @@ def _from_folder(folder: Path, family: Family, dtype: str, attention: str) -> to
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{folder} lacks {len(missing)} tensors of a {family.name} classifier, such as {missing[0]!r}")
     return module
+
+
+def _configure(config: Any, pad: int | None) -> None:
+    """What a classifier needs of a decoder's config: which id is padding, and no keys and values for later tokens.
+
+    Checkpoints of decoders often name no padding, or another one than their tokenizer uses: then the "last token" would
+    be one of the padding.
+    """
+    if pad is not None:
+        config.pad_token_id = pad
+    if getattr(config, "use_cache", False):
+        config.use_cache = False
 
 
 def _label_names(config: Any, name: str) -> tuple[str, ...]:

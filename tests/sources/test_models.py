@@ -135,7 +135,7 @@ def test_the_arguments_come_from_the_parameters():
     got = studies.resolve("distilbert", given).params.model_arguments(vocab_size=191)
     assert got == {
         "device": "cuda:1", "source": "random", "path": "", "name": HUB_MODEL, "revision": "714eb0f",
-        "dtype": "bfloat16", "size": "tiny", "vocab_size": 191, "seed": 3,
+        "dtype": "bfloat16", "family": "distilbert", "size": "tiny", "vocab_size": 191, "seed": 3,
     }  # fmt: skip
     assert load_model(**got | {"device": "cpu"}).module.config.vocab_size == 191
 

@@ -32,7 +32,7 @@ def test_preparing_records_text_and_model_and_writes_the_inputs(own_cache, tmp_p
     run, resolved = start(tmp_path)
     prepared = prepare.prepare(resolved.params, run)
     assert prepared.label_names == ["negative", "positive"]
-    assert prepared.vocab_size == 191
+    assert prepared.fits == {"vocab_size": 191, "labels": 2, "pad": 0}
     assert prepared.manifest == paths.read_json(run.folder / "data.json")
     assert prepared.model == paths.read_json(run.folder / "model.json")
     token_ids, samples, _ = load_inputs(prepared.inputs)

@@ -13,7 +13,7 @@ from distilbench.runs.folder import Run
 from distilbench.sources import texts as sources_texts
 from distilbench.sources.batches import make_batches, most_tokens, save_inputs
 from distilbench.sources.models import LoadedModel, check_fit, load_model, match_labels
-from distilbench.sources.tokenizers import load_tokenizer, padding_of, table_rows
+from distilbench.sources.tokenizers import fits, load_tokenizer, padding_of
 
 
 def load_all(params: DistilbertParams) -> tuple[sources_texts.TextSet, Any, dict[str, Any], LoadedModel]:
@@ -27,7 +27,7 @@ def load_all(params: DistilbertParams) -> tuple[sources_texts.TextSet, Any, dict
     """
     texts, tokenizer = sources_texts.load_texts(params), load_tokenizer(params)
     manifest = sources_texts.manifest(texts, tokenizer)
-    loaded = load_model(**params.model_arguments(table_rows(tokenizer)) | {"device": "cpu"})
+    loaded = load_model(**params.model_arguments(**fits(tokenizer, texts.label_names)) | {"device": "cpu"})
     most = {policy: most_tokens(policy) for policy in params.length_policies}
     if "longest" in most:  # of these texts
         most["longest"] = min(manifest["tokens"]["max"], most["longest"])
@@ -45,7 +45,6 @@ def prepare(params: DistilbertParams, run: Run) -> Prepared:
     """
     parse(params.device)
     texts, tokenizer, manifest, loaded = load_all(params)
-    rows = table_rows(tokenizer)
     of_this_process = ("device", "attention", "load_s")  # each repetition has its own
     model = {key: value for key, value in vars(loaded.info).items() if key not in of_this_process}
     model["label_names"] = list(loaded.info.label_names)
@@ -60,7 +59,7 @@ def prepare(params: DistilbertParams, run: Run) -> Prepared:
     paths.write_json(work / "texts.json", texts.texts)
     tokenizer.save_pretrained(work / "tokenizer")
     names, files = list(texts.label_names), [str(work / name) for name in ("texts.json", "tokenizer")]
-    prepared = Prepared(work / "inputs.npz", manifest, model, names, rows, *files)
+    prepared = Prepared(work / "inputs.npz", manifest, model, names, fits(tokenizer, names), *files)
     prepared.save(run)
     return prepared
 

@@ -107,7 +107,7 @@ def spec_of(run: Run, params: DistilbertParams, prepared: Prepared, identity: di
         run=str(run.folder),
         inputs=str(prepared.inputs),
         identity=identity,
-        model=params.model_arguments(prepared.vocab_size),
+        model=params.model_arguments(**prepared.fits),
         protocol={name: getattr(params, name) for name in PROTOCOL} | processes.cores(params.num_threads),
         label_names=prepared.label_names,
         texts=prepared.texts,
