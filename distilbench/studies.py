@@ -10,7 +10,7 @@ from distilbench import paths
 from distilbench.errors import ParameterError
 from distilbench.harness import preflight
 from distilbench.measurements.profiling.params import ProfileParams
-from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.sweep.params import DistilbertParams, QwenParams
 from distilbench.runs import measurement, parameters
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement
@@ -24,6 +24,7 @@ INSTRUMENTS: dict[str, Callable[[], Measurement]] = {"calibration": partial(meas
 STUDIES: dict[str, type[StudyParams]] = {
     "distilbert": DistilbertParams,
     "profile": ProfileParams,
+    "qwen": QwenParams,
 }
 
 

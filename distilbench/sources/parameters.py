@@ -19,6 +19,10 @@ class SourceParams(StudyParams):
     data_source: Literal["hub", "local", "embedded"] | None = Field(
         None, description="the text's source; empty: as `source` (embedded text for random weights)"
     )
+    embedded_task: Literal["movies", "intents"] = Field(
+        "movies",
+        description="the embedded text, and the embedded classifier of it: film reviews, or generated commands",
+    )
     model_name: str = Field(
         "distilbert/distilbert-base-uncased-finetuned-sst-2-english", description="model on the hub"
     )
@@ -35,7 +39,7 @@ class SourceParams(StudyParams):
     )
     dataset_name: str = Field("nyu-mll/glue", description="data set on the hub")
     dataset_config: str = Field("sst2", description="its configuration; default: also the only one")
-    dataset_split: str = Field("validation", description="its split")
+    dataset_split: str = Field("validation", description="its split; only: whichever it has, where there is one")
     dataset_revision: str = Field("main", description="resolved to a commit at the first fetch, then enforced")
     data_path: str = Field("", description="csv, tsv or jsonl file with text and label for data_source local")
     tokenizer_path: str = Field("", description="tokenizer folder; empty: the tokenizer that belongs to the model")
@@ -62,7 +66,7 @@ class SourceParams(StudyParams):
         return {
             "device": self.device, "source": self.model_source, "path": self.model_path, "name": self.model_name,
             "revision": self.model_revision, "dtype": self.dtype, "family": self.model_family, "size": self.model_size,
-            "seed": self.seed,
+            "task": self.embedded_task, "seed": self.seed,
         } | fits  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from distilbench import paths
 from distilbench.errors import ModelError
-from distilbench.sources import embedded, families, hub
+from distilbench.sources import adapters, embedded, families, hub
 from distilbench.sources.batches import Padding, most_tokens
 from distilbench.sources.families import Family
 from distilbench.sources.parameters import SourceParams
@@ -24,7 +24,8 @@ def load_tokenizer(params: SourceParams) -> Any:
         folder, _ = hub.fetch_model(params.model_name, params.model_revision)
     else:
         folder = embedded.tokenizer_dir()
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):  # else an empty one is made up
+    folder = adapters.tokenizer_folder(folder)
+    if not adapters.has_tokenizer(folder):
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt)")
     try:
         return families.of_tokenizer(folder).tokenizer_class.from_pretrained(folder, local_files_only=True)

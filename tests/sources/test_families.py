@@ -52,11 +52,11 @@ def test_a_second_family_is_loaded_batched_and_counted_without_being_named(check
 
 def test_random_weights_of_a_second_family():
     loaded = models.load_model(source="random", family="qwen2", size="tiny", vocab_size=100)
-    assert loaded.info.name == "Qwen2-tiny shape, random weights (timing only)"
+    assert loaded.info.name == "Qwen2.5-tiny shape, random weights (timing only)"
 
 
 def test_a_size_that_a_family_has_not_is_named_with_those_that_it_has():
-    with pytest.raises(ModelError, match=r"Qwen2 has no size 'base'; it has: 0\.5b, tiny \(`model_size`\)"):
+    with pytest.raises(ModelError, match=r"Qwen2\.5 has no size 'base'; it has: 0\.5b, tiny \(`model_size`\)"):
         models.load_model(source="random", family="qwen2")
 
 

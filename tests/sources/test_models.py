@@ -135,7 +135,7 @@ def test_the_arguments_come_from_the_parameters():
     got = studies.resolve("distilbert", given).params.model_arguments(vocab_size=191)
     assert got == {
         "device": "cuda:1", "source": "random", "path": "", "name": HUB_MODEL, "revision": "714eb0f",
-        "dtype": "bfloat16", "family": "distilbert", "size": "tiny", "vocab_size": 191, "seed": 3,
+        "dtype": "bfloat16", "family": "distilbert", "size": "tiny", "task": "movies", "vocab_size": 191, "seed": 3,
     }  # fmt: skip
     assert load_model(**got | {"device": "cpu"}).module.config.vocab_size == 191
 
@@ -226,7 +226,7 @@ def test_the_embedded_model_tells_good_from_bad():
     predicted = loaded.forward(inputs["input_ids"], inputs["attention_mask"]).argmax(-1).tolist()
     assert [loaded.info.label_names[i] for i in predicted] == ["positive", "negative"]
     assert loaded.info.parameters == 22_713_218
-    assert loaded.info.name == embedded.MODEL_NAME, "it is not called DistilBERT on SST-2"
+    assert loaded.info.name == embedded.ENCODER, "it is not called DistilBERT on SST-2"
 
 
 # ------------------------------------------------------------------ labels
@@ -259,7 +259,7 @@ def test_labels_without_one_counterpart_each_are_refused_and_both_lists_are_name
 
 
 def test_a_model_that_does_not_name_its_classes_is_refused_with_advice():
-    with pytest.raises(ModelError, match=r"\['LABEL_0', 'LABEL_1'\] do not match .* save it with id2label"):
+    with pytest.raises(ModelError, match=r"\['LABEL_0', 'LABEL_1'\] \(2\) do not match .* save it with id2label"):
         match_labels(("LABEL_0", "LABEL_1"), ("negative", "positive"))
 
 

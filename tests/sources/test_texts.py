@@ -12,8 +12,9 @@ from transformers import DistilBertTokenizerFast
 
 from distilbench import paths, studies
 from distilbench.errors import DataError, DistilbenchError, ParameterError
-from distilbench.sources import embedded, hub, repositories, revisions
+from distilbench.sources import hub, movies, repositories, revisions
 from distilbench.sources import texts as sources_texts
+from distilbench.sources.embedded_text import split_of
 
 TOKENIZER = paths.repo_root() / "tests" / "data" / "tiny_tokenizer"
 
@@ -220,7 +221,7 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path):
 
 def test_two_sentences_of_one_id_are_refused(monkeypatch):
     twice = [("movie-7", "Warm.", 1, "validation"), ("movie-7", "Dull.", 0, "validation")]
-    monkeypatch.setattr(embedded, "movie_sentences", lambda: twice)
+    monkeypatch.setattr(movies, "sentences", lambda: twice)
     with pytest.raises(DataError, match="two sentences have the id 'movie-7'; ids must be unique"):
         sources_texts.load_texts(studies.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params)
 
@@ -268,7 +269,7 @@ def test_the_content_hash_is_of_ids_labels_and_texts_in_order():
 
 
 def test_a_source_without_sentences_is_refused(monkeypatch):
-    monkeypatch.setattr(embedded, "movie_sentences", list)
+    monkeypatch.setattr(movies, "sentences", list)
     with pytest.raises(DataError, match="holds no sentences"):
         sources_texts.load_texts(studies.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params)
 
@@ -279,8 +280,8 @@ def test_the_embedded_text_is_the_validation_split_and_is_locked(monkeypatch):
     given = studies.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params
     texts = sources_texts.load_texts(given)
     assert len(texts.texts) == 1027
-    assert all(embedded.split_of(text) == "validation" for text in texts.texts)
-    assert texts.about["package_sha256"] == embedded.VADER.sha256
+    assert all(split_of(text) == "validation" for text in texts.texts)
+    assert texts.about["package_sha256"] == movies.VADER.sha256
     assert "MIT" in texts.about["licence"]
     assert "Hutto" in texts.about["citation"]
     committed = revisions.read(paths.repo_root() / "params" / "revisions.lock")

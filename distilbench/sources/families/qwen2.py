@@ -59,7 +59,7 @@ def forward_bytes(module: torch.nn.Module, input_ids: torch.Tensor) -> float:
 
 
 FAMILY = Family(
-    name="Qwen2",
+    name="Qwen2.5",
     config="Qwen2Config",
     model="Qwen2ForSequenceClassification",
     tokenizer="Qwen2TokenizerFast",
