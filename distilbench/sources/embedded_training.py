@@ -51,7 +51,7 @@ class Recipe:
     threads: int = 2
 
 
-RECIPES = {"movies": Recipe(), "intents": Recipe()}
+RECIPES = {"movies": Recipe(), "intents": Recipe(threads=1)}
 
 
 def split_rows(task: str, split: str) -> list[Sentence]:

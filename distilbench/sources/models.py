@@ -284,7 +284,6 @@ def match_labels(model_labels: tuple[str, ...], data_labels: tuple[str, ...]) ->
         sides = ((only_model, "the model"), (only_data, "the data"))
         said = [f"only {side} has {', '.join(map(repr, names))}" for names, side in sides if names]
         why = "; ".join(["the data must use the model's names, each of them and no other", *said])
-    raise ModelError(
-        f"the model's labels {list(model_labels)} ({len(model_labels)}) do not match the data's {list(data_labels)} "
-        f"({len(data_labels)}): {why}"
-    )
+    if len(model_labels) != len(data_labels):
+        why += f" (the model has {len(model_labels)}, the data {len(data_labels)})"
+    raise ModelError(f"the model's labels {list(model_labels)} do not match the data's {list(data_labels)}: {why}")

@@ -1,4 +1,4 @@
-"""The qwen study's hub: a fine-tuned checkpoint, whole or as an adapter, and reviews with names and numbers of labels."""
+"""The qwen study's hub: a fine-tuned checkpoint, whole or as an adapter, and reviews with named, numbered labels."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_an_adapter_is_merged_into_the_base_that_it_names(hub, made, tmp_path):
 
 WRONG = {  # reviews that cannot be used, and what is said of them
     "unknown": (reviews(("other", *LABELS[1:])), ["only the model has 'category a'; only the data has 'other'"]),
-    "fewer": (reviews(LABELS[:-1]), ["only the model has 'category w'", "(23) do not match", "(22)"]),
-    "more": (reviews((*LABELS, "one more")), ["only the data has 'one more'", "(24)"]),
+    "fewer": (reviews(LABELS[:-1]), ["only the model has 'category w'", "(the model has 23, the data 22)"]),
+    "more": (reviews((*LABELS, "one more")), ["only the data has 'one more'", "(the model has 23, the data 24)"]),
     "numbers": (reviews(number=lambda i: 0), ["line 4: label 'category b' has label_id 0", "0 is 'category a'"]),
     "splits": (
         {"test.csv": reviews()["amazon_test.csv"], "train.csv": b"text,labels\na,b\n"},
