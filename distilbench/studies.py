@@ -11,7 +11,7 @@ from distilbench.errors import ParameterError
 from distilbench.harness import preflight
 from distilbench.measurements.evaluation.params import EvaluationParams
 from distilbench.measurements.profiling.params import BatchesParams, ProfileParams
-from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.sweep.params import DistilbertParams, QwenParams
 from distilbench.runs import find, measurement, parameters
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement
@@ -27,6 +27,7 @@ STUDIES: dict[str, type[StudyParams]] = {
     "profile": ProfileParams,
     "batches": BatchesParams,
     "evaluate": EvaluationParams,
+    "qwen": QwenParams,
 }
 
 

@@ -102,7 +102,7 @@ def job(folder: Path, where: str = "timing", variant: str = "sdpa", **changed: A
         run=str(folder),
         inputs=str(made_up_inputs(folder / "work" / "inputs.npz")),
         identity=cell.model_dump() | {"study": "distilbert", "pass": where, "repetition": 0, "attempt": 1},
-        model=resolved.params.model_arguments(VOCABULARY),
+        model=resolved.params.model_arguments(vocab_size=VOCABULARY),
         protocol={name: getattr(resolved.params, name) for name in PROTOCOL} | cores(resolved.params.num_threads),
         label_names=LABELS,
     )

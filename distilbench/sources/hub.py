@@ -25,7 +25,10 @@ from distilbench.sources import repositories, revisions
 T = TypeVar("T")
 RETRY_DELAYS_S = (1.0, 2.0)  # a hub that is briefly overloaded (429, 5xx) is asked again after these
 TIMEOUT_S = 10.0  # for the first answer: a firewall that drops packets must not look like a hang
-MODEL_FILES = ("config.json", "*.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json")
+MODEL_FILES = (
+    "config.json", "*.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json", "adapter_config.json",
+    "label_mappings.json",
+)  # fmt: skip
 WAY_OUT = (
     "Two ways out: run `distilbench fetch` once where the hub can be reached and share its cache (HF_HOME; with "
     "HF_HUB_OFFLINE=1 it is used as it is), or use what needs no hub: source=embedded."

@@ -61,9 +61,10 @@ def source_of(params: SourceParams, labels: tuple[str, ...] = ()) -> Source:
 
 
 def _package(params: SourceParams, labels: tuple[str, ...]) -> Source:
-    kept = (row for row in embedded.movie_sentences() if row[3] == "validation")
-    found = ((f"sentence {i}", {"text": text, "label": label}) for i, text, label, _ in kept)
-    return Source(texts.about_package(), found, embedded.LABELS)
+    text = embedded.TASKS[params.embedded_task].text
+    kept = (row for row in text.sentences() if row[3] == "validation")
+    found = ((f"sentence {i}", {"text": sentence, "label": label}) for i, sentence, label, _ in kept)
+    return Source(texts.about_package(params), found, text.labels)
 
 
 def _file(params: SourceParams, labels: tuple[str, ...]) -> Source:
@@ -83,16 +84,17 @@ def read(source: Source, labels: tuple[str, ...] = ()) -> Iterator[Row | Damaged
     Args:
         labels: the names that labels may have; none: any name.
     """
-    what, known, column = source.about["name"], {label.strip().casefold() for label in labels}, ""
+    what, known = source.about["name"], {label.strip().casefold() for label in labels}
+    columns: tuple[str, str] | None = None  # of sentences and of labels
     for number, found in enumerate(source.found, 1):
         if isinstance(found, Damaged):
             yield found
             continue
         place, row = found
         try:
-            column = column or texts.text_column(row, f"{what}, {place}")
-            text = texts.sentence(f"{what}, {place}", row, column).strip()
-            label = read_label(row.get("label"), what, place, source.declared)
+            columns = columns or texts.columns_of(row, f"{what}, {place}")
+            text = texts.sentence(f"{what}, {place}", row, columns[0]).strip()
+            label = read_label(row.get(columns[1]), what, place, source.declared)
             _require_known(label, labels, known)
         except DataError as error:
             yield damaged(place, error, what)

@@ -169,7 +169,7 @@ def _of_csv(lines: Iterator[Line | Damaged], header: list[str], labels: set[str]
             waiting.extendleft(reversed(record[1:]))
             yield damaged(place, error)
             continue
-        known.add(str(row.get(rows.LABEL_COLUMN, "")).strip().casefold())
+        known |= {str(row[column]).strip().casefold() for column in rows.LABEL_COLUMNS if column in row}
         yield place, row
 
 
@@ -191,8 +191,8 @@ def _csv_row(record: list[Line], following: Iterator[str], header: list[str], kn
         fields = next(csv.reader(following, strict=True))
     except csv.Error as error:
         raise DataError(f"{error}; a quotation mark within a field is written twice") from None
-    if len(record) > 1 and rows.LABEL_COLUMN in header:
-        texts, at = [text for _, text in record], header.index(rows.LABEL_COLUMN)
+    if len(record) > 1 and (labels := [at for at, name in enumerate(header) if name in rows.LABEL_COLUMNS]):
+        texts, at = [text for _, text in record], labels[0]
         if len(fields) != len(header) or rows._swallowed(texts, fields, at, known, ","):
             raise DataError(
                 f"a quotation mark opens here and closes in line {record[-1][0]}, and a line in between looks like a "
