@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -80,8 +81,10 @@ def test_each_source_says_what_it_is(tmp_path, monkeypatch):
     assert local.about["name"] == "rows.tsv"
     assert list(labelled_rows.read(local)) == [Row(1, "one", "a")]
     sentences = [(7, "two", 1, "validation"), (8, "three", 0, "train")]
-    monkeypatch.setattr(embedded, "movie_sentences", lambda: sentences)
-    package = labelled_rows.source_of(params(data_source="embedded"))
+    task = embedded.TASKS["movies"]
+    text = dataclasses.replace(task.text, sentences=lambda: sentences)
+    monkeypatch.setitem(embedded.TASKS, "movies", dataclasses.replace(task, text=text))
+    package = labelled_rows.source_of(params(data_source="embedded", embedded_task="movies"))
     assert "vaderSentiment" in package.about["package"]
     assert list(labelled_rows.read(package)) == [Row(1, "two", "positive")]
     split = hub.Split(Table([("row 0", {"text": "four", "label": 1})], ("No", "Yes")), "abc", "MIT", "none")
