@@ -393,13 +393,14 @@ def test_the_last_task_of_an_array_speaks_for_itself_alone(cluster, site, monkey
 
 
 @pytest.mark.parametrize("tasks", [6, pytest.param(12, marks=pytest.mark.slow)])
-def test_a_power_loss_and_a_memory_kill(cluster, site, stand_in, tasks):
+def test_a_power_loss_and_a_memory_kill(cluster, site, stand_in, monkeypatch, tasks):
     """What is missing is submitted again; every cell is measured once, and nothing is lost.
 
     Four tasks are at work at once, whether six or twelve are to be done.
     """
     if not cluster.kills_by_kernel:
         pytest.skip("this kernel's control groups are of version 2: SLURM 22.05 kills for memory by polling there")
+    monkeypatch.setenv("STAND_IN_SECONDS", "8")  # to be found at work also where each question to SLURM takes seconds
     first, second = cluster.names
     sizes = [3, 5, 6, 7, 9, 11, 12, 13, 14, 17, 18, 19][:tasks]
     planned = ["-p", "batch_sizes", str(sizes), "-p", "samples_per_cycle", "152", "-p", "repetitions", "1"]
