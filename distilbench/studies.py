@@ -72,13 +72,22 @@ def sections(resolved: Resolved) -> find.Sections:
 def section(run: Run, resolved: Resolved, kind: str) -> tuple[Run, Resolved]:
     """Where a run measures that kind, and with which parameters: in a section, or itself.
 
+    A section that has measured nothing yet gets this machine, which may not be the one that its run was made on, and
+    the parameters that follow from what its run has measured meanwhile.
+
     Raises:
-        RunError: its study does not measure it, or the section was begun in another environment.
+        RunError: its study does not measure it, or the section was begun with another design or environment.
     """
     if (its := run.of_kind(kind)) is run:
         return run, resolved
-    its.begin_here()
-    return its, sections(resolved)[kind][0]
+    resolved, of = sections(resolved)[kind]
+    resolved = of.follow(resolved, run)
+    if its.repetitions():
+        its.require_same_environment()
+        its.require_same_design(resolved)
+    else:
+        find.renew(its, resolved)
+    return its, resolved
 
 
 def chain(study: str) -> list[str]:

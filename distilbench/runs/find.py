@@ -53,6 +53,11 @@ def create(resolved: Resolved, kind: Measurement, run_id: str = "", sections: Se
     return run
 
 
+def renew(section: Run, resolved: Resolved) -> None:
+    """Makes a section anew that has measured nothing."""
+    _fill(section, resolved, ())
+
+
 def _fill(run: Run, resolved: Resolved, sections: tuple[str, ...]) -> None:
     """Writes what a new run folder holds, status.json last; what a kill in here left is written again."""
     params, cells = resolved.params, run.kind.cells(resolved.params)

@@ -81,7 +81,12 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether it and its sections have their summaries."""
-        return (self.folder / "summary.json").is_file() and all(section.is_finished for section in self.sections)
+        return self.is_measured and all(section.is_finished for section in self.sections)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it has its own summary; sections may still be without."""
+        return (self.folder / "summary.json").is_file()
 
     @property
     def status(self) -> dict[str, Any]:
@@ -270,17 +275,6 @@ class Run:
                 f"run {self.run_id} was begun in another environment: {'; '.join(changed)}. "
                 "Its repetitions cannot be mixed with new ones: start a new run (--new)."
             )
-
-    def begin_here(self) -> None:
-        """Notes this machine in a section that has measured nothing yet; its run may have been made on another.
-
-        Raises:
-            RunError: it was begun in another environment.
-        """
-        if self.repetitions():
-            self.require_same_environment()
-        else:
-            paths.write_json(self.folder / "env.json", environment.capture())
 
     def _why_not_here(self) -> str:
         """Why a start that names no run does not resume this unfinished one; empty: it does."""

@@ -61,6 +61,7 @@ class Measurement:
         inexact: paths of numbers in summary.json that another machine may round otherwise.
         for_jobs: a design as jobs of a batch system can measure it.
         refusals: why a run of these parameters is no result to publish.
+        follow: of a section's parameters and its run, the parameters with what they take from what the run measured.
         slot: of a kind that tells of the instrument, not of a study: one is published per value of that config field.
     """
 
@@ -79,6 +80,7 @@ class Measurement:
     inexact: re.Pattern[str] = NOTHING
     for_jobs: Callable[[Resolved], Resolved] = lambda resolved: resolved
     refusals: Callable[[dict[str, Any]], list[str]] = lambda _: []
+    follow: Callable[[Resolved, Any], Resolved] = lambda resolved, _: resolved
     slot: str = ""
 
     @property

@@ -178,7 +178,7 @@ def of_section(resolved: Resolved, name: str, model: type[StudyParams]) -> Resol
     Raises:
         ParameterError: a value that the study takes is none for the section.
     """
-    said = resolved.params.model_dump()
+    said = {field_: value for field_, value in resolved.params.model_dump().items() if value is not None}
     where = {field_: f"{name}_{field_}" if f"{name}_{field_}" in said else field_ for field_ in model.model_fields}
     known = {field_: source for field_, source in where.items() if source in said}
     try:

@@ -39,7 +39,7 @@ def _of(run: Run) -> list[str]:
                 problems += _not_as_committed(folder, records)
             problems += run.kind.recompute(folder, records)
             again = run.kind.summarise(folder)
-        if (folder / "summary.json").is_file():
+        if run.is_measured:
             recorded = run.summary
             problems += differences(recorded, _as_recorded(again, recorded), "summary.json", run.kind.inexact)
         else:

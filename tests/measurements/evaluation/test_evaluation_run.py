@@ -313,7 +313,7 @@ def test_a_run_in_shards_takes_what_its_ingest_prepared(evaluated, tmp_path):
         measuring.load(run)
     from distilbench.measurements.evaluation.measure.spec import Prepared
 
-    prepared = Prepared("rows", "tokenizer", ["a", "b"], 0, 7, 30)
+    prepared = Prepared("rows", "tokenizer", ["a", "b"], 0, 7, {"vocab_size": 30})
     prepared.save(run)
     paths.write_json(run.folder / "parts.json", {})
     assert measuring.prepare(None, run) == measuring.load(run) == copy.deepcopy(prepared)

@@ -27,7 +27,7 @@ from distilbench.sources.batches import most_tokens
 from distilbench.sources.labelled_rows import Row
 from distilbench.sources.models import LoadedModel, check_fit, load_model
 from distilbench.sources.row_stream import Damaged
-from distilbench.sources.tokenizers import load_tokenizer, table_rows
+from distilbench.sources.tokenizers import fits, load_tokenizer
 
 NAMED = 100  # damaged rows that data.json names
 AT_A_TIME = 512  # rows that are tokenised together to count their tokens
@@ -98,7 +98,7 @@ def prepare(params: EvaluationParams, run: Run) -> Prepared:
     run.add_to_environment("torch", software())
     tokenizer.save_pretrained(work / "tokenizer")
     files = [str(work / name) for name in ("rows.jsonl", "tokenizer")]
-    prepared = Prepared(*files, list(names), counted.damaged, counted.rows, table_rows(tokenizer))
+    prepared = Prepared(*files, list(names), counted.damaged, counted.rows, fits(tokenizer, names))
     prepared.save(run)
     return prepared
 
@@ -110,8 +110,9 @@ def load_all(params: EvaluationParams, file: Path) -> tuple[Counted, dict[str, A
         (what was counted, the rows' manifest, tokenizer, model on the CPU, names of the labels).
     """
     tokenizer = load_tokenizer(params)
-    loaded = load_model(**params.model_arguments(table_rows(tokenizer)) | {"device": "cpu"})
-    names = () if params.model_source == "random" else loaded.info.label_names
+    # random weights have as many classes as the rows have labels, which are known once the rows went by
+    loaded = None if params.model_source == "random" else _load(params, tokenizer, ())
+    names = loaded.info.label_names if loaded else ()
     _require_distinct(names)
     source = labelled_rows.source_of(params, names)
     with _replacing(file) as opened:
@@ -119,14 +120,19 @@ def load_all(params: EvaluationParams, file: Path) -> tuple[Counted, dict[str, A
     _require_usable(params, counted, source.about["name"])
     longest = max(min(most_tokens(policy), max(counted.lengths)) if policy == "longest" else most_tokens(policy)
                   for policy in params.length_policies)  # fmt: skip
-    check_fit(loaded, tokenizer, longest)
     names = names or tuple(sorted(counted.labels))
+    loaded = loaded or _load(params, tokenizer, names)
+    check_fit(loaded, tokenizer, longest)
     manifest = _manifest(source.about, counted, tokenizer)
     left_out = ", without damaged rows" if counted.damaged else ""
     lock = revisions.local_lock() if params.data_source == "local" else revisions.shared_lock()
     found = {"sha256": counted.sha256} | ({"commit": manifest["revision"]} if manifest["revision"] else {})
     revisions.enforce(f"rows of {source.about['key']}{left_out}", found, lock)
     return counted, manifest, tokenizer, loaded, names
+
+
+def _load(params: EvaluationParams, tokenizer: Any, names: tuple[str, ...]) -> LoadedModel:
+    return load_model(**params.model_arguments(**fits(tokenizer, names)) | {"device": "cpu"})
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def spec_of(run: Run, params: EvaluationParams, prepared: Prepared, identity: di
         rows=prepared.rows,
         tokenizer=prepared.tokenizer,
         identity=identity,
-        model=params.model_arguments(prepared.vocab_size),
+        model=params.model_arguments(**prepared.fits),
         protocol=protocol | processes.cores(params.num_threads),
         label_names=prepared.label_names,
         rows_damaged=prepared.rows_damaged,

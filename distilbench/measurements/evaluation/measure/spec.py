@@ -49,7 +49,7 @@ class Prepared:
 
     Attributes:
         count: how many rows there are.
-        vocab_size: rows that the tokenizer needs; random weights get an embedding table of that size.
+        fits: what tokenizer and rows ask of a model (`tokenizers.fits`).
     """
 
     rows: str
@@ -57,7 +57,7 @@ class Prepared:
     label_names: list[str]
     rows_damaged: int
     count: int
-    vocab_size: int
+    fits: dict[str, int]
 
     def save(self, run: Run) -> None:
         """Leaves it in the run's scratch folder, for shards that are measured elsewhere."""
