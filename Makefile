@@ -35,7 +35,7 @@ BOOK := $(call installed,book)
 LINT := $(call installed,lint)
 
 .PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book pdf pdf-deps slides report release nightly
-.PHONY: notebooks pages embedded-classifier clean
+.PHONY: notebooks pages embedded-classifier embedded-intents clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
@@ -117,8 +117,11 @@ notebooks: $(TEST)  ## execute the notebooks in the ci profile and keep their ou
 pages: $(RUN)  ## execute the analysis again over every published run, after a change of it
 	python scripts/refresh_pages.py
 
-embedded-classifier: $(RUN)  ## train the embedded classifier again and compare it with the committed one (minutes)
-	python -m distilbench.sources.embedded_training
+embedded-classifier: $(RUN)  ## train the embedded classifier of film reviews again, compare with the committed one (minutes)
+	python -m distilbench.sources.embedded_training movies
+
+embedded-intents: $(RUN)  ## the same of the embedded classifier of commands in 23 intents
+	python -m distilbench.sources.embedded_training intents
 
 clean:  ## remove what was built (runs in results/ and caches stay)
 	rm -rf $(VENV) book/_build dist .pytest_cache .ruff_cache .coverage* *.egg-info

@@ -35,11 +35,11 @@ class Progress:
     _began: float = field(default_factory=time.monotonic)
     _bar: object = None
 
-    def step(self, what: str) -> None:
-        """One step is finished; says so."""
+    def step(self, what: str, count: int = 1) -> None:
+        """A step is finished, or several; says so."""
         now = time.monotonic()
-        self._seconds.append(now - self._began)
-        self._began, self.done = now, self.done + 1
+        self._seconds.append((now - self._began) / count)
+        self._began, self.done = now, self.done + count
         self._show(what)
 
     def left(self) -> float:
@@ -146,4 +146,4 @@ class _Lines:
             log_line(line, event="progress", done=done, total=total)
             return
         task = self.bar.task_ids[0] if self.bar.task_ids else self.bar.add_task("", total=total)
-        self.bar.update(task, completed=done, description=matched[3])
+        self.bar.update(task, completed=done, total=total, description=matched[3])

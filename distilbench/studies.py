@@ -9,15 +9,16 @@ from typing import Any
 from distilbench import paths
 from distilbench.errors import ParameterError
 from distilbench.harness import preflight
+from distilbench.measurements.evaluation.params import EvaluationParams
 from distilbench.measurements.profiling.params import BatchesParams, ProfileParams
-from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.sweep.params import DistilbertParams, QwenParams
 from distilbench.runs import find, measurement, parameters
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import Resolved, StudyParams, read_yaml
 
 #: The kinds of measurement, by the names of their folders.
-KINDS = ("sweep", "calibration", "profiling")
+KINDS = ("sweep", "calibration", "profiling", "evaluation")
 #: Of these, those that tell of the instrument, and of no study.
 INSTRUMENTS: dict[str, Callable[[], Measurement]] = {"calibration": partial(measurement.named, "calibration")}
 #: Per study its parameters, which say what it measures.
@@ -25,6 +26,8 @@ STUDIES: dict[str, type[StudyParams]] = {
     "distilbert": DistilbertParams,
     "profile": ProfileParams,
     "batches": BatchesParams,
+    "evaluate": EvaluationParams,
+    "qwen": QwenParams,
 }
 
 

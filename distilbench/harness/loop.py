@@ -29,7 +29,7 @@ class Loop:
     """Times the forwards of a cycle, each as one iteration, cycle after cycle.
 
     Args:
-        protocol: the bounds of warm-up and of timing (`params.DistilbertParams`).
+        protocol: the bounds of warm-up and of timing (`params.SweepParams`).
         steps: what one cycle does, in order: a forward over each batch.
         samples: sentences in each of them.
 

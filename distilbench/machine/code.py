@@ -18,10 +18,12 @@ MEASURING = (
     "harness/shards", "harness/steps", "machine/__init__", "machine/cgroups", "machine/code", "machine/device",
     "machine/environment", "machine/kernel_files", "machine/slurm_job", "measurements/__init__", "paths",
     "runs/__init__", "runs/parameters", "runs/rawfiles", "runs/records", "runs/states", "sources/__init__",
-    "sources/batches", "sources/embedded", "sources/families/__init__", "sources/families/distilbert",
-    "sources/hub", "sources/labels", "sources/models", "sources/parameters", "sources/repositories",
-    "sources/revisions", "sources/rows", "sources/texts", "sources/tokenizers", "stats", "variants/__init__",
-    "variants/registry", "variants/torch_variants",
+    "sources/adapters", "sources/batches", "sources/caches", "sources/embedded", "sources/embedded_text",
+    "sources/families/__init__", "sources/families/distilbert", "sources/families/qwen2", "sources/hub",
+    "sources/intents", "sources/labelled_rows", "sources/labels", "sources/models", "sources/movies",
+    "sources/packages", "sources/parameters", "sources/repositories", "sources/revisions", "sources/row_stream",
+    "sources/rows", "sources/texts", "sources/tokenizers", "stats", "variants/__init__", "variants/registry",
+    "variants/torch_variants",
 )  # fmt: skip
 #: Of these, where they are in the folder of a kind of measurement.
 OF_A_KIND = ("__init__", "params", "records", "measure", "worker", "measure/*", "summary/__init__", "summary/derive")

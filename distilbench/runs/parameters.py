@@ -32,7 +32,8 @@ from distilbench import paths
 from distilbench.errors import ParameterError, StorageError
 
 DESIGN_VERSION = 2  # raised when a change of code changes what is measured: older unfinished runs then stay apart
-CAME_LATER = {"fresh_processes"}  # at its default, a design with such a parameter is the one that it was without it
+#: At its default, a design with such a parameter is the one that it was without it.
+CAME_LATER = {"fresh_processes", "model_family", "embedded_task"}
 NOT_DESIGN = {"run_id", "results_root", "run_ids"}  # where results go and are compared is not what is measured
 PROFILES = {
     "ci": "tiny random models and a handful of sentences, for tests; never published",
@@ -126,6 +127,13 @@ class StudyParams(BaseModel):
     )
     results_root: str = Field("", description="folder for run folders; empty: results/ of the checkout")
     seed: Annotated[int, Field(ge=0, strict=True)] = Field(17, description="seeds sample order and random weights")
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """A study that changes a default keeps the parameter's meaning."""
+        for name, own in cls.model_fields.items():
+            inherited = (base.model_fields.get(name) for base in cls.__mro__[1:] if issubclass(base, BaseModel))
+            own.description = own.description or next((one.description for one in inherited if one), None)
 
     @property
     def runs_folder(self) -> Path:

@@ -103,12 +103,13 @@ def make_batches(
     """
     order = sample_order(len(token_ids), samples_per_cycle, seed)
     return [
-        _pad([token_ids[row] for row in order[i : i + batch_size]], order[i : i + batch_size], length_policy, padding)
+        pad([token_ids[row] for row in order[i : i + batch_size]], order[i : i + batch_size], length_policy, padding)
         for i in range(0, len(order), batch_size)
     ]
 
 
-def _pad(token_ids: list[list[int]], rows: list[int], length_policy: str, padding: Padding) -> Batch:
+def pad(token_ids: list[list[int]], rows: list[int], length_policy: str, padding: Padding) -> Batch:
+    """One batch of these sentences; arguments as of `make_batches`."""
     length = most_tokens(length_policy)
     if length_policy == "longest":
         length = min(length, max(map(len, token_ids)))

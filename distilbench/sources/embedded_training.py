@@ -1,9 +1,9 @@
-"""Trains the embedded sentiment classifier: a low-rank adapter (Hu et al. 2021, LoRA) on the converted MiniLM encoder.
+"""Trains an embedded classifier: a low-rank adapter (Hu et al. 2021, LoRA) on the converted MiniLM encoder.
 
-    python -m distilbench.sources.embedded_training  # rebuild into checkpoints/, compare with the committed one
-    python -m distilbench.sources.embedded_training --commit  # maintainers: also open the test split, write params/
+    python -m distilbench.sources.embedded_training [TASK]  # rebuild into checkpoints/, compare with the committed one
+    python -m distilbench.sources.embedded_training TASK --commit  # maintainers: open the test split, write params/
 
-The recipe was fixed on the validation split. The test split is opened once, by --commit, and its figure is written
+A recipe was fixed on the validation split. The test split is opened once, by --commit, and its figure is written
 beside the adapter; a rebuild is judged on the validation split.
 """
 
@@ -17,7 +17,7 @@ import random
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from transformers import DistilBertTokenizerFast, get_linear_schedule_with_warmu
 from distilbench import paths
 from distilbench.errors import ModelError
 from distilbench.sources import embedded
+from distilbench.sources.embedded_text import Sentence
 from distilbench.stats import wilson_interval
 
 log = logging.getLogger("distilbench.embedded_training")
@@ -50,15 +51,20 @@ class Recipe:
     threads: int = 2
 
 
-def split_rows(split: str) -> list[tuple[str, str, int, str]]:
+RECIPES = {"movies": Recipe(), "intents": Recipe(threads=1)}
+
+
+def split_rows(task: str, split: str) -> list[Sentence]:
     """The sentences of one split."""
-    return [row for row in embedded.movie_sentences() if row[3] == split]
+    return [row for row in embedded.TASKS[task].text.sentences() if row[3] == split]
 
 
-def split_hashes() -> dict[str, str]:
+def split_hashes(task: str) -> dict[str, str]:
     """SHA-256 of each split's ids, texts and labels: names exactly what was trained and tested on."""
     return {
-        split: paths.sha256_bytes(*(f"{i}\t{label}\t{text}\n".encode() for i, text, label, _ in split_rows(split)))
+        split: paths.sha256_bytes(
+            *(f"{i}\t{label}\t{text}\n".encode() for i, text, label, _ in split_rows(task, split))
+        )
         for split in ("train", "validation", "test")
     }
 
@@ -100,8 +106,8 @@ def accuracy(model, rows: list, tokenizer, max_length: int = 512) -> float:
     return right / len(rows)
 
 
-def train(recipe: Recipe, rows: list, validation: list, tokenizer):
-    """Trains the adapter on `rows`; logs loss and validation accuracy per epoch; returns (model, accuracies)."""
+def train(task: str, recipe: Recipe, rows: list, validation: list, tokenizer):
+    """Trains the task's adapter on `rows`; logs loss and validation accuracy per epoch; returns (model, accuracies)."""
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)  # the order of floating-point sums depends on it
     torch.use_deterministic_algorithms(True)
@@ -109,7 +115,7 @@ def train(recipe: Recipe, rows: list, validation: list, tokenizer):
         task_type=TaskType.SEQ_CLS, r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout,
         target_modules=list(recipe.target_modules), modules_to_save=["pre_classifier", "classifier"],
     )  # fmt: skip
-    model = get_peft_model(embedded.pretrained_classifier(), lora)
+    model = get_peft_model(embedded.pretrained_classifier(embedded.TASKS[task].text.labels), lora)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=recipe.learning_rate)
     steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
     schedule = get_linear_schedule_with_warmup(optimizer, int(recipe.warmup_share * steps), steps)
@@ -146,25 +152,25 @@ def save_adapter(model, folder: Path) -> Path:
     return folder
 
 
-def build(recipe: Recipe, folder: Path, open_test: bool) -> dict:
+def build(task: str, recipe: Recipe, folder: Path, open_test: bool) -> dict:
     """Trains, saves and evaluates the adapter as it will be used (float16 on disk, merged); returns its card."""
     started = time.monotonic()
     tokenizer = DistilBertTokenizerFast.from_pretrained(embedded.tokenizer_dir())
-    rows, validation = split_rows("train"), split_rows("validation")
-    model, history = train(recipe, rows, validation, tokenizer)
+    rows, validation = split_rows(task, "train"), split_rows(task, "validation")
+    model, history = train(task, recipe, rows, validation, tokenizer)
     save_adapter(model, folder)
-    merged = embedded.merged_classifier(folder)
+    merged, text = embedded.merged_classifier(task, folder), embedded.TASKS[task].text
     card = {
-        "what": f"{embedded.MODEL_NAME}; trained on {embedded.TEXT_NAME}",
+        "what": f"{embedded.ENCODER}; trained on {text.name}",
         "recipe": asdict(recipe),
-        "packages": {p.requirement: p.sha256 for p in (embedded.MINILM, embedded.VADER)},
-        "splits_sha256": split_hashes(),
+        "packages": {p.requirement: p.sha256 for p in (embedded.MINILM, text.package)},
+        "splits_sha256": split_hashes(task),
         "adapter_sha256": paths.sha256_file(folder / "adapter_model.safetensors"),
         "validation": _score(merged, validation, tokenizer) | {"accuracy_by_epoch": history},
         "trained": {"seconds": round(time.monotonic() - started), "torch": torch.__version__},
     }
     if open_test:
-        card["test"] = _score(merged, split_rows("test"), tokenizer)
+        card["test"] = _score(merged, split_rows(task, "test"), tokenizer)
     paths.write_json(folder / "card.json", card)
     return card
 
@@ -179,22 +185,23 @@ def _score(model, rows: list, tokenizer) -> dict:
 def main() -> int:
     """Rebuilds the adapter and says how it compares with the committed one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", nargs="?", choices=[*embedded.TASKS], default="movies", help="default: movies")
     parser.add_argument("--commit", action="store_true", help="open the test split and replace the committed adapter")
-    parser.add_argument(
-        "--output", type=Path, default=None, help="folder to write (default: checkpoints/embedded-classifier)"
-    )
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
-    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    parser.add_argument("--output", type=Path, default=None, help="folder to write (default: in checkpoints/)")
+    parser.add_argument("--epochs", type=int, default=None)
+    parser.add_argument("--learning-rate", type=float, default=None)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    folder = arguments.output or paths.repo_root() / "checkpoints" / "embedded-classifier"
-    recipe = Recipe(epochs=arguments.epochs, learning_rate=arguments.learning_rate)
-    card = build(recipe, folder, open_test=arguments.commit)
+    task = embedded.TASKS[arguments.task]
+    folder = arguments.output or paths.repo_root() / "checkpoints" / task.folder
+    given = {"epochs": arguments.epochs, "learning_rate": arguments.learning_rate}
+    recipe = replace(RECIPES[arguments.task], **{name: value for name, value in given.items() if value is not None})
+    card = build(arguments.task, recipe, folder, open_test=arguments.commit)
     print(json.dumps(card, indent=2))
     if arguments.commit:
-        shutil.copytree(folder, embedded.adapter_dir(), dirs_exist_ok=True)
+        shutil.copytree(folder, task.adapter_dir, dirs_exist_ok=True)
         return 0
-    return compare(card, embedded.adapter_dir() / "card.json")
+    return compare(card, task.adapter_dir / "card.json")
 
 
 def compare(card: dict, committed: Path) -> int:

@@ -25,7 +25,10 @@ from distilbench.sources import repositories, revisions
 T = TypeVar("T")
 RETRY_DELAYS_S = (1.0, 2.0)  # a hub that is briefly overloaded (429, 5xx) is asked again after these
 TIMEOUT_S = 10.0  # for the first answer: a firewall that drops packets must not look like a hang
-MODEL_FILES = ("config.json", "*.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json")
+MODEL_FILES = (
+    "config.json", "*.safetensors", "tokenizer*", "vocab.txt", "special_tokens_map.json", "adapter_config.json",
+    "label_mappings.json",
+)  # fmt: skip
 WAY_OUT = (
     "Two ways out: run `distilbench fetch` once where the hub can be reached and share its cache (HF_HOME; with "
     "HF_HUB_OFFLINE=1 it is used as it is), or use what needs no hub: source=embedded."
@@ -97,6 +100,15 @@ def fetch_dataset(name: str, config: str, split: str, revision: str) -> Split:
         DataError: the data set has no such configuration or split, or keeps it in another form, or in
             text that cannot be read in one way only.
     """
+    return _split_by(repositories.load_split, name, config, split, revision)
+
+
+def stream_dataset(name: str, config: str, split: str, revision: str) -> Split:
+    """As `fetch_dataset`; rows of parquet files are read while they are gone through, once."""
+    return _split_by(repositories.stream_split, name, config, split, revision)
+
+
+def _split_by(load: Callable[..., repositories.Table], name: str, config: str, split: str, revision: str) -> Split:
     locked = _locked_commit(dataset_key(name, config, split, revision))
     folder = _snapshot("dataset", name, revision, locked, repositories.DESCRIPTIONS)
     card = repositories.read_card(folder, f"data set {name}")
@@ -106,7 +118,7 @@ def fetch_dataset(name: str, config: str, split: str, revision: str) -> Split:
     files = repositories.files_of_split(card, entry, listed, split.partition("[")[0])
     _snapshot("dataset", name, folder.name, locked, [glob.escape(file) for file in files])
     try:
-        table = repositories.load_split(card, entry, folder, files, split)
+        table = load(card, entry, folder, files, split)
     except DataError:
         raise
     except Exception as error:  # of `datasets`, or of the reader that it uses for the format

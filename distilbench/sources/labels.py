@@ -1,10 +1,12 @@
-"""Labels of sentences, whatever their source: names, or the numbers 0 and 1; no other number is given a meaning."""
+"""Labels of sentences and of models, whatever their source: names; of numbers only 0 and 1 are given a meaning."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from distilbench.errors import DataError
@@ -12,6 +14,7 @@ from distilbench.sources.rows import unusable
 
 SST2 = ("negative", "positive")  # what 0 and 1 mean
 SHOWN = 8  # of the labels that an error names
+MAPPINGS = "label_mappings.json"  # what a run writes, and what names the classes of a checkpoint that does not
 
 
 def read_labels(
@@ -47,6 +50,92 @@ def read_labels(
     _require_distinct(names, distinct, what)
     index = {name.strip().casefold(): i for i, name in enumerate(names)}
     return [index[text] for text in spelt], names
+
+
+def read_label(value: Any, what: str, place: str, declared: Sequence[str] = ()) -> str:
+    """The label of one row by name, whatever its case: for rows that are read one by one; arguments as `read_labels`.
+
+    Raises:
+        DataError: as `read_labels`, of this row alone.
+    """
+    text = _spelt(_name_of(value, what, place, declared) if declared else value, f"{what}, {place}")
+    if not _is_number(text):
+        return text
+    if float(text) == -1:
+        raise _withheld(what)
+    if float(text) not in (0, 1):
+        raise DataError(
+            f"{what}, {place}: the label is {_cut(text)}: which class a number stands for is not guessed, but for 0 "
+            "and 1; write the class's name"
+        )
+    return SST2[int(float(text))]
+
+
+# ------------------------------------------------------------------ of a model
+
+
+def class_names(id2label: Any) -> tuple[str, ...] | None:
+    """The class that each logit stands for; None where a number from 0 on has no name.
+
+    Args:
+        id2label: names by number, as config.json has them; there the numbers are text.
+    """
+    if not isinstance(id2label, dict) or not id2label:
+        return None
+    by_number = {str(number): name for number, name in id2label.items()}
+    names = [by_number.get(str(number)) for number in range(len(by_number))]
+    return tuple(names) if all(isinstance(name, str) and name.strip() for name in names) else None
+
+
+def unnamed(names: Iterable[str]) -> bool:
+    """Whether these are no names, but what transformers writes where nobody named the classes."""
+    return all(re.fullmatch(r"label_\d+", name.strip().casefold()) for name in names)
+
+
+def names_beside(folder: Path) -> tuple[str, ...] | None:
+    """The names in a checkpoint's label_mappings.json; None where there is no such file.
+
+    Raises:
+        DataError: it is there, and does not name each class from 0 on.
+    """
+    file = folder / MAPPINGS
+    if not file.is_file():
+        return None
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        names = class_names(told["id2label"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from None
+    if not names:
+        raise DataError(f"{file}: id2label must name the classes from 0 on; it is {str(told['id2label'])[:200]}")
+    return names
+
+
+def mappings(
+    model_names: Sequence[str] | None, data_names: Sequence[str], numbers: Mapping[str, str]
+) -> dict[str, Any]:
+    """What label_mappings.json of a run holds: which class of the model is which label of the text, by name.
+
+    Args:
+        model_names: in the order of the logits, one for each of `data_names`, whatever the case; None: random weights,
+            whose logits stand for nothing.
+        data_names: in the order of the text's indices.
+        numbers: by name of the text, the number that the data set itself gives it; it is never used.
+    """
+    place = {name.strip().casefold(): index for index, name in enumerate(model_names or ())}
+    return {
+        "schema_version": 1,
+        "id2label": None if model_names is None else {str(i): name for i, name in enumerate(model_names)},
+        "label2id": None if model_names is None else {name: i for i, name in enumerate(model_names)},
+        "labels": [
+            {"label": name, "index": i, "model_class": place.get(name.strip().casefold()), "number": numbers.get(name)}
+            for i, name in enumerate(data_names)
+        ],
+        "reason": "random weights: their logits stand for nothing" if model_names is None else None,
+    }
+
+
+# ------------------------------------------------------------------ reading
 
 
 def _name_of(value: Any, what: str, place: str, declared: Sequence[str]) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,7 +18,8 @@ from distilbench import paths
 from distilbench.collectors import memory
 from distilbench.errors import ModelError
 from distilbench.machine.device import DTYPES, parse, synchronize
-from distilbench.sources import embedded, families, hub
+from distilbench.sources import adapters, embedded, families, hub
+from distilbench.sources import labels as labels_of
 from distilbench.sources.families import Family
 from distilbench.sources.tokenizers import table_rows
 
@@ -98,19 +98,23 @@ def load_model(
     compile: bool = False,
     size: str = "base",
     vocab_size: int = 30522,
+    pad: int | None = None,
+    labels: int = 2,
     seed: int = 17,
     family: str = families.DEFAULT,
+    task: str = "movies",
 ) -> LoadedModel:
     """Loads a classifier of sequences, ready to run on `device`.
 
     Args:
         device: cpu, cuda or cuda:N.
-        source: hub (`name` at `revision`), local (`path`), embedded, or random (`family`, `size`, `vocab_size`,
-            `seed`).
+        source: hub (`name` at `revision`), local (`path`), embedded (`task`), or random (`family`, `size`,
+            `vocab_size`, `labels`, `seed`).
         dtype: of the weights: float32, bfloat16 or float16.
         attention: eager or sdpa (the implementation inside transformers).
         autocast: dtype of mixed precision around each forward; None: none.
         compile: run through torch.compile.
+        pad: the id that fills up batches, by which a decoder finds the last token of each; None: its config's own.
 
     Raises:
         DeviceError: no such device; those that are there are named.
@@ -118,17 +122,20 @@ def load_model(
         HubError: the hub cannot be used; the message has the ways out.
     """
     place = parse(device)
-    folder, shown, commit = _locate(source, path, name, revision)
-    architecture = families.of_checkpoint(folder) if folder else families.named(family)
+    folder, shown, commit = _locate(source, path, name, revision, task)
+    architecture = families.of_checkpoint(folder) if folder else families.of_random(family, size)
     shown = shown or f"{architecture.name}-{size} shape, random weights (timing only)"
     started = time.perf_counter()  # what is fetched or built the first time is not part of loading
     if folder is None:
         torch.manual_seed(seed)
-        config = architecture.config_class(vocab_size=vocab_size, **architecture.sizes[size])
+        config = architecture.config_class(
+            **{"vocab_size": vocab_size, "num_labels": labels} | architecture.sizes[size]
+        )
         config._attn_implementation = attention
         module = architecture.model_class(config).to(DTYPES[dtype])
     else:
         module = _from_folder(folder, architecture, dtype, attention)
+    _configure(module.config, pad)
     module = module.eval().to(place)
     synchronize(place)
     load_s = time.perf_counter() - started
@@ -142,7 +149,7 @@ def load_model(
         disk_bytes=weights.stat().st_size if weights else None,
         load_s=load_s,
         sha256=paths.sha256_file(weights) if weights else _bytes_sha256(module),
-        label_names=_label_names(module.config, shown),
+        label_names=_label_names(module.config, shown, folder),
         dtype=dtype,
         attention=module.config._attn_implementation,
         device=str(place),
@@ -150,16 +157,18 @@ def load_model(
     return LoadedModel(module, _forward(module, place, autocast, compile), info, architecture)
 
 
-def _locate(source: str, path: str | Path, name: str, revision: str) -> tuple[Path | None, str, str | None]:
-    """The checkpoint's folder, what to call it, and its commit; nothing of random weights."""
+def _locate(source: str, path: str | Path, name: str, revision: str, task: str) -> tuple[Path | None, str, str | None]:
+    """The folder of a whole checkpoint, what to call it, and its commit; nothing of random weights."""
     if source == "random":
         return None, "", None
     if source == "embedded":
-        return embedded.classifier_dir(), embedded.MODEL_NAME, None
+        return embedded.classifier_dir(task), embedded.TASKS[task].name, None
     if source == "local":
-        return paths.find_input(path), f"local checkpoint {Path(path).name}", None
-    folder, commit = hub.fetch_model(name, revision)
-    return folder, name, commit
+        folder, adapted = adapters.whole(paths.find_input(path))
+        return folder, f"local checkpoint {Path(path).name}{adapted}", None
+    there, commit = hub.fetch_model(name, revision)
+    folder, adapted = adapters.whole(there)
+    return folder, f"{name}{adapted}", commit
 
 
 def _from_folder(folder: Path, family: Family, dtype: str, attention: str) -> torch.nn.Module:
@@ -182,14 +191,31 @@ def _from_folder(folder: Path, family: Family, dtype: str, attention: str) -> to
     return module
 
 
-def _label_names(config: Any, name: str) -> tuple[str, ...]:
-    """The class that each logit stands for, as the checkpoint's config.json names them."""
-    names = [config.id2label.get(i) for i in range(config.num_labels)]
-    if not all(isinstance(label, str) and label.strip() for label in names):
+def _configure(config: Any, pad: int | None) -> None:
+    """What a classifier needs of a decoder's config: which id is padding, and no keys and values for later tokens.
+
+    Checkpoints of decoders often name no padding, or another one than their tokenizer uses: then the "last token" would
+    be one of the padding.
+    """
+    if pad is not None:
+        config.pad_token_id = pad
+    if getattr(config, "use_cache", False):
+        config.use_cache = False
+
+
+def _label_names(config: Any, name: str, folder: Path | None) -> tuple[str, ...]:
+    """The class that each logit stands for: as config.json names them, else label_mappings.json beside it."""
+    names = labels_of.class_names(config.id2label)
+    if not names or len(names) != config.num_labels:
         raise ModelError(
-            f"{name}: id2label in its config.json must name classes 0 to {len(names) - 1}; it is {config.id2label}"
+            f"{name}: id2label in its config.json must name classes 0 to {config.num_labels - 1}; it is "
+            f"{config.id2label}"
         )
-    return tuple(names)
+    if labels_of.unnamed(names) and folder and (beside := labels_of.names_beside(folder)):
+        if len(beside) != len(names):
+            raise ModelError(f"{name}: {labels_of.MAPPINGS} names {len(beside)} classes, its config.json {len(names)}")
+        return beside
+    return names
 
 
 def _forward(
@@ -247,12 +273,17 @@ def match_labels(model_labels: tuple[str, ...], data_labels: tuple[str, ...]) ->
     asked = [name.strip().casefold() for name in model_labels]
     if sorted(asked) == sorted(known):
         return [known[name] for name in asked]
-    unnamed = all(re.fullmatch(r"label_\d+", name) for name in asked)
-    raise ModelError(
-        f"the model's labels {list(model_labels)} do not match the data's {list(data_labels)}: "
-        + (
-            "its checkpoint does not name its classes; save it with id2label and label2id in its config.json"
-            if unnamed
-            else "the data must use the model's names, each of them and no other"
+    if labels_of.unnamed(asked):
+        why = (
+            "its checkpoint does not name its classes; save it with id2label and label2id in its config.json, or put "
+            f'{labels_of.MAPPINGS} with an "id2label" beside it'
         )
-    )
+    else:
+        only_model = [name for name in model_labels if name.strip().casefold() not in known]
+        only_data = [name for name in data_labels if name.strip().casefold() not in asked]
+        sides = ((only_model, "the model"), (only_data, "the data"))
+        said = [f"only {side} has {', '.join(map(repr, names))}" for names, side in sides if names]
+        why = "; ".join(["the data must use the model's names, each of them and no other", *said])
+    if len(model_labels) != len(data_labels):
+        why += f" (the model has {len(model_labels)}, the data {len(data_labels)})"
+    raise ModelError(f"the model's labels {list(model_labels)} do not match the data's {list(data_labels)}: {why}")

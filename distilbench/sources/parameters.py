@@ -19,6 +19,10 @@ class SourceParams(StudyParams):
     data_source: Literal["hub", "local", "embedded"] | None = Field(
         None, description="the text's source; empty: as `source` (embedded text for random weights)"
     )
+    embedded_task: Literal["movies", "intents"] = Field(
+        "movies",
+        description="the embedded text, and the embedded classifier of it: film reviews, or generated commands",
+    )
     model_name: str = Field(
         "distilbert/distilbert-base-uncased-finetuned-sst-2-english", description="model on the hub"
     )
@@ -27,10 +31,15 @@ class SourceParams(StudyParams):
         description="the revision that transformers itself pins (transformers/pipelines/__init__.py, v5.23)",
     )
     model_path: str = Field("", description="checkpoint folder for model_source local")
-    model_size: Literal["base", "tiny"] = Field("base", description="shape of random weights; tiny is for tests")
+    model_family: Literal["distilbert", "qwen2"] = Field(
+        "distilbert", description="architecture of random weights; a checkpoint names its own"
+    )
+    model_size: Literal["base", "0.5b", "tiny"] = Field(
+        "base", description="their shape: base (distilbert), 0.5b (qwen2), or tiny, for tests"
+    )
     dataset_name: str = Field("nyu-mll/glue", description="data set on the hub")
     dataset_config: str = Field("sst2", description="its configuration; default: also the only one")
-    dataset_split: str = Field("validation", description="its split")
+    dataset_split: str = Field("validation", description="its split; only: whichever it has, where there is one")
     dataset_revision: str = Field("main", description="resolved to a commit at the first fetch, then enforced")
     data_path: str = Field("", description="csv, tsv or jsonl file with text and label for data_source local")
     tokenizer_path: str = Field("", description="tokenizer folder; empty: the tokenizer that belongs to the model")
@@ -48,17 +57,17 @@ class SourceParams(StudyParams):
                 raise ValueError(f"{what}_source is 'local', so {what}_path must name a file or folder")
         return self
 
-    def model_arguments(self, vocab_size: int) -> dict[str, Any]:
+    def model_arguments(self, **fits: int) -> dict[str, Any]:
         """Arguments of `models.load_model`, but for the variant's.
 
         Args:
-            vocab_size: rows that the tokenizer needs; random weights get an embedding table of that size.
+            fits: what tokenizer and text ask of a model (`tokenizers.fits`).
         """
         return {
             "device": self.device, "source": self.model_source, "path": self.model_path, "name": self.model_name,
-            "revision": self.model_revision, "dtype": self.dtype, "size": self.model_size, "vocab_size": vocab_size,
-            "seed": self.seed,
-        }  # fmt: skip
+            "revision": self.model_revision, "dtype": self.dtype, "family": self.model_family, "size": self.model_size,
+            "task": self.embedded_task, "seed": self.seed,
+        } | fits  # fmt: skip
 
 
 def with_sources(params: StudyParams) -> SourceParams:

@@ -28,11 +28,13 @@ from distilbench.errors import DataError
 from distilbench.sources import rows
 
 CARD = "README.md"
+ONLY = "only"  # the split of a data set that has no other, whatever it is called
 DESCRIPTIONS = (CARD, ".huggingface.yaml", "dataset_infos.json")  # files that describe a repository, not data
 READABLE = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
 PACKED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}  # text only
 NAMING = ("config_name", "data_files", "data_dir", "default", "description", "version")  # not how to read the files
-COLUMNS = (*rows.TEXT_COLUMNS, rows.LABEL_COLUMN, "idx")  # those whose values are looked at
+COLUMNS = (*rows.TEXT_COLUMNS, *rows.LABEL_COLUMNS, rows.NUMBER_COLUMN, "idx")  # those whose values are looked at
+STREAMED = 1024  # rows of a parquet file that are in memory at a time
 NOT_STATED = "not stated"
 UNFILLED = re.compile(r"(?ism)```\w*|<!--.*?-->|\[[^]]*needed\]|\*\*\w+:\*\*|^#.*?$")  # what a template leaves
 
@@ -136,6 +138,8 @@ def files_of_split(card: Card, entry: dict[str, Any], listed: Iterable[str], spl
         raise DataError(f"{what}: its files are kept elsewhere, which is not read: {entry['data_files']}")
     with _view(entry, dict.fromkeys(listed - {*DESCRIPTIONS})) as view:
         splits = _splits(view, what)
+    if split == ONLY and len(splits) == 1:
+        split = next(iter(splits))
     if not (files := splits.get(split)):
         raise DataError(f"{what}: there is no split {split!r}; it has: {', '.join(splits) or 'none'}")
     if other := [file for file in files if file not in listed or _form(file) not in READABLE]:
@@ -167,7 +171,7 @@ class Table:
             or these names.
     """
 
-    rows: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    rows: Iterable[tuple[str, dict[str, Any]]] = field(default_factory=list)
     label_names: tuple[str, ...] = ()
 
 
@@ -188,8 +192,39 @@ def load_split(card: Card, entry: dict[str, Any], folder: Path, files: list[str]
         whole = _load_parquet(entry, features or None, folder, files, split.partition("[")[0])
         return table_of(whole.select(_part(card.what, split, len(whole))), card.what)
     found = [row for file in files for row in _text_rows(card.what, entry, folder / file, file)]
-    names = getattr(features.get(rows.LABEL_COLUMN), "names", None) or ()
-    return Table([found[i] for i in _part(card.what, split, len(found))], tuple(names))
+    return Table([found[i] for i in _part(card.what, split, len(found))], _label_names(features))
+
+
+def stream_split(card: Card, entry: dict[str, Any], folder: Path, files: list[str], split: str) -> Table:
+    """As `load_split`, but rows of whole parquet files are read while they are gone through, once.
+
+    A part of a split, and text, are loaded: text is decoded and parsed file by file.
+    """
+    if "[" in split or {*map(_form, files)} != {".parquet"}:
+        return load_split(card, entry, folder, files, split)
+    import datasets
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(folder / files[0])
+    features = getattr(card.infos.get(entry["config_name"]), "features", None) or datasets.Features.from_arrow_schema(
+        schema
+    )
+    rows.check_names(card.what, schema.names)
+    return Table(_parquet_rows([folder / file for file in files]), _label_names(features))
+
+
+def _parquet_rows(files: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow.parquet as pq
+
+    number = 0
+    for file in files:
+        with pq.ParquetFile(file) as opened:
+            columns = [name for name in opened.schema_arrow.names if name in COLUMNS]
+            empty = dict.fromkeys(opened.schema_arrow.names)
+            for batch in opened.iter_batches(STREAMED, columns=columns):
+                for row in batch.to_pylist():
+                    yield f"row {number}", empty | row
+                    number += 1
 
 
 def table_of(found: Any, what: str) -> Table:
@@ -197,8 +232,14 @@ def table_of(found: Any, what: str) -> Table:
     rows.check_names(what, found.column_names)
     empty = dict.fromkeys(found.column_names)
     looked_at = found.select_columns([column for column in found.column_names if column in COLUMNS])
-    names = getattr(found.features.get(rows.LABEL_COLUMN), "names", None) or ()
-    return Table([(f"row {number}", empty | row) for number, row in enumerate(looked_at)], tuple(names))
+    table = [(f"row {number}", empty | row) for number, row in enumerate(looked_at)]
+    return Table(table, _label_names(found.features))
+
+
+def _label_names(features: Any) -> tuple[str, ...]:
+    """The names of the labels, where the column of labels has such a list."""
+    listed = (getattr(features.get(column), "names", None) for column in rows.LABEL_COLUMNS)
+    return tuple(next(filter(None, listed), ()))
 
 
 def _load_parquet(entry: dict[str, Any], features: Any, folder: Path, files: list[str], split: str) -> Any:

@@ -18,7 +18,8 @@ from typing import Any
 from distilbench.errors import DataError
 
 TEXT_COLUMNS = ("text", "sentence")
-LABEL_COLUMN = "label"
+LABEL_COLUMNS = ("label", "labels")
+NUMBER_COLUMN = "label_id"  # what a data set numbers its labels by; never used to match them
 FORMS = (".csv", ".tsv", ".jsonl")
 Rows = list[tuple[int, dict[str, Any]]]  # each with the line where it begins
 
@@ -135,8 +136,7 @@ def _csv(name: str, text: str, separator: str) -> Rows:
     records = list(_records(name, text, delimiter=separator, strict=True))
     rows = _with_names(name, records)
     header, lines = records[0][2] if records else [], LINE_ENDS.split(text)
-    if LABEL_COLUMN in header:
-        at = header.index(LABEL_COLUMN)
+    for at in (number for number, column in enumerate(header) if column in LABEL_COLUMNS):
         known = {"0", "1"} | {_bare(fields[at]) for _, _, fields in records[1:]}
         for first, last, fields in records:
             if last > first and _swallowed(lines[first - 1 : last], fields, at, known, separator):

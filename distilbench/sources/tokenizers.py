@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from distilbench import paths
 from distilbench.errors import ModelError
-from distilbench.sources import embedded, families, hub
+from distilbench.sources import adapters, embedded, families, hub
 from distilbench.sources.batches import Padding, most_tokens
 from distilbench.sources.families import Family
 from distilbench.sources.parameters import SourceParams
@@ -24,7 +24,8 @@ def load_tokenizer(params: SourceParams) -> Any:
         folder, _ = hub.fetch_model(params.model_name, params.model_revision)
     else:
         folder = embedded.tokenizer_dir()
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):  # else an empty one is made up
+    folder = adapters.tokenizer_folder(folder)
+    if not adapters.has_tokenizer(folder):
         raise ModelError(f"{folder} holds no tokenizer (tokenizer.json or vocab.txt)")
     try:
         return families.of_tokenizer(folder).tokenizer_class.from_pretrained(folder, local_files_only=True)
@@ -58,7 +59,25 @@ def padding_of(tokenizer: Any, family: Family) -> Padding:
     """
     if tokenizer.pad_token_id is None:
         raise ModelError("the tokenizer has no pad_token: name one in its tokenizer_config.json")
-    return Padding(tokenizer.pad_token_id, family.pads_left, family.end_tokens)
+    return Padding(tokenizer.pad_token_id, family.pads_left, _end_tokens(tokenizer))
+
+
+def _end_tokens(tokenizer: Any) -> int:
+    """Special tokens that it puts at the end of a sequence, such as [SEP]; a sequence that is cut keeps them."""
+    bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    before = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return len(whole) - before - len(bare)
+
+
+def fits(tokenizer: Any, label_names: Sequence[str]) -> dict[str, int]:
+    """What tokenizer and text ask of a model, as `models.load_model` takes it.
+
+    Returns:
+        `vocab_size`: rows that the tokenizer needs, and `labels`: classes of the text, both for random weights; `pad`:
+        the id that fills up batches, where there is one.
+    """
+    asked = {"vocab_size": table_rows(tokenizer), "labels": len(label_names)}
+    return asked | ({} if tokenizer.pad_token_id is None else {"pad": tokenizer.pad_token_id})
 
 
 def table_rows(tokenizer: Any) -> int:

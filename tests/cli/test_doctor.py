@@ -234,15 +234,15 @@ def test_data_sets_can_be_left_alone_while_the_hub_answers(monkeypatch, online):
     assert "answers; HF_DATASETS_OFFLINE=1: of data sets, only what is in its cache" in text
 
 
-def test_the_embedded_source_is_ok_when_both_files_are_cached(monkeypatch, tmp_path):
+def test_the_embedded_source_is_ok_when_all_files_are_cached(monkeypatch, tmp_path):
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path))
     (tmp_path / "packages").mkdir()
-    for package in (embedded.MINILM, embedded.VADER):
+    for package in (embedded.MINILM, *{task.text.package for task in embedded.TASKS.values()}):
         state, text = only(doctor._embedded())
         assert state == "limited"
         assert "will be fetched" in text
         (tmp_path / "packages" / package.filename).touch()
-    assert only(doctor._embedded()) == ("ok", "model and text are in the cache")
+    assert only(doctor._embedded()) == ("ok", "models and texts are in the cache")
 
 
 # ------------------------------------------------------------------ disk

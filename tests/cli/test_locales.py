@@ -10,6 +10,7 @@ import sys
 import checkouts
 import pytest
 from conftest import IN_CI
+from measuring import stand_in_everywhere
 
 from distilbench import paths
 from distilbench.runs import find
@@ -118,8 +119,10 @@ def small_run(env: dict[str, str]) -> None:
     assert "1 repetitions computed again" in distilbench("verify", "run", "latest", env=env)
 
 
-def test_a_checkout_and_results_below_a_folder_with_an_accent_measure_in_ascii(checkout):
-    small_run(checkout | ENVIRONMENTS["ascii"])
+def test_a_checkout_and_results_below_a_folder_with_an_accent_measure_in_ascii(checkout, tmp_path):
+    """With the stand-in; the real worker: tests/measurements/sweep/test_worker.py."""
+    stand_in = stand_in_everywhere(tmp_path / "stand-in")["PYTHONPATH"].split(os.pathsep)[0]
+    small_run(checkout | ENVIRONMENTS["ascii"] | {"PYTHONPATH": f"{stand_in}{os.pathsep}{checkout['PYTHONPATH']}"})
 
 
 @pytest.mark.slow

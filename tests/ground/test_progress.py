@@ -45,6 +45,13 @@ def test_durations_are_for_people(seconds, text):
     assert duration(seconds) == text
 
 
+def test_steps_that_come_together_count_each_with_its_share_of_the_time(clock, capsys):
+    bar = begin(clock, 10, done=2)
+    clock.now += 8
+    bar.step("four at once", 4)
+    assert capsys.readouterr().out == "[ 6/10] four at once, about 8 s left\n"
+
+
 def test_each_step_is_a_line_that_the_chain_understands(clock, capsys):
     bar = begin(clock, 12)
     for number in range(12):

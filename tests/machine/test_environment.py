@@ -209,6 +209,7 @@ BESIDE = {
     "measurements/sweep/summary/doubts", "measurements/sweep/summary/energy", "progress",
 }  # fmt: skip
 SWEEP, PROFILE = "measurements.sweep.measure", "measurements.profiling.measure"
+EVALUATION = "measurements.evaluation.measure"
 
 
 def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
@@ -216,10 +217,11 @@ def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
     by_name = [f"sources.families.{name}" for name in families.supported()]  # imported when they are asked for
     by_name += [module.removeprefix("distilbench.") for module in {*registry.MODULES.values()}]
     worker = worker.union(*map(imported, by_name), imported(f"{PROFILE}.worker"))
+    worker |= imported(f"{EVALUATION}.worker")
     measuring = {name for name in code.measuring() if not name.startswith("measurements/calibration/")}
     assert worker <= measuring
     parent = imported(f"{SWEEP}.run") | imported(f"{SWEEP}.prepare") | imported("harness.steps")
-    parent |= imported(f"{PROFILE}.run")
+    parent |= imported(f"{PROFILE}.run") | imported(f"{EVALUATION}.run") | imported(f"{EVALUATION}.prepare")
     assert parent - measuring == BESIDE
     assert measuring <= worker | parent, "nothing else is among them"
 

@@ -49,7 +49,7 @@ def add_the_model(checkout: Path) -> None:
     registry = checkout / "distilbench" / "studies.py"
     before, entries, after = registry.read_text().partition("STUDIES: dict[str, type[StudyParams]] = {")
     assert entries, "that is where it must go"
-    named = "from distilbench.measurements.sweep.params import DistilbertParams"
+    named = "from distilbench.measurements.sweep.params import DistilbertParams, QwenParams"
     registry.write_text(f'{before}{entries}\n    "{study}": {name},{after}'.replace(named, f"{named}, {name}"))
 
 
@@ -86,8 +86,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = checkouts.whole(tmp_path_factory.mktemp("contributing") / "checkout")
     for step in STEPS:
         step(folder)
-    profile = folder / "params" / "half" / "ci.yml"  # one cell, each of its passes once: enough to see the study run
-    small = yaml.safe_load(profile.read_text()) | {"batch_sizes": [4], "repetitions": 1}
+    profile = folder / "params" / "half" / "ci.yml"  # one cell, timed once: enough to see the study run
+    small = yaml.safe_load(profile.read_text()) | {"batch_sizes": [4], "repetitions": 1, "passes": ["timing"]}
     profile.write_text(yaml.safe_dump(small))
     return folder
 
@@ -192,7 +192,7 @@ def test_names_of_the_package_in_the_steps_are_there():
         "VARIANTS": torch_variants, "watch": registry.Variant, "MODULES": registry, "load_model": torch_variants,
         "sources": energy, "Source": energy, "Telemetry": telemetry, "block": telemetry.Telemetry,
         "ITERATIONS": records, "Repetition": records, "TELEMETRY": join, "SUMMARY_VERSION": join,
-        "DistilbertParams": params,
+        "SweepParams": params,
     }  # fmt: skip
     for name, home in homes.items():
         assert re.search(rf"`(?:\w+\.)*{name}(?:\.\w+)?`", steps), f"{name} is not told"

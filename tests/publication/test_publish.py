@@ -416,6 +416,7 @@ def test_a_removed_run_is_named(run):
     ]
 
 
+@pytest.mark.slow  # the same of a page of this repository: test_a_page_executed_again_is_the_same
 def test_a_second_execution_gives_the_same_bytes(run):
     before = paths.read_json(publish.analysis_file(run))
     plots = {file.name: file.read_bytes() for file in (run.folder / "plots").iterdir()}
@@ -458,7 +459,10 @@ def test_every_number_of_a_page_is_that_of_its_run(page):
     assert publish.problems(page) == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+ONE_QUICKLY = [*PAGES[:1], *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES[1:])]
+
+
+@pytest.mark.parametrize("page", ONE_QUICKLY, ids=lambda page: page.stem)
 def test_a_page_executed_again_is_the_same(page, tmp_path):
     """Pictures and tables of the report come from the run and from nothing else."""
     told = paths.read_json(page)["metadata"]["distilbench"]

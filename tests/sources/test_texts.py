@@ -12,8 +12,9 @@ from transformers import DistilBertTokenizerFast
 
 from distilbench import paths, studies
 from distilbench.errors import DataError, DistilbenchError, ParameterError
-from distilbench.sources import embedded, hub, repositories, revisions
+from distilbench.sources import hub, movies, repositories, revisions
 from distilbench.sources import texts as sources_texts
+from distilbench.sources.embedded_text import split_of
 
 TOKENIZER = paths.repo_root() / "tests" / "data" / "tiny_tokenizer"
 
@@ -211,6 +212,40 @@ def test_two_columns_of_sentences_are_refused(tmp_path):
     assert "has both of ('text', 'sentence'); leave the one with the sentences" in message
 
 
+def test_labels_may_stand_in_a_column_of_that_name_and_be_numbered(tmp_path):
+    found = load(tmp_path / "some.csv", "text,labels,label_id\na,toys,7\nb,books,3\nc,Toys,7\nd,books,\n")
+    assert (found.label_names, found.labels) == (("books", "toys"), [1, 0, 1, 0]), "by name, never by number"
+    assert found.numbers == {"toys": "7", "books": "3"}
+    assert load(tmp_path / "plain.csv", "text,labels\na,toys\nb,books\n").numbers == {}
+    message = refused(tmp_path / "both.csv", "text,label,labels\na,b,c\n")
+    assert "has both of ('label', 'labels'); leave the one with the labels" in message
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("a,toys,7\nb,books,7\n", "line 3: label 'books' has label_id 7, but 'books' is 7 elsewhere, and 7 is 'toys'"),
+        ("a,toys,7\nb,books,3\nc,toys,8\n", "line 4: label 'toys' has label_id 8, but 'toys' is 7 elsewhere"),
+    ],
+)
+def test_labels_that_are_numbered_in_two_ways_are_refused(tmp_path, rows, said):
+    assert said in refused(tmp_path / "some.csv", f"text,labels,label_id\n{rows}")
+
+
+def test_of_a_large_text_as_many_sentences_are_drawn_as_workers_can_hold(tmp_path, monkeypatch, tokenizer):
+    few = load(tmp_path / "few.csv", "text,label\n" + "".join(f"sentence {i},{i % 2}\n" for i in range(40)))
+    assert few.drawn(3) is few
+    whole = sources_texts.manifest(few, tokenizer)
+    monkeypatch.setattr(sources_texts, "MOST_SENTENCES", 10)
+    drawn = few.drawn(3)
+    assert drawn.texts == few.drawn(3).texts != few.drawn(4).texts
+    assert len(set(drawn.samples)) == len(drawn.texts) == len(drawn.labels) == 10
+    for sample, text, label in zip(drawn.samples, drawn.texts, drawn.labels, strict=True):
+        at = few.samples.index(sample)
+        assert (text, label) == (few.texts[at], few.labels[at])
+    assert sources_texts.manifest(few, tokenizer) == whole | {"drawn": 10}, "the manifest is of all sentences"
+
+
 def test_a_name_that_is_not_utf8_is_refused(tmp_path):
     file = tmp_path / os.fsdecode(b"caf\xe9.csv")
     file.write_text(CSV)
@@ -220,7 +255,7 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path):
 
 def test_two_sentences_of_one_id_are_refused(monkeypatch):
     twice = [("movie-7", "Warm.", 1, "validation"), ("movie-7", "Dull.", 0, "validation")]
-    monkeypatch.setattr(embedded, "movie_sentences", lambda: twice)
+    monkeypatch.setattr(movies, "sentences", lambda: twice)
     with pytest.raises(DataError, match="two sentences have the id 'movie-7'; ids must be unique"):
         sources_texts.load_texts(studies.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params)
 
@@ -268,7 +303,7 @@ def test_the_content_hash_is_of_ids_labels_and_texts_in_order():
 
 
 def test_a_source_without_sentences_is_refused(monkeypatch):
-    monkeypatch.setattr(embedded, "movie_sentences", list)
+    monkeypatch.setattr(movies, "sentences", list)
     with pytest.raises(DataError, match="holds no sentences"):
         sources_texts.load_texts(studies.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params)
 
@@ -279,8 +314,8 @@ def test_the_embedded_text_is_the_validation_split_and_is_locked(monkeypatch):
     given = studies.resolve("distilbert", {"profile": "ci", "data_source": "embedded"}).params
     texts = sources_texts.load_texts(given)
     assert len(texts.texts) == 1027
-    assert all(embedded.split_of(text) == "validation" for text in texts.texts)
-    assert texts.about["package_sha256"] == embedded.VADER.sha256
+    assert all(split_of(text) == "validation" for text in texts.texts)
+    assert texts.about["package_sha256"] == movies.VADER.sha256
     assert "MIT" in texts.about["licence"]
     assert "Hutto" in texts.about["citation"]
     committed = revisions.read(paths.repo_root() / "params" / "revisions.lock")

@@ -57,10 +57,12 @@ def test_isolated_and_plain_agree(tmp_path):
     resolved = small_design(tmp_path, **GIVEN, repetitions=2 * MOST_PAIRS)
     run, (cell,) = studies.start(resolved), design.cells_of(resolved.params)
     inputs = made_up_inputs(run.folder / "work" / "inputs.npz", sentences=64)
-    prepared = Prepared(inputs, {"name": "made up", "rows": 64}, {"name": "random"}, ["a", "b"], VOCABULARY)
+    prepared = Prepared(
+        inputs, {"name": "made up", "rows": 64}, {"name": "random"}, ["a", "b"], {"vocab_size": VOCABULARY}
+    )
     work = {"batch": BATCH, "policy": f"fixed-{LENGTH}", "samples": 64, "seed": resolved.params.seed}
     work |= {"threads": resolved.params.num_threads}
-    work |= {"inputs": str(inputs), "model": resolved.params.model_arguments(VOCABULARY)}
+    work |= {"inputs": str(inputs), "model": resolved.params.model_arguments(vocab_size=VOCABULARY)}
     job_file, attempts, measure = tmp_path / "plain.json", [], take(run, resolved, prepared)
     job_file.write_text(json.dumps(work))
     for attempt in range(3):

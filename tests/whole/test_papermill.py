@@ -21,7 +21,7 @@ PAPERMILL = str(Path(sys.executable).parent / "papermill")
 NOTEBOOK = paths.repo_root() / "notebooks" / "02_benchmark.ipynb"
 COMPLETE = {
     *("config.json", "env.json", "data.json", "model.json", "status.json", "raw.jsonl", "iterations"),
-    *("predictions.parquet", "summary.json", "run_summary.md", "notebooks"),
+    *("label_mappings.json", "predictions.parquet", "summary.json", "run_summary.md", "notebooks"),
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import checkouts
 import pytest
 import yaml
+from conftest import LEANER
 
 from distilbench import paths
 from distilbench.runs import find, verify
@@ -71,7 +72,7 @@ def lend_packages(place: Path) -> Path:
     venv.EnvBuilder(with_pip=False).create(place)
     packages = next((place / "lib").glob("python*/site-packages"))
     ours = next(Path(folder) for folder in sys.path if folder.endswith("site-packages"))
-    (packages / "lent.pth").write_text(f"import sys; sys.path.insert(1, sys.prefix + '/..')\n{ours}\n")
+    (packages / "lent.pth").write_text(f"import sys; sys.path.insert(1, sys.prefix + '/..')\n{LEANER}\n{ours}\n")
     script = place / "bin" / "distilbench"
     script.write_text(f"#!{place}/bin/python -P\nfrom distilbench.cli.main import main\nmain()\n")
     script.chmod(0o755)

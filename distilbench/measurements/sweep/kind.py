@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distilbench.measurements.sweep.measure import design
-from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.sweep.params import SweepParams
 from distilbench.measurements.sweep.records import Repetition
 from distilbench.measurements.sweep.summary import join, recompute
 from distilbench.runs.measurement import Measurement
@@ -22,7 +22,7 @@ def _refusals(params: dict[str, Any]) -> list[str]:
 
 MEASUREMENT = Measurement(
     name="sweep",
-    params=DistilbertParams,
+    params=SweepParams,
     raw="raw.jsonl",
     record=Repetition,
     cells=design.cells_of,

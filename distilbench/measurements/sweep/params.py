@@ -48,10 +48,9 @@ def check_cap(params: Any, least: str, most: str) -> None:
         raise ValueError(f"{most} ({getattr(params, most):g}) must not be below {least} ({getattr(params, least):g})")
 
 
-class DistilbertParams(SourceParams):
-    """The distilbert study: sequence classification over a sweep of batch sizes."""
+class SweepParams(SourceParams):
+    """What every study of a sweep has: sequence classification over batch sizes, lengths and variants."""
 
-    study: Literal["distilbert"] = "distilbert"
     variants: list_of(Literal["eager", "sdpa", "autocast", "compiled", "slowed-2", "slowed-5", "slowed-10"]) = Field(
         ["sdpa"], description="ways of executing the same model; slowed-N: N % slower on purpose, for calibration"
     )
@@ -100,9 +99,32 @@ class DistilbertParams(SourceParams):
     heap: Heap = "system"
 
     @model_validator(mode="after")
-    def _check(self) -> DistilbertParams:
+    def _check(self) -> SweepParams:
         check_cycle(self)
         check_cap(self, "min_seconds", "max_seconds")
         if "energy" in self.passes and self.energy_cells == "best" and "timing" not in self.passes:
             raise ValueError("energy_cells is 'best', which the timing pass finds: ask for it too, or for 'all' cells")
         return self
+
+
+class DistilbertParams(SweepParams):
+    """The distilbert study."""
+
+    study: Literal["distilbert"] = "distilbert"
+
+
+class QwenParams(SweepParams):
+    """The qwen study: a decoder of half a billion parameters that classifies reviews, or commands, in 23 classes."""
+
+    study: Literal["qwen"] = "qwen"
+    model_family: Literal["distilbert", "qwen2"] = "qwen2"
+    model_size: Literal["base", "0.5b", "tiny"] = "0.5b"
+    model_name: str = "codefactory4791/intent-classification-qwen"
+    model_revision: str = "main"
+    embedded_task: Literal["movies", "intents"] = "intents"
+    dataset_name: str = "codefactory4791/amazon_test"
+    dataset_config: str = "default"
+    dataset_split: str = "only"
+    batch_sizes: list_of(Count) = Field([1, 4, 8, 16, 32, 64])
+    length_policies: list_of(LengthPolicy) = Field(["fixed-128", "longest"])
+    samples_per_cycle: Count = 512

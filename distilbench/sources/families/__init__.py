@@ -27,9 +27,8 @@ class Family:
     Attributes:
         name: for captions and messages.
         config, model, tokenizer: names of classes in transformers; the model classifies sequences.
-        sizes: arguments of `config` for random weights, by size.
+        sizes: arguments of `config` for random weights, by size; rows of the table are the tokenizer's unless given.
         pads_left: whether padding goes before the tokens.
-        end_tokens: special tokens at the end of a sequence, which one that is cut keeps.
         forward_flops: (config, batch size, length) -> FLOPs of the matrix products of a forward; a multiplication and
             an addition are two.
         forward_bytes: (module, input_ids) -> bytes that a forward must move at least.
@@ -41,7 +40,6 @@ class Family:
     tokenizer: str
     sizes: Mapping[str, Mapping[str, Any]]
     pads_left: bool
-    end_tokens: int
     forward_flops: Callable[[Any, int, int], float]
     forward_bytes: Callable[[Any, Any], float]
 
@@ -99,6 +97,18 @@ def of_checkpoint(folder: Path) -> Family:
             f"{folder} holds no checkpoint (config.json, model.safetensors): its config.json cannot be read: {why}"
         ) from None
     return named(str(model_type))
+
+
+def of_random(model_type: str, size: str) -> Family:
+    """The family of random weights.
+
+    Raises:
+        ModelError: there is none of that `model_type`, or it has no such size; those that it has are named.
+    """
+    family = named(model_type)
+    if size not in family.sizes:
+        raise ModelError(f"{family.name} has no size {size!r}; it has: {', '.join(family.sizes)} (`model_size`)")
+    return family
 
 
 def of_tokenizer(folder: Path) -> Family:

@@ -45,7 +45,6 @@ FAMILY = Family(
     tokenizer="DistilBertTokenizerFast",
     sizes={"base": {}, "tiny": {"n_layers": 2, "n_heads": 2, "dim": 64, "hidden_dim": 128}},  # base: the class's own
     pads_left=False,
-    end_tokens=1,  # [SEP]
     forward_flops=forward_flops,
     forward_bytes=forward_bytes,
 )

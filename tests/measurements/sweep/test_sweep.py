@@ -359,14 +359,20 @@ def test_iterations_without_a_record_are_set_aside(stand_in, tmp_path, monkeypat
 # ------------------------------------------------------------------ kills
 
 
-def test_a_killed_worker_is_recorded_and_retried_alone(tmp_path, monkeypatch):
-    """The real worker."""
+@pytest.mark.parametrize("worker", ["stand-in", pytest.param("real", marks=pytest.mark.slow)])
+def test_a_killed_worker_is_recorded_and_retried_alone(request, tmp_path, monkeypatch, worker):
+    """By SIGKILL, in the middle of its work."""
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
     run, resolved = start(tmp_path, **TIMING)
+    if worker == "stand-in":
+        request.getfixturevalue("stand_in")
+    monkeypatch.setenv("STAND_IN_SECONDS", "600")
 
     def kill() -> None:
         (process,) = wait_for(lambda: descendants(os.getpid(), "job.json"))
-        time.sleep(1.0)
+        monkeypatch.setenv("STAND_IN_SECONDS", "0")  # of those that come after it
+        if worker == "real":
+            time.sleep(1.0)  # it imports for longer than that
         process.kill()
 
     with meanwhile(kill):

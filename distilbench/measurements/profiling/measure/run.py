@@ -42,7 +42,7 @@ def spec_of(run: Run, params: ProfileParams, prepared: Prepared, identity: dict[
         run=str(run.folder),
         inputs=str(prepared.inputs),
         identity=identity,
-        model=params.model_arguments(prepared.vocab_size),
+        model=params.model_arguments(**prepared.fits),
         protocol=protocol | processes.cores(params.num_threads),
         label_names=prepared.label_names,
         texts=prepared.texts,

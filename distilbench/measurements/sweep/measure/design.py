@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.sweep.params import SweepParams
 from distilbench.measurements.sweep.records import SweepCell
 from distilbench.runs.parameters import Resolved
 
@@ -29,7 +29,7 @@ def grid(params: Any) -> list[SweepCell]:
     ]
 
 
-def cells_of(params: DistilbertParams) -> list[SweepCell]:
+def cells_of(params: SweepParams) -> list[SweepCell]:
     """The points of the sweep in reading order, the control cell last."""
     cells = grid(params)
     if params.control and "timing" in params.passes:

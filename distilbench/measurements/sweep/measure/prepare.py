@@ -8,15 +8,16 @@ from distilbench import paths
 from distilbench.errors import DataError
 from distilbench.machine.device import parse, software
 from distilbench.measurements.sweep.measure.spec import Prepared
-from distilbench.measurements.sweep.params import MIN_BATCHES, DistilbertParams
+from distilbench.measurements.sweep.params import MIN_BATCHES, SweepParams
 from distilbench.runs.folder import Run
 from distilbench.sources import texts as sources_texts
 from distilbench.sources.batches import make_batches, most_tokens, save_inputs
+from distilbench.sources.labels import MAPPINGS, mappings
 from distilbench.sources.models import LoadedModel, check_fit, load_model, match_labels
-from distilbench.sources.tokenizers import load_tokenizer, padding_of, table_rows
+from distilbench.sources.tokenizers import fits, load_tokenizer, padding_of
 
 
-def load_all(params: DistilbertParams) -> tuple[sources_texts.TextSet, Any, dict[str, Any], LoadedModel]:
+def load_all(params: SweepParams) -> tuple[sources_texts.TextSet, Any, dict[str, Any], LoadedModel]:
     """Loads text, tokenizer and model, and checks that they belong together.
 
     Returns:
@@ -27,7 +28,7 @@ def load_all(params: DistilbertParams) -> tuple[sources_texts.TextSet, Any, dict
     """
     texts, tokenizer = sources_texts.load_texts(params), load_tokenizer(params)
     manifest = sources_texts.manifest(texts, tokenizer)
-    loaded = load_model(**params.model_arguments(table_rows(tokenizer)) | {"device": "cpu"})
+    loaded = load_model(**params.model_arguments(**fits(tokenizer, texts.label_names)) | {"device": "cpu"})
     most = {policy: most_tokens(policy) for policy in params.length_policies}
     if "longest" in most:  # of these texts
         most["longest"] = min(manifest["tokens"]["max"], most["longest"])
@@ -37,7 +38,7 @@ def load_all(params: DistilbertParams) -> tuple[sources_texts.TextSet, Any, dict
     return texts, tokenizer, manifest, loaded
 
 
-def prepare(params: DistilbertParams, run: Run) -> Prepared:
+def prepare(params: SweepParams, run: Run) -> Prepared:
     """Loads text, tokenizer and model once, checked, and records them in data.json and model.json.
 
     Raises:
@@ -45,27 +46,30 @@ def prepare(params: DistilbertParams, run: Run) -> Prepared:
     """
     parse(params.device)
     texts, tokenizer, manifest, loaded = load_all(params)
-    rows = table_rows(tokenizer)
     of_this_process = ("device", "attention", "load_s")  # each repetition has its own
     model = {key: value for key, value in vars(loaded.info).items() if key not in of_this_process}
     model["label_names"] = list(loaded.info.label_names)
     run.record_once("data.json", manifest, sources_texts.MANIFEST_HASHES)
     run.record_once("model.json", model, ("sha256",))
+    random_weights, names = params.model_source == "random", list(texts.label_names)
+    of_model = None if random_weights else loaded.info.label_names
+    paths.write_json(run.folder / MAPPINGS, mappings(of_model, names, texts.numbers))
     run.add_to_environment("torch", software())
     work = run.folder / "work"
+    texts = texts.drawn(params.seed)
     token_ids = sources_texts.tokenise(tokenizer, texts.texts)
     _require_distinct(params, token_ids)
     padding = padding_of(tokenizer, loaded.family)
     save_inputs(work / "inputs.npz", token_ids, texts.samples, texts.labels, padding)
     paths.write_json(work / "texts.json", texts.texts)
     tokenizer.save_pretrained(work / "tokenizer")
-    names, files = list(texts.label_names), [str(work / name) for name in ("texts.json", "tokenizer")]
-    prepared = Prepared(work / "inputs.npz", manifest, model, names, rows, *files)
+    files = [str(work / name) for name in ("texts.json", "tokenizer")]
+    prepared = Prepared(work / "inputs.npz", manifest, model, names, fits(tokenizer, names), *files)
     prepared.save(run)
     return prepared
 
 
-def _require_distinct(params: DistilbertParams, token_ids: list[list[int]]) -> None:
+def _require_distinct(params: SweepParams, token_ids: list[list[int]]) -> None:
     """Refuses text so short that a cycle repeats itself: a cache could answer.
 
     Raises:

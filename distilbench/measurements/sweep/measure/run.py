@@ -9,7 +9,7 @@ from distilbench.collectors import energy
 from distilbench.harness import processes
 from distilbench.measurements.sweep.measure.design import cells_of
 from distilbench.measurements.sweep.measure.spec import Prepared, WorkerSpec, predictions_file
-from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.sweep.params import SweepParams
 from distilbench.measurements.sweep.records import Repetition, SweepCell, replace_predictions
 from distilbench.measurements.sweep.summary import join
 from distilbench.runs.folder import Run
@@ -30,7 +30,7 @@ PROTOCOL = (
 is_prepared, load = Prepared.is_there, Prepared.load
 
 
-def prepare(params: DistilbertParams, run: Run) -> Prepared:
+def prepare(params: SweepParams, run: Run) -> Prepared:
     """Text, tokenizer and model of the run, loaded once and checked; of a run in shards, what its ingest prepared.
 
     Raises:
@@ -43,7 +43,7 @@ def prepare(params: DistilbertParams, run: Run) -> Prepared:
     return preparing.prepare(params, run)
 
 
-def fetch(params: DistilbertParams) -> tuple[dict[str, Any], Any]:
+def fetch(params: SweepParams) -> tuple[dict[str, Any], Any]:
     """Loads text and model, which fills the caches, and checks that they belong together: what the two are."""
     from distilbench.measurements.sweep.measure import prepare as preparing
 
@@ -51,7 +51,7 @@ def fetch(params: DistilbertParams) -> tuple[dict[str, Any], Any]:
     return manifest, loaded.info
 
 
-def batch_table(params: DistilbertParams, prepared: Prepared) -> list[dict[str, Any]]:
+def batch_table(params: SweepParams, prepared: Prepared) -> list[dict[str, Any]]:
     """Per length policy and batch size: batches per cycle, shapes, and the shares of padding and of cut sentences."""
     (token_ids, _, _), padding = load_inputs(prepared.inputs), load_padding(prepared.inputs)
     rows = []
@@ -73,7 +73,7 @@ def batch_table(params: DistilbertParams, prepared: Prepared) -> list[dict[str, 
     return rows
 
 
-def once(run: Run, params: DistilbertParams) -> None:
+def once(run: Run, params: SweepParams) -> None:
     """The machine's ceilings, in the types that the variants compute in."""
     dtypes = sorted({params.dtype} | ({"bfloat16"} if "autocast" in params.variants else set()))
     threads = processes.cores(params.num_threads)["num_threads"]
@@ -101,13 +101,13 @@ def take(run: Run, resolved: Resolved, prepared: Prepared) -> Callable[[SweepCel
     return step
 
 
-def spec_of(run: Run, params: DistilbertParams, prepared: Prepared, identity: dict[str, Any]) -> WorkerSpec:
+def spec_of(run: Run, params: SweepParams, prepared: Prepared, identity: dict[str, Any]) -> WorkerSpec:
     """What the worker of a step is told."""
     return WorkerSpec(
         run=str(run.folder),
         inputs=str(prepared.inputs),
         identity=identity,
-        model=params.model_arguments(prepared.vocab_size),
+        model=params.model_arguments(**prepared.fits),
         protocol={name: getattr(params, name) for name in PROTOCOL} | processes.cores(params.num_threads),
         label_names=prepared.label_names,
         texts=prepared.texts,
@@ -129,12 +129,12 @@ def bring(run: Run, new: list[tuple[Run, Repetition]]) -> None:
         replace_predictions(run.folder, {record.cell for _, record in first}, rows)
 
 
-def count_later(params: DistilbertParams) -> int:
+def count_later(params: SweepParams) -> int:
     """1 where energy is measured in one cell only, which shows once all else is measured."""
     return int("energy" in params.passes and params.energy_cells == "best")
 
 
-def later(run: Run, params: DistilbertParams) -> list[Step]:
+def later(run: Run, params: SweepParams) -> list[Step]:
     """The energy of the cell with the highest throughput, as the summary has it, where no other is asked for."""
     if not count_later(params):
         return []

@@ -57,7 +57,7 @@ class Prepared:
         manifest: what the text is.
         model: what the model is.
         label_names: of the data.
-        vocab_size: rows that the tokenizer needs; random weights get an embedding table of that size.
+        fits: what tokenizer and text ask of the model (`tokenizers.fits`).
         texts: .json with the sentences, for requests; "" without.
         tokenizer: its folder; "" without.
     """
@@ -66,7 +66,7 @@ class Prepared:
     manifest: dict[str, Any]
     model: dict[str, Any]
     label_names: list[str]
-    vocab_size: int
+    fits: dict[str, int]
     texts: str = ""
     tokenizer: str = ""
 

@@ -25,7 +25,7 @@ class Timing(Loop):
     """Times one cell in this process.
 
     Args:
-        protocol: the bounds of warm-up and of timing (`params.DistilbertParams`).
+        protocol: the bounds of warm-up and of timing (`params.SweepParams`).
         loaded: the model.
         tensors: per batch (input_ids, attention_mask), int64 (batch, length), on the device.
         device: of both.

@@ -1,0 +1,1 @@
+"""How an evaluation measures: batch by batch, committed chunk by chunk."""
