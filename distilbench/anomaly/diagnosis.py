@@ -102,7 +102,7 @@ def explain(sizes: list[Size], k: int, coefficients: np.ndarray, deviation_ms: f
     """
     needed = [size for size, weight in zip(sizes, coefficients, strict=True) if weight] + [sizes[k]]
     if lacking := [size for size in needed if size.profiled is None]:
-        numbers = ", ".join(str(size.batch_size) for size in lacking)
+        numbers = ", ".join(map(str, sorted(size.batch_size for size in lacking)))
         reason = next((size.profiled_reason for size in lacking if size.profiled_reason), "not profiled")
         return Diagnosis(deviation_ms, none=f"there are no operators of batch size {numbers}: {reason}")
     rounds = sorted(set.intersection(*(set(size.profiled.repetitions) for size in needed)))

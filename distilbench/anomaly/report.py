@@ -103,7 +103,8 @@ def answer(analysis: Analysis) -> list[str]:
         said.append(f"Only seem to, each judged by itself: {names}.")
     words = {"linear": f"within {THRESHOLD:.0%} of linear scaling for sure", "undecided": "undecided"}
     others = [f"{n} {word}" for kind, word in words.items() if (n := len(analysis.sizes([kind])))]
-    return said + ([f"Of the others: {', '.join(others)}."] if others else [])
+    which = "Of the others" if off or seeming else "Of these"
+    return said + ([f"{which}: {', '.join(others)}."] if others else [])
 
 
 def _counted(n: int, of: int) -> str:
@@ -155,14 +156,24 @@ def doubts(content: BatchProfile, analysis: Analysis) -> list[str]:
     for curve in analysis.curves:
         said += [f"Batch size {number} ({curve.name}) is left out: {why}." for number, why in curve.left_out.items()]
         said += _of_the_line(curve)
-    if unstable := [str(size.batch_size) for size in content.sizes if size.state == "unstable"]:
-        said.append(f"Not settled when their warm-up was cut off: batch sizes {', '.join(unstable)}.")
+        if unstable := [str(size.batch_size) for size in curve.sizes if size.state == "unstable"]:
+            said.append(
+                f"Not settled when their warm-up was cut off ({curve.name}): batch sizes {', '.join(unstable)}."
+            )
     for _, size in analysis.sizes(DEVIATES):
         said += _of_the_diagnosis(size)
+    if any(size.profiled for size in content.sizes):
+        said.append(
+            "Operators were timed under a profiler, in other processes than the latencies; their shares are of the "
+            "deviation without it."
+        )
+    if any(size.length_policy == "longest" for size in content.sizes):
+        said.append(
+            "At `longest` a larger batch is padded to a longer sentence: more than its size differs, and what deviates "
+            "there may be the padding."
+        )
     return [
         *said,
-        "Operators were timed under a profiler, in other processes than the latencies; their shares are of the "
-        "deviation without it.",
         f"It is one machine ({content.machine}), one model and these inputs; another machine may deviate elsewhere.",
     ]
 

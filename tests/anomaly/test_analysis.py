@@ -106,6 +106,12 @@ def test_a_size_without_a_process_is_left_out_by_name():
     assert len(curve.sizes) == len(SIZES) - 1
 
 
+def test_a_file_keeps_its_sizes_in_any_order():
+    content = invented({4: 0.8})
+    turned = content.model_copy(update={"sizes": content.sizes[::-1]})
+    assert analyse(turned) == analyse(content)
+
+
 def test_nothing_measured_says_so():
     content = invented()
     for size in content.sizes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from batch_profiles import SIZES, invented
 
-from distilbench.anomaly import plot, records, report
-from distilbench.anomaly.analysis import analyse
+from distilbench import paths
+from distilbench.anomaly import gather, plot, records, report
+from distilbench.anomaly.analysis import DEVIATES, analyse
 from distilbench.errors import RunError
+from distilbench.runs.folder import Run
 
 
 def rendered(content) -> str:
@@ -90,8 +92,27 @@ def test_unstable_sizes_and_profiles_that_do_not_repeat_the_deviation_are_doubte
     four = content.sizes[3].profiled
     four.forward_ms = [ms / 1.3 for ms in four.forward_ms]
     text = rendered(content)
-    assert "Not settled when their warm-up was cut off: batch sizes 3." in text
+    assert "Not settled when their warm-up was cut off (sdpa, float32, fixed-32): batch sizes 3." in text
     assert "The profiled processes, before the profiler ran, deviate at batch size 4 by" in text
+
+
+def test_padding_that_grows_with_the_batch_is_doubted():
+    content = invented()
+    assert "`longest`" not in rendered(content)
+    for size in content.sizes:
+        size.length_policy = "longest"
+    assert "At `longest` a larger batch is padded to a longer sentence" in rendered(content)
+
+
+def test_a_published_run_has_a_report_too():
+    """Real numbers, without a profile: the file is gathered from what was committed long before it was thought of."""
+    (folder, *_) = sorted((paths.published_root() / "distilbert").iterdir())
+    content = gather.gather(Run(folder))
+    analysis = analyse(content)
+    assert (len(analysis.curves), analysis.rounds, analysis.compared) == (3, 5, 18)
+    assert {curve.name for curve, _ in analysis.sizes(DEVIATES)} <= {"sdpa, float32, longest"}
+    assert "Operators were timed" not in rendered(content)
+    assert "the run has no profile of its operators" in rendered(content)
 
 
 def test_a_smoke_run_has_a_table_without_intervals_or_verdicts():
