@@ -219,9 +219,10 @@ def test_only_commit_opens_the_test_split_and_replaces_the_adapter(asked, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_committed_adapter_can_be_built_again(tmp_path):
+@pytest.mark.parametrize("task", embedded.TASKS)
+def test_the_committed_adapter_can_be_built_again(tmp_path, task):
     """Identical on the machine and torch that it was trained with, within two points elsewhere."""
-    command = [sys.executable, "-m", "distilbench.sources.embedded_training", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "distilbench.sources.embedded_training", task, "--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rebuilt, known = (
