@@ -216,8 +216,14 @@ def test_it_is_shown_with_its_doubts(evaluated):
         assert "198 rows, accuracy 0." in record.in_words()
 
 
+def lines_of(run: Run) -> list[dict]:
+    """The records in the order of the cells; that of measuring is shuffled."""
+    lines = [json.loads(line) for line in run.raw.read_text().splitlines()]
+    return sorted(lines, key=lambda line: line["cell"])
+
+
 def test_classes_that_are_absent_or_few_are_named(spoilt):
-    lines = [json.loads(line) for line in spoilt.raw.read_text().splitlines()]
+    lines = lines_of(spoilt)
     lines[0]["per_class"][0]["support"], lines[0]["per_class"][1]["support"], lines[0]["processes"] = 0, 3, 4
     spoilt.raw.write_text("".join(json.dumps(line) + "\n" for line in lines))
     said = join.summarise(spoilt.folder)["cells"][0]["doubts"]
@@ -248,7 +254,7 @@ def test_tables_tell_cells_apart_and_say_why_there_is_nothing(evaluated, of_rand
 
 
 def test_what_was_not_measured_is_said(spoilt):
-    lines = [json.loads(line) for line in spoilt.raw.read_text().splitlines()]
+    lines = lines_of(spoilt)
     kept = {name: lines[1][name] for name in (*spoilt.config["cells"][1], "study", "repetition", "pass", "started")}
     lost = kept | {"status": "timeout", "error": "too slow", "seconds": 1}
     spoilt.raw.write_text("".join(json.dumps(line) + "\n" for line in (lines[0], lost)))
