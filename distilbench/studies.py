@@ -10,8 +10,8 @@ from distilbench import paths
 from distilbench.errors import ParameterError
 from distilbench.harness import preflight
 from distilbench.measurements.evaluation.params import EvaluationParams
-from distilbench.measurements.profiling.params import BatchesParams, ProfileParams
-from distilbench.measurements.sweep.params import DistilbertParams, QwenParams
+from distilbench.measurements.profiling.params import BatchesParams, ProfileParams, QwenParams
+from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.runs import find, measurement, parameters
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement

@@ -49,7 +49,7 @@ def add_the_model(checkout: Path) -> None:
     registry = checkout / "distilbench" / "studies.py"
     before, entries, after = registry.read_text().partition("STUDIES: dict[str, type[StudyParams]] = {")
     assert entries, "that is where it must go"
-    named = "from distilbench.measurements.sweep.params import DistilbertParams, QwenParams"
+    named = "from distilbench.measurements.sweep.params import DistilbertParams"
     registry.write_text(f'{before}{entries}\n    "{study}": {name},{after}'.replace(named, f"{named}, {name}"))
 
 

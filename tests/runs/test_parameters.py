@@ -13,7 +13,8 @@ import yaml
 
 from distilbench import paths, studies
 from distilbench.errors import ParameterError
-from distilbench.measurements.sweep.params import DistilbertParams, QwenParams
+from distilbench.measurements.profiling.params import QwenParams
+from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.runs import parameters
 from distilbench.sources.parameters import SourceParams
 from distilbench.studies import resolve

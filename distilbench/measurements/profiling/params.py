@@ -9,12 +9,13 @@ from pydantic import Field, model_validator
 from distilbench.measurements.sweep.params import (
     CeilingSeconds,
     DistilbertParams,
+    SweepParams,
     WarmupCycles,
     WarmupMaxSeconds,
     WarmupSeconds,
     check_cycle,
 )
-from distilbench.runs.parameters import Count, Heap, LengthPolicy, NotNegative, Threads, Timeout, list_of
+from distilbench.runs.parameters import Count, Heap, LengthPolicy, NotNegative, Source, Threads, Timeout, list_of
 from distilbench.sources.parameters import SourceParams
 
 TimedForwards = Annotated[
@@ -72,3 +73,41 @@ class BatchesParams(DistilbertParams):
     timed_forwards: TimedForwards = 60
     profiler_active: ActiveSteps = 6
     utilisation_s: UtilisationSeconds = 0.0
+
+
+class QwenParams(SweepParams):
+    """The qwen study: a decoder of half a billion parameters that classifies reviews, or commands, in 23 classes.
+
+    Its sections: where the time goes, at the same batch sizes, and the whole data set, at the best of them.
+    """
+
+    SECTIONS = ("profiling", "evaluation")
+    BASELINE = True
+    study: Literal["qwen"] = "qwen"
+    model_family: Literal["distilbert", "qwen2"] = "qwen2"
+    model_size: Literal["base", "0.5b", "tiny"] = "0.5b"
+    model_name: str = "codefactory4791/intent-classification-qwen"
+    model_revision: str = "main"
+    embedded_task: Literal["movies", "intents"] = "intents"
+    dataset_name: str = "codefactory4791/amazon_test"
+    dataset_config: str = "default"
+    dataset_split: str = "only"
+    batch_sizes: list_of(Count) = Field([1, 4, 8, 16, 32, 64])
+    length_policies: list_of(LengthPolicy) = Field(["fixed-128", "longest"])
+    samples_per_cycle: Count = 512
+    profiling_variants: list_of(Literal["eager", "sdpa", "autocast"]) = Field(["sdpa"])
+    profiling_length_policies: list_of(LengthPolicy) = Field(["fixed-128"], description="of what is profiled")
+    profiling_repetitions: Count = Field(3, description="fresh processes per cell that are profiled")
+    timed_forwards: TimedForwards = 30
+    profiler_active: ActiveSteps = 3
+    utilisation_s: UtilisationSeconds = 5.0
+    evaluation_variants: list_of(Literal["eager", "sdpa", "autocast"]) = Field(["sdpa"])
+    evaluation_length_policies: list_of(LengthPolicy) = Field(["fixed-128"], description="of what is evaluated")
+    evaluation_batch_size: Count | None = Field(
+        None, description="at which the whole data set is classified; empty: the best one of the sweep"
+    )
+    evaluation_model_source: Source | None = Field(
+        None, description="of the model that is evaluated; empty: as of the one that is timed"
+    )
+    chunk_rows: Count = Field(512, description="rows that an evaluation commits together")
+    damaged_rows: Literal["error", "skip"] = Field("error", description="of an evaluation: end it, or leave them out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -51,6 +51,7 @@ def check_cap(params: Any, least: str, most: str) -> None:
 class SweepParams(SourceParams):
     """What every study of a sweep has: sequence classification over batch sizes, lengths and variants."""
 
+    BASELINE: ClassVar[bool] = False  # whether its runs get the files of a baseline (`show.baseline`)
     variants: list_of(Literal["eager", "sdpa", "autocast", "compiled", "slowed-2", "slowed-5", "slowed-10"]) = Field(
         ["sdpa"], description="ways of executing the same model; slowed-N: N % slower on purpose, for calibration"
     )
@@ -111,20 +112,3 @@ class DistilbertParams(SweepParams):
     """The distilbert study."""
 
     study: Literal["distilbert"] = "distilbert"
-
-
-class QwenParams(SweepParams):
-    """The qwen study: a decoder of half a billion parameters that classifies reviews, or commands, in 23 classes."""
-
-    study: Literal["qwen"] = "qwen"
-    model_family: Literal["distilbert", "qwen2"] = "qwen2"
-    model_size: Literal["base", "0.5b", "tiny"] = "0.5b"
-    model_name: str = "codefactory4791/intent-classification-qwen"
-    model_revision: str = "main"
-    embedded_task: Literal["movies", "intents"] = "intents"
-    dataset_name: str = "codefactory4791/amazon_test"
-    dataset_config: str = "default"
-    dataset_split: str = "only"
-    batch_sizes: list_of(Count) = Field([1, 4, 8, 16, 32, 64])
-    length_policies: list_of(LengthPolicy) = Field(["fixed-128", "longest"])
-    samples_per_cycle: Count = 512
