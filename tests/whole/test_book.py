@@ -198,6 +198,13 @@ def test_captions_of_published_pages_name_their_run(html):
             assert re.search(rf'\. From <span class="db-source"[^>]*>run {run_id} \(raw', caption), caption
 
 
+def test_a_link_to_a_claim_leads_to_its_section(html):
+    text = (html / "claims.html").read_text()
+    sections = re.findall(r'<section id="[^"]+">\s*<span id="(claim-[^"]+)"></span><h2>', text)
+    assert sections == re.findall(r'href="#(claim-[^"]+)"', text)
+    assert len(sections) >= 5
+
+
 def test_an_unknown_number_and_one_without_its_source_stop_the_build(tmp_path):
     copy = checkouts.of_the_book(tmp_path / "checkout")
     (copy / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "bibliography"}))

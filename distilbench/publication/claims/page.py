@@ -36,18 +36,27 @@ class Finding(provenance.Certificate):
 
 
 def overview() -> str:
-    """All claims with their verdicts, in a table."""
+    """All claims with their verdicts, in a table; the label of the first section, which must stand before it."""
     rows = [
         [f"[{_unbroken(one.claim.claim)}](#claim-{one.claim.id})", f"{_mark(one.claim.id)}{_of_others(one)}"]
         for one in current()
     ]
     frame = pd.DataFrame(rows, columns=["Claim", "Verdict"])
-    return _markdown(tables.Table(frame, "The claims, and what the published runs say of them", "tab-claims", True))
+    table = tables.Table(frame, "The claims, and what the published runs say of them", "tab-claims", True)
+    return f"{_markdown(table)}\n\n{_label(current()[0])}"
 
 
 def sections() -> str:
     """A section for each claim: how it is read, its tests, or what one would take."""
-    return "\n\n".join(map(_section, current()))
+    outcomes = (
+        current()
+    )  # a label stands at the end of the section before its own: MyST appends sections to the chapter
+    labels = [_label(one) for one in outcomes[1:]] + [""]
+    return "\n\n".join(f"{_section(one)}\n\n{after}" for one, after in zip(outcomes, labels, strict=True))
+
+
+def _label(one: Outcome) -> str:
+    return f"(claim-{one.claim.id})="
 
 
 def current() -> list[Outcome]:
@@ -153,7 +162,7 @@ def asked(claim: Claim) -> str:
 
 def _section(one: Outcome) -> str:
     claim = one.claim
-    parts = [f"(claim-{claim.id})=\n## {_unbroken(claim.claim).rstrip('.')}"]
+    parts = [f"## {_unbroken(claim.claim).rstrip('.')}"]
     parts += [f"**{_mark(claim.id)}**{_of_others(one)} ({_source(claim)})"]
     parts += [_unbroken(claim.reading)] if claim.reading else []
     parts += [f"Tested: {asked(claim)}"]

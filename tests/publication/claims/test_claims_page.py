@@ -34,7 +34,8 @@ def test_every_claim_is_in_the_chapter_with_interval_and_run(outcomes):
     table, said = page.overview(), page.sections()
     for one in outcomes:
         assert f"](#claim-{one.claim.id}) | {{verdict}}`{one.claim.id}`" in table
-        assert f"(claim-{one.claim.id})=\n## " in said
+        heading = one.claim.claim.rstrip(".").replace(" %", "\N{NO-BREAK SPACE}%")
+        assert f"(claim-{one.claim.id})=\n\n## {heading}\n" in f"{table}\n\n{said}"
         for number in range(len(one.tests)):
             field = f"{one.claim.id}.{number}"
             assert f"{{verdict}}`{field}.measured` | {{verdict}}`{field}.verdict`" in said
