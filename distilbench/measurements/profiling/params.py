@@ -95,13 +95,17 @@ class QwenParams(SweepParams):
     batch_sizes: list_of(Count) = Field([1, 4, 8, 16, 32, 64])
     length_policies: list_of(LengthPolicy) = Field(["fixed-128", "longest"])
     samples_per_cycle: Count = 512
-    profiling_variants: list_of(Literal["eager", "sdpa", "autocast"]) = Field(["sdpa"])
+    profiling_variants: list_of(Literal["eager", "sdpa", "autocast"]) = Field(
+        ["sdpa"], description="of what is profiled"
+    )
     profiling_length_policies: list_of(LengthPolicy) = Field(["fixed-128"], description="of what is profiled")
     profiling_repetitions: Count = Field(3, description="fresh processes per cell that are profiled")
     timed_forwards: TimedForwards = 30
     profiler_active: ActiveSteps = 3
     utilisation_s: UtilisationSeconds = 5.0
-    evaluation_variants: list_of(Literal["eager", "sdpa", "autocast"]) = Field(["sdpa"])
+    evaluation_variants: list_of(Literal["eager", "sdpa", "autocast"]) = Field(
+        ["sdpa"], description="of what is evaluated"
+    )
     evaluation_length_policies: list_of(LengthPolicy) = Field(["fixed-128"], description="of what is evaluated")
     evaluation_batch_size: Count | None = Field(
         None, description="at which the whole data set is classified; empty: the best one of the sweep"
