@@ -226,7 +226,7 @@ def test_the_committed_adapter_can_be_built_again(tmp_path, task):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rebuilt, known = (
-        paths.read_json(folder / "card.json") for folder in (tmp_path, embedded.TASKS["movies"].adapter_dir)
+        paths.read_json(folder / "card.json") for folder in (tmp_path, embedded.TASKS[task].adapter_dir)
     )
     assert rebuilt["splits_sha256"] == known["splits_sha256"]
     assert rebuilt["recipe"] == known["recipe"]
