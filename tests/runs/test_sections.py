@@ -17,10 +17,12 @@ from distilbench.errors import ParameterError, RunError
 from distilbench.execution import jobs, notebooks
 from distilbench.harness import steps
 from distilbench.machine import environment
+from distilbench.measurements.evaluation import kind as evaluation
+from distilbench.measurements.evaluation.params import EvaluationParams
 from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.publication import provenance, publish
 from distilbench.report import glue, load
-from distilbench.runs import find, verify
+from distilbench.runs import find, parameters, verify
 from distilbench.runs.folder import Run
 from distilbench.runs.parameters import Count
 
@@ -147,6 +149,26 @@ def test_a_section_goes_on_where_it_was_and_on_no_other_machine(both, started, t
     this_machine["cpu"]["model"] = "a third machine"
     with pytest.raises(RunError, match=r"begun in another environment: cpu.*a compute node"):
         studies.section(started, both, "toy")
+
+
+def test_a_section_takes_what_its_run_measured_before(both, finished_run, monkeypatch):
+    follow = evaluation.MEASUREMENT.follow
+    unsaid = parameters.Resolved(EvaluationParams(source="embedded"), {"batch_size": "default"})
+    took = follow(unsaid, finished_run)
+    assert took.params.batch_size == 4, "18 ms for four, 12 for one"
+    assert took.origins["batch_size"] == f"the best one of run {finished_run.run_id}"
+    given = parameters.Resolved(EvaluationParams(source="embedded", batch_size=2), {"batch_size": "given"})
+    assert follow(given, finished_run) is given
+    (finished_run.folder / "summary.json").unlink()
+    assert follow(unsaid, finished_run) is unsaid
+
+
+def test_a_section_that_was_begun_with_another_design_is_not_resumed(both, started):
+    section, its = studies.section(started, both, "toy")
+    section.commit(section_kind.take(section, its, None)(section_kind.cells(its.params)[0], "timing", 0, 1))
+    other = synthetic.resolved(toy_weight=9.0)
+    with pytest.raises(RunError, match=r"has another design .*weight: 2.5 there, 9.0 now"):
+        studies.section(started, other, "toy")
 
 
 # ------------------------------------------------------------------ what is read from it
