@@ -120,7 +120,7 @@ def small_run(env: dict[str, str]) -> None:
 
 
 def test_a_checkout_and_results_below_a_folder_with_an_accent_measure_in_ascii(checkout, tmp_path):
-    """With the stand-in; the real worker: tests/measurements/sweep/test_worker.py."""
+    """With the stand-in, which cannot write there either unless the command line has set another encoding for it."""
     stand_in = stand_in_everywhere(tmp_path / "stand-in")["PYTHONPATH"].split(os.pathsep)[0]
     small_run(checkout | ENVIRONMENTS["ascii"] | {"PYTHONPATH": f"{stand_in}{os.pathsep}{checkout['PYTHONPATH']}"})
 

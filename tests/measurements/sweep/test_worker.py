@@ -41,8 +41,6 @@ from distilbench.sources.batches import batches_sha256, load_inputs, make_batche
 from distilbench.sources.texts import tokenise
 from distilbench.variants import torch_variants
 
-IN_ASCII = "eager"
-ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 CYCLE = 8  # batches: 16 sentences, 2 at a time
 WARM = 2 * CYCLE  # iterations before the timed ones
 
@@ -75,24 +73,18 @@ def as_record(work: WorkerSpec, fields: dict) -> Repetition:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    """Three jobs, each done by a process of its own: (job, exit code, stderr, record) by name.
-
-    One of them in a locale without letters beyond ASCII, in a folder whose name has some.
-    """
+    """Three jobs, each done by a process of its own: (job, exit code, stderr, record) by name."""
     jobs, processes = {}, {}
     for name, where, variant in (
         ("timing", "timing", "sdpa"),
         ("eager", "timing", "eager"),
         ("memory", "memory", "sdpa"),
     ):
-        folder = tmp_path_factory.mktemp(name) / ("déjà" if name == IN_ASCII else "plain")
-        folder.mkdir()
-        jobs[name] = job(folder, where, variant)
+        jobs[name] = job(tmp_path_factory.mktemp(name), where, variant)
         file = Path(jobs[name].run) / "work" / "job.json"
         jobs[name].save(file)
         command = [*sweep.WORKER, str(file)]
-        env = os.environ | (ASCII if name == IN_ASCII else {})
-        processes[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+        processes[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     done = {}
     for name, process in processes.items():
         _, said = ended(process)
