@@ -475,6 +475,22 @@ def test_states_come_from_the_queue_and_from_accounting(run, programs, banner):
     ]
 
 
+def test_a_banner_with_as_many_bars_is_no_job(programs):
+    programs.list("squeue", "12_1|RUNNING|n1|0:07|None\nBye|and|thanks|to|you\n", "Welcome\\n")
+    assert [row["JOBID"] for row in slurm.queued(["12"])] == ["12_1"]
+    programs.list("sacct", "12_0|COMPLETED\nGood|bye\n")
+    assert slurm.accounting(["12"], "JobID,State") == [{"JobID": "12_0", "State": "COMPLETED"}]
+
+
+def test_what_is_read_has_its_times_in_utc_and_is_narrowed_by_no_variable_of_the_user(monkeypatch):
+    for name in ("SQUEUE_STATES", "SACCT_FORMAT", "SCANCEL_NAME", "SLURM_TIME_FORMAT"):
+        monkeypatch.setenv(name, "mine")
+    monkeypatch.setenv("TZ", "America/New_York")
+    told = dict(line.partition("=")[::2] for line in slurm.answer(["env"]).splitlines())
+    assert told["TZ"] == "UTC0"
+    assert not {name for name in told if name.startswith(("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_TIME"))}
+
+
 #: What SLURM 22.05 says when its controller or its database cannot be reached, and of a job that it has forgotten.
 NO_CONTROLLER = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
 NO_DATABASE = "sacct: error: Problem talking to the database: Connection refused"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -100,6 +101,17 @@ def test_what_was_made_otherwise_is_compared_by_force_only(three, name, change, 
         compare.compare(three["base"], three["like"])
     assert said in str(refused.value)
     assert compare.compare(three["base"], three["like"], force=True)
+
+
+def test_runs_of_other_batches_are_compared_by_force_only(three):
+    base, like = three["base"], three["like"]
+    lines = [json.loads(line) for line in like.raw.read_text().splitlines()]
+    cell = lines[0]["cell"]
+    changed = [line | ({"inputs_sha256": "0" * 64} if line["cell"] == cell else {}) for line in lines]
+    like.raw.write_text("".join(json.dumps(line) + "\n" for line in changed))
+    with pytest.raises(RunError, match=rf"are not comparable .*\n- inputs: other batches in {cell}$"):
+        compare.compare(base, like)
+    assert compare.compare(base, like, force=True)
 
 
 def test_other_code_is_what_may_be_compared(three):

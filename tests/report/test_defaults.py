@@ -7,6 +7,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from distilbench import paths
 from distilbench.report import defaults, export, glue, insights, load, tables
 from distilbench.runs.folder import Run
 
@@ -57,6 +58,15 @@ def test_a_run_is_shown_exported_and_cited(plain):
     assert plain.kind.showing.page_name(plain) == "cpu"
     assert plain.kind.showing.headline(plain.kind.summarise(plain.folder)) == "2 of 2 cells were measured."
     assert plain.kind.showing.limitations(plain) == []
+
+
+def test_what_was_not_measured_has_no_named_number(plain):
+    summary, name = plain.summary, "sdpa-float32-longest-b001-latency_ms"
+    assert name in glue.values(plain)
+    summary["cells"][0]["latency_ms"] = None
+    paths.write_json(plain.folder / "summary.json", summary)
+    assert name not in glue.values(plain)
+    assert "sdpa-float32-longest-b004-latency_ms" in glue.values(plain)
 
 
 def test_what_no_module_has_is_no_function(plain):
