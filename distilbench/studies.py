@@ -72,7 +72,7 @@ def sections(resolved: Resolved) -> find.Sections:
 def section(run: Run, resolved: Resolved, kind: str) -> tuple[Run, Resolved]:
     """Where a run measures that kind, and with which parameters: in a section, or itself.
 
-    A section that has measured nothing yet gets this machine, which may not be the one that its run was made on, and
+    A section that was not begun yet gets this machine, which may not be the one that its run was made on, and
     the parameters that follow from what its run has measured meanwhile.
 
     Raises:
@@ -82,11 +82,11 @@ def section(run: Run, resolved: Resolved, kind: str) -> tuple[Run, Resolved]:
         return run, resolved
     resolved, of = sections(resolved)[kind]
     resolved = of.follow(resolved, run)
-    if its.repetitions():
+    if its.status["state"] == "pending":
+        find.renew(its, resolved)
+    else:
         its.require_same_environment()
         its.require_same_design(resolved)
-    else:
-        find.renew(its, resolved)
     return its, resolved
 
 

@@ -54,7 +54,7 @@ def create(resolved: Resolved, kind: Measurement, run_id: str = "", sections: Se
 
 
 def renew(section: Run, resolved: Resolved) -> None:
-    """Makes a section anew that has measured nothing."""
+    """Makes a section anew that was not begun."""
     _fill(section, resolved, ())
 
 
