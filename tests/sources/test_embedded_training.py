@@ -225,9 +225,7 @@ def test_the_committed_adapter_can_be_built_again(tmp_path, task):
     command = [sys.executable, "-m", "distilbench.sources.embedded_training", task, "--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    rebuilt, known = (
-        paths.read_json(folder / "card.json") for folder in (tmp_path, embedded.TASKS[task].adapter_dir)
-    )
+    rebuilt, known = (paths.read_json(folder / "card.json") for folder in (tmp_path, embedded.TASKS[task].adapter_dir))
     assert rebuilt["splits_sha256"] == known["splits_sha256"]
     assert rebuilt["recipe"] == known["recipe"]
     assert "test" not in rebuilt
