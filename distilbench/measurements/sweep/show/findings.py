@@ -116,14 +116,19 @@ def sentences(table: pd.DataFrame) -> list[str]:
     return found + _padding_sentences(table) + cut + _crossover_sentences(table)
 
 
+def _three_digits(value: float) -> str:
+    """A number in three digits or as a whole one, never as a power of ten."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def _curve_sentences(where: str, length_policy: str, rows: pd.DataFrame) -> list[str]:
     top, sizes = best(rows), [int(size) for size in rows["batch_size"]]
     states = rows["state"] if "state" in rows else [None] * len(rows)
     at = {size: f"batch size {size}{mark(state)}" for size, state in zip(sizes, states, strict=True)}
     said = [
         f"{where}: highest throughput at {at[top['throughput_batch_size']]} with "
-        f"{top['throughput_samples_per_s']:.3g} samples/s, lowest latency at "
-        f"{at[top['latency_batch_size']]} with {top['latency_ms']:.3g} ms.",
+        f"{_three_digits(top['throughput_samples_per_s'])} samples/s, lowest latency at "
+        f"{at[top['latency_batch_size']]} with {_three_digits(top['latency_ms'])} ms.",
         f"{where}: throughput still grows at the largest batch size measured."
         if top["saturated_batch_size"] == sizes[-1]
         else f"{where}: scaling stops at {at[top['saturated_batch_size']]}; "
