@@ -21,6 +21,7 @@ from distilbench.measurements.evaluation import kind as evaluation
 from distilbench.measurements.evaluation.params import EvaluationParams
 from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.publication import provenance, publish
+from distilbench.publication.claims import model, trial
 from distilbench.report import glue, load
 from distilbench.runs import find, parameters, verify
 from distilbench.runs.folder import Run
@@ -77,6 +78,14 @@ def test_a_section_has_what_the_study_says_of_it_and_else_what_it_says_of_the_wh
     given = studies.sections(synthetic.resolved(toy_weight=4.0))["toy"][0]
     assert (given.params.weight, given.origins["weight"]) == (4.0, "given")
     assert given.design_hash != its.design_hash
+
+
+@pytest.mark.parametrize("profile", parameters.PROFILES)
+@pytest.mark.parametrize("study", [name for name, params in studies.STUDIES.items() if params.SECTIONS])
+def test_every_profile_of_a_study_has_sections_that_can_be_measured(study, profile):
+    found = studies.sections(studies.resolve(study, {"profile": profile}))
+    assert list(found) == list(studies.STUDIES[study].SECTIONS)
+    assert all(kind.cells(its.params) for its, kind in found.values())
 
 
 def test_a_value_that_is_none_for_the_section_is_refused_before_a_folder_is_made(both, tmp_path):
@@ -222,6 +231,21 @@ def test_what_is_nobodys_business_leaves_the_sections_too(both, finished):
     assert not any("work" in name or ".lock" in name for name in names)
     publish._scrub(finished.folder)
     assert section.env["slurm"] == {}
+
+
+def test_a_claim_may_be_about_a_section(both, finished):
+    said = {"id": "toys", "claim": "A toy takes 1 to 9 ms.", "source": "requirement document 001", "section": "toy"}
+    said |= {"study": "distilbert", "hardware": {"device": "cpu"}}
+    rule = {"rule": "value", "of": {"number": "toy_ms"}, "expected": {"at_least": 1, "at_most": 9}}
+    claim = model.Claim(**said, test=rule)
+    assert list(model._unknown(claim, [])) == []
+    tests = trial.try_claim(claim, [finished]).tests
+    assert [(one.run.run_id, one.n) for one in tests] == [(f"{finished.run_id}/toy", 3)]
+    other = claim.model_copy(update={"section": "profiling"})
+    assert list(model._unknown(other, [])) == ["study 'distilbert' has no section 'profiling'."]
+    outcome = trial.try_claim(other, [finished])
+    assert outcome.verdict == "CANNOT BE TESTED HERE"
+    assert "does not measure 'profiling'" in next(iter(outcome.reasons))
 
 
 # ------------------------------------------------------------------ on a cluster

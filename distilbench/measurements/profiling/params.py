@@ -107,6 +107,8 @@ class QwenParams(SweepParams):
         ["sdpa"], description="of what is evaluated"
     )
     evaluation_length_policies: list_of(LengthPolicy) = Field(["fixed-128"], description="of what is evaluated")
+    evaluation_repetitions: Literal[1] = Field(1, description="processes per cell: each goes over all rows")
+    evaluation_repetition_timeout_s: Timeout = 7 * 24 * 3600.0
     evaluation_batch_size: Count | None = Field(
         None, description="at which the whole data set is classified; empty: the best one of the sweep"
     )

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from distilbench import paths, studies
 from distilbench.errors import ParameterError
 from distilbench.report.readings import agrees
+from distilbench.runs import measurement
+from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import Resolved, hint, read_yaml
 
 Plain = str | int | float | bool
@@ -146,6 +148,7 @@ class Claim(_Strict):
     source: str = Field(description="key of book/references.bib, or `requirement document 001`")
     reading: str = Field("", description="how it is understood, and what it leaves open")
     study: str
+    section: str = Field("", description="what of the study is meant, by its kind; empty: what it measures first")
     hardware: Hardware
     model: str = Field("", description="its model on the hub; empty: any")
     text: str = Field("", description="its data set on the hub; empty: any")
@@ -200,6 +203,11 @@ def _as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def kind_of(claim: Claim) -> Measurement:
+    """What measures what the claim is about."""
+    return measurement.named(claim.section) if claim.section else studies.kind_of(claim.study)
+
+
 def _unknown(claim: Claim, keys: list[str]) -> Iterator[str]:
     """What a claim names and there is not."""
     if not DOCUMENT.fullmatch(claim.source) and claim.source not in keys:
@@ -213,13 +221,19 @@ def _unknown(claim: Claim, keys: list[str]) -> Iterator[str]:
     except ParameterError as error:
         yield str(error)
         return
+    known = type(resolved.params).SECTIONS
+    if claim.section and claim.section not in known:
+        yield f"study {claim.study!r} has no section {claim.section!r}{hint(claim.section, known)}"
+        return
     yield from _not_there(claim, resolved)
 
 
 def _not_there(claim: Claim, resolved: Resolved) -> Iterator[str]:
     """The numbers and cells that a run with the claim's parameters would not have."""
-    kind = studies.kind_of(claim.study)
-    cells = [cell.model_dump() for cell in kind.cells(resolved.params) if not cell.control_of]
+    kind, of = kind_of(claim), resolved
+    if claim.section:
+        of = studies.sections(resolved)[claim.section][0]
+    cells = [cell.model_dump() for cell in kind.cells(of.params) if not cell.control_of]
     for reading in claim.test.readings():
         if reading.number not in (fields := kind.record.model_fields):
             number = reading.number

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from distilbench import studies
 from distilbench.errors import RunError
 from distilbench.publication.claims import model
 from distilbench.publication.claims.model import Claim
@@ -68,14 +67,16 @@ def try_claim(claim: Claim, runs: list[Run]) -> Outcome:
     """The claim before these runs; what a run cannot test, it does not."""
     found: dict[str, list[Quantity]] = {}
     reasons: dict[str, list[str]] = {}
+    measured: list[Run] = []
     for run in runs:
         try:
+            run = run.of_kind(claim.section) if claim.section else run
             if why := _unfit(claim, run):
                 raise RunError(why)
             found[run.run_id] = quantities(claim.test, run)
+            measured.append(run)
         except RunError as why:
             reasons.setdefault(str(why), []).append(run.run_id)
-    measured = [run for run in runs if run.run_id in found]
     own = [run for run in measured if not any(_unlike(claim, run))]
     deciding = {run.run_id: run for run in own or measured}
     tests = _tests(claim, {run_id: found[run_id] for run_id in deciding}, deciding)
@@ -126,7 +127,7 @@ def _unfit(claim: Claim, run: Run) -> str:
 
 def _needs_own(claim: Claim, run: Run | None = None) -> bool:
     """Whether only a run of the claim's own model and text can test it."""
-    kind = run.kind if run else studies.kind_of(claim.study)
+    kind = run.kind if run else model.kind_of(claim)
     return claim.test.of.number in kind.showing.OF_CONTENT
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,7 @@ from distilbench.measurements.evaluation.records import RANDOM
 from distilbench.measurements.evaluation.show import plots, tables
 from distilbench.measurements.sweep.show.entry import measured_with, page_name, subject
 from distilbench.report import load
+from distilbench.report import readings as of_processes
 from distilbench.report.defaults import mark_of
 from distilbench.report.glue import Value
 from distilbench.runs.folder import Run
@@ -29,6 +31,15 @@ NUMBERS = (
 def rows(run: Run) -> Iterator[dict[str, Any]]:
     """The cells of a run, for tables of several runs."""
     yield from run.summary["cells"]
+
+
+def readings(run: Run, number: str, proof: Mapping[str, Any]) -> list[of_processes.Readings]:
+    """What the process of each cell says of a number; accuracy is counted, over all rows."""
+    found = of_processes.of_records(run, number, proof)
+    if number != "accuracy":
+        return found
+    counts = {cell["cell"]: (cell["accuracy"], cell["rows"]) for cell in rows(run)}
+    return [replace(one, counted=(round(share * n), n)) for one in found for share, n in [counts[one.name]]]
 
 
 def cells(run: Run, summary: dict[str, Any]) -> pd.DataFrame:
