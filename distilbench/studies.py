@@ -130,9 +130,9 @@ def analysis(study: str) -> str:
     return chain(study)[-1]
 
 
-def resolve(study: str, given: dict[str, Any] | None = None) -> Resolved:
+def resolve(study: str, given: dict[str, Any] | None = None, with_file: bool = True) -> Resolved:
     """The checked parameters of a study: its defaults, the profile's file, what was given (`parameters.resolve`)."""
-    return parameters.resolve(study_model(study), study, given)
+    return parameters.resolve(study_model(study), study, given, with_file)
 
 
 def from_text(study: str, name: str, text: str) -> Any:

@@ -90,7 +90,7 @@ def made_up_inputs(file: Path, sentences: int = 40) -> Path:
 def prepared_by_hand(run: Run) -> Prepared:
     """What `run.prepare` gives, without loading anything."""
     inputs = made_up_inputs(run.folder / "work" / "inputs.npz")
-    return Prepared(inputs, {"name": "made up", "rows": 40}, {"name": "stand-in"}, LABELS, VOCABULARY)
+    return Prepared(inputs, {"name": "made up", "rows": 40}, {"name": "stand-in"}, LABELS, {"vocab_size": VOCABULARY})
 
 
 def job(folder: Path, where: str = "timing", variant: str = "sdpa", **changed: Any) -> WorkerSpec:

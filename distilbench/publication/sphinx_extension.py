@@ -141,12 +141,13 @@ class Taken(SphinxRole):
             return self._refused(f"a number is taken as in page.ipynb::name:.1f, not {self.text!r}")
         place, field, form = matched.groups()
         _, file = self.env.relfn2path(place, self.env.docname)
-        page = os.path.relpath(file, self.env.srcdir) if place.endswith(".ipynb") else place
+        of_a_page = place.endswith(".ipynb")
+        page = os.path.relpath(file, self.env.srcdir) if of_a_page else place
         try:
             certificate = provenance.certify(page, field, form)
         except RunError as error:
             return self._refused(str(error))
-        self.env.note_dependency(file if page != place else str(provenance.run_of(page).raw))
+        self.env.note_dependency(file if of_a_page else str(provenance.run_of(page).raw))
         return [Certified(self.rawtext, certificate.text, certificate=certificate, classes=["db-number"])], []
 
     def _refused(self, why: str) -> tuple[list[nodes.Node], list[nodes.system_message]]:

@@ -242,7 +242,9 @@ def from_text(model: type[StudyParams], name: str, text: str) -> Any:
     return text
 
 
-def resolve(model: type[StudyParams], study: str, given: dict[str, Any] | None = None) -> Resolved:
+def resolve(
+    model: type[StudyParams], study: str, given: dict[str, Any] | None = None, with_file: bool = True
+) -> Resolved:
     """Merges defaults, the profile's file and what was given; checks everything.
 
     Args:
@@ -250,6 +252,7 @@ def resolve(model: type[StudyParams], study: str, given: dict[str, Any] | None =
         study: its name, such as "distilbert".
         given: values by name; None counts as not given. `profile` chooses the file; without one it is
             $DISTILBENCH_PROFILE, else smoke.
+        with_file: whether that file counts, which its user may have changed.
 
     Raises:
         ParameterError: naming each wrong value, what is allowed, and a suggestion for a misspelt name.
@@ -265,7 +268,7 @@ def resolve(model: type[StudyParams], study: str, given: dict[str, Any] | None =
             f"{where}unknown profile {profile!r}{hint(profile, PROFILES)} Profiles: {', '.join(PROFILES)}."
         )
     file = paths.repo_root() / "params" / study / f"{profile}.yml"
-    from_file = read_yaml(file)
+    from_file = read_yaml(file) if with_file else {}
     _refuse_unknown(model, from_file, f" in {file}")
     _refuse_unknown(model, given, "")
     merged = from_file | given | {"profile": profile, "study": study}

@@ -205,7 +205,8 @@ def stream_split(card: Card, entry: dict[str, Any], folder: Path, files: list[st
     import datasets
     import pyarrow.parquet as pq
 
-    schema = pq.read_schema(folder / files[0])
+    with (folder / files[0]).open("rb") as opened:  # Arrow would take the path for UTF-8, whatever the locale
+        schema = pq.read_schema(opened)
     features = getattr(card.infos.get(entry["config_name"]), "features", None) or datasets.Features.from_arrow_schema(
         schema
     )
@@ -218,10 +219,10 @@ def _parquet_rows(files: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
 
     number = 0
     for file in files:
-        with pq.ParquetFile(file) as opened:
-            columns = [name for name in opened.schema_arrow.names if name in COLUMNS]
-            empty = dict.fromkeys(opened.schema_arrow.names)
-            for batch in opened.iter_batches(STREAMED, columns=columns):
+        with file.open("rb") as opened, pq.ParquetFile(opened) as table:
+            columns = [name for name in table.schema_arrow.names if name in COLUMNS]
+            empty = dict.fromkeys(table.schema_arrow.names)
+            for batch in table.iter_batches(STREAMED, columns=columns):
                 for row in batch.to_pylist():
                     yield f"row {number}", empty | row
                     number += 1

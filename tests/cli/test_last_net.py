@@ -24,6 +24,7 @@ COMMANDS = {
     "push": "", "optimal": "", "capacity": "--rate 1 --max-latency-ms 1", "job ingest": "latest",
     "job measure": "latest --part 0", "job gather": "latest", "job analyse": "latest", "job book": "latest",
     "job sections": "latest", "job account": "latest", "claims": "",
+    "profile-batches": "",
 }  # fmt: skip
 #: What every command calls sooner or later, or one of them.
 CALLED = ((paths, "repo_root"), (paths, "results_root"), (environment, "packages"), (doctor, "examine"))

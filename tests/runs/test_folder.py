@@ -681,6 +681,6 @@ def test_a_run_of_a_kind_that_this_version_does_not_know_is_named_so(finished_ru
     config = finished_run.config
     paths.write_json(finished_run.folder / "config.json", config | {"kind": "seance"})
     with pytest.raises(
-        RunError, match="knows no kind of measurement 'seance'; it knows: calibration, profiling, sweep"
+        RunError, match="knows no kind of measurement 'seance'; it knows: calibration, evaluation, profiling, sweep"
     ):
         Run(finished_run.folder).repetitions()

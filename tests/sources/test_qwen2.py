@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DistilBertTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification, Qwen2TokenizerFast
 
 from distilbench import paths
-from distilbench.sources import tokenizers
+from distilbench.sources import families, tokenizers
 from distilbench.sources.batches import Padding, make_batches
 from distilbench.sources.families import qwen2
 from distilbench.sources.models import LoadedModel, load_model
@@ -47,7 +47,7 @@ def test_the_real_size_keeps_its_table_whatever_the_tokenizer_needs(monkeypatch)
         seen.append(config)
         raise Stop
 
-    monkeypatch.setattr("transformers.Qwen2ForSequenceClassification", no_weights)
+    monkeypatch.setattr(families.transformers, "Qwen2ForSequenceClassification", no_weights)
     with pytest.raises(Stop):
         load_model(source="random", family="qwen2", size="0.5b", vocab_size=30522, labels=23)
     assert (seen[0].vocab_size, seen[0].num_labels) == (151936, 23)

@@ -217,7 +217,8 @@ def _unknown(claim: Claim, keys: list[str]) -> Iterator[str]:
         )
     device = "cuda:0" if claim.hardware.device == "cuda" else "cpu"
     try:
-        resolved = studies.resolve(claim.study, {"profile": "full", "device": device} | claim.parameters)
+        given = {"profile": "full", "device": device} | claim.parameters
+        resolved = studies.resolve(claim.study, given, with_file=False)  # no edited profile makes a claim wrong
     except ParameterError as error:
         yield str(error)
         return

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -59,8 +58,8 @@ class Processes:
         waiting = threading.Thread(target=lambda: ended.append(self._wait(file)))
         waiting.start()
         if kill_when:
-            (fork,) = wait_for(lambda: psutil.Process(self.server.process.pid).children())
-            wait_for(lambda: kill_when() or not waiting.is_alive())
+            (fork,) = wait_for(lambda: psutil.Process(self.server.process.pid).children(), pause_s=0.001)
+            wait_for(lambda: kill_when() or not waiting.is_alive(), pause_s=0.001)
             if waiting.is_alive():
                 os.kill(fork.pid, signal.SIGKILL)
         waiting.join()
@@ -114,18 +113,12 @@ def test_killed_at_ten_random_moments_it_gives_the_same_to_the_last_digit(
     tmp_path, model, data, processes, undisturbed
 ):
     run, file = begin(tmp_path, model, data)
-    place, moments = chunks.place(run.folder, CELL), random.Random(11)
-    for number in range(KILLS):  # each a random time after so many chunks that all kills fall into the evaluation
-        least = place.stat().st_size if place.exists() else 0
-        wanted = least + number * 1_500
-        until = []
-
-        def now(wanted=wanted, until=until) -> bool:
-            if not until and place.exists() and place.stat().st_size >= wanted:
-                until.append(time.monotonic() + moments.random() / 20)
-            return bool(until) and time.monotonic() >= until[0]
-
-        assert processes.run(file, now) == -signal.SIGKILL, "it was killed before its end"
+    place, whole = chunks.place(run.folder, CELL), chunks.place(undisturbed[0].folder, CELL).stat().st_size
+    moments = random.Random(11)  # by what is committed then, so that all kills fall into the evaluation
+    for share in sorted(moments.uniform(0.02, 0.8) for _ in range(KILLS)):
+        wanted = share * whole
+        code = processes.run(file, lambda wanted=wanted: place.exists() and place.stat().st_size >= wanted)
+        assert code == -signal.SIGKILL, "it was killed before its end"
     assert processes.run(file) == 0
     record, (_, expected) = record_of(file), undisturbed
     assert record.rows == ROWS
