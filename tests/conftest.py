@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import os
 import resource
 import shutil
@@ -63,6 +64,16 @@ def places_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def places_of_this_test(places_of_this_session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has results and a lock of its own. The cache stays: the embedded packages are in it."""
     _point_to(tmp_path, monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def log_of_this_test() -> Iterator[None]:
+    """A command that ran in this process leaves no handler to the next test: its stream is gone by then."""
+    log = logging.getLogger("distilbench")
+    handlers, propagate, level = log.handlers[:], log.propagate, log.level
+    yield
+    log.handlers[:], log.propagate = handlers, propagate
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session")
