@@ -160,8 +160,9 @@ def reservation(summary: dict[str, Any]) -> str:
 
 
 def limitations(run: Run) -> list[str]:
-    """What the run cannot say, each cell by itself."""
-    return run.kind.showing.doubts(paths.read_json(run.folder / "summary.json"))
+    """What the run cannot say: what its profile is not good for, then each cell by itself."""
+    summary = run.summary
+    return [*([summary["note"]] if summary.get("note") else []), *run.kind.showing.doubts(summary)]
 
 
 def advice(summary: dict[str, Any]) -> list[str]:

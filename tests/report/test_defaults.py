@@ -57,7 +57,7 @@ def test_a_run_is_shown_exported_and_cited(plain):
     assert glue.values(plain)["sdpa-float32-longest-b001-latency_ms"] > 0
     assert plain.kind.showing.page_name(plain) == "cpu"
     assert plain.kind.showing.headline(plain.kind.summarise(plain.folder)) == "2 of 2 cells were measured."
-    assert plain.kind.showing.limitations(plain) == []
+    assert plain.kind.showing.limitations(plain) == [plain.summary["note"]], "what its profile is not good for"
 
 
 def test_what_was_not_measured_has_no_named_number(plain):

