@@ -85,9 +85,12 @@ def _deviation(table: pd.DataFrame, x: alt.X) -> alt.LayerChart:
     import altair as alt
 
     title = "Latency above the prediction (%)"
-    base = alt.Chart(table).encode(x=x)
-    limits = alt.Chart(pd.DataFrame({"y": [-100 * (1 - 1 / (1 + THRESHOLD)), 0.0, 100 * THRESHOLD]}))
-    rule = limits.mark_rule(strokeDash=[2, 3], color="grey").encode(y=alt.Y("y:Q", title=title))
+    base = alt.Chart().encode(x=x)  # a layer with data of its own would show all curves in each column
+    limits = (-100 * (1 - 1 / (1 + THRESHOLD)), 0.0, 100 * THRESHOLD)
+    rules = [
+        alt.Chart().mark_rule(strokeDash=[2, 3], color="grey").encode(y=alt.Y(datum=limit, type="quantitative"))
+        for limit in limits
+    ]
     wide = base.mark_rule(strokeWidth=1).encode(
         y=alt.Y("together_low:Q", title=title), y2="together_high:Q", color=_colour()
     )
@@ -97,7 +100,7 @@ def _deviation(table: pd.DataFrame, x: alt.X) -> alt.LayerChart:
     points = base.mark_point(filled=True, size=50, opacity=1).encode(
         y=alt.Y("deviation:Q", title=title), color=_colour(), tooltip=["batch_size:Q", "deviation:Q", "kind:N"]
     )
-    return alt.layer(rule, wide, narrow, points, data=table).properties(width=460, height=200)
+    return alt.layer(*rules, wide, narrow, points, data=table).properties(width=460, height=200)
 
 
 def _colour() -> alt.Color:

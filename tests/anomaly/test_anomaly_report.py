@@ -128,7 +128,9 @@ def test_curves_have_their_names_where_there_are_several():
     one, two = invented({4: 1.3}), invented(seed=8)
     both = one.model_copy(update={"sizes": one.sizes + [s.model_copy(update={"variant": "eager"}) for s in two.sizes]})
     assert "batch size 4 (sdpa, float32, fixed-32): " in rendered(both)
-    assert plot.shown(analyse(both)).drawn.to_dict()["vconcat"][0]["facet"]["column"]["field"] == "curve"
+    for panel in plot.shown(analyse(both)).drawn.to_dict()["vconcat"]:
+        assert panel["facet"]["column"]["field"] == "curve"
+        assert not any("data" in layer for layer in panel["spec"]["layer"]), "each column shows its own curve alone"
 
 
 def test_writing_it_needs_the_file_alone_and_gives_the_same_bytes(tmp_path):
