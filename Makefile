@@ -28,11 +28,14 @@ else
   installed = $(VENV)/.installed-$(1)
 endif
 export PATH := $(BIN):$(PATH)
+# Containers often set it; then each of the many processes of a run would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 RUN  := $(call installed,run)
 TEST := $(call installed,test)
 BOOK := $(call installed,book)
 LINT := $(call installed,lint)
+comma := ,
 
 .PHONY: help env smoke benchmark analyse test test-slurm test-long lint lab book pdf pdf-deps slides report release nightly
 .PHONY: notebooks pages embedded-classifier embedded-intents clean
@@ -40,20 +43,23 @@ LINT := $(call installed,lint)
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
 
-# One tier of extras into $(VENV). torch comes first, and alone, when an index is named: its build is then the one that
-# stays, and what it depends on comes from the ordinary registry, where the pinned versions are.
+# Tiers of extras into $(VENV): one, or several with a hyphen between them, which are resolved once. torch comes first,
+# and alone, when an index is named: its build is then the one that stays, and what it depends on comes from the ordinary
+# registry, where the pinned versions are.
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@test -x "$(BIN)/python" || $(PYTHON) -m venv $(VENV)
-	@$(if $(filter-out book lab lint slides,$*),test -d $(VENV)/lib/python*/site-packages/torch || \
+	@$(if $(filter-out book lab lint slides,$(subst -, ,$*)),test -d $(VENV)/lib/python*/site-packages/torch || \
 	  "$(BIN)/python" scripts/announce_torch.py "$(BIN)/python" $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)))
 	$(if $(TORCH_INDEX),"$(BIN)/python" -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps torch --index-url $(TORCH_INDEX))
-	"$(BIN)/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
-	@touch $@
+	"$(BIN)/python" -m pip install -q --disable-pip-version-check $(COMPILE) -c constraints.txt -e '.[$(subst -,$(comma),$*)]'
+	@touch $(foreach tier,$(subst -, ,$*),$(VENV)/.installed-$(tier)) $@
 
 env: $(call installed,$(EXTRAS))  ## set up everything (EXTRAS=run for a batch node; TORCH_INDEX=URL for a CPU build of torch)
 	@echo "distilbench is installed for $(BIN)/python"
 
-smoke: $(RUN) $(BOOK)  ## set up, then real text through a real model to a finished run and its page in the report (minutes)
+# A module is compiled when it is first imported: most of what is installed never is.
+smoke: COMPILE := --no-compile
+smoke: $(call installed,run-book)  ## set up, then real text through a real model to a finished run and its page in the report (minutes)
 	distilbench run $(STUDY) --profile smoke
 	distilbench book
 

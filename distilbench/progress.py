@@ -35,10 +35,14 @@ class Progress:
     _began: float = field(default_factory=time.monotonic)
     _bar: object = None
 
-    def step(self, what: str, count: int = 1) -> None:
-        """A step is finished, or several; says so."""
+    def step(self, what: str, count: int = 1, seconds: float | None = None) -> None:
+        """A step is finished, or several; says so.
+
+        Args:
+            seconds: what it took without what came before the first; None: the time since the last step.
+        """
         now = time.monotonic()
-        self._seconds.append((now - self._began) / count)
+        self._seconds.append((now - self._began) / count if seconds is None else seconds)
         self._began, self.done = now, self.done + count
         self._show(what)
 

@@ -154,7 +154,7 @@ def measure_steps(
         run.commit(record)
         if record.status == "oom":
             oom_cells.add(cell.cell)  # its other repetitions would end the same way
-        progress.step(record.in_words())
+        progress.step(record.in_words(), seconds=record.seconds)
         finished_now += record.status in FINAL
         if missing:
             _stop_if_asked(finished_now, len(missing))

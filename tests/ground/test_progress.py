@@ -52,6 +52,14 @@ def test_steps_that_come_together_count_each_with_its_share_of_the_time(clock, c
     assert capsys.readouterr().out == "[ 6/10] four at once, about 8 s left\n"
 
 
+def test_what_came_before_the_first_step_is_in_no_estimate(clock):
+    """The start of the process that forks: nearly a minute, once."""
+    bar = begin(clock, 10)
+    clock.now += 55
+    bar.step("x", seconds=5.0)
+    assert bar.left() == 45
+
+
 def test_each_step_is_a_line_that_the_chain_understands(clock, capsys):
     bar = begin(clock, 12)
     for number in range(12):
