@@ -11,7 +11,7 @@ import yaml
 
 from distilbench import paths
 from distilbench.errors import DataError, DistilbenchError, StorageError
-from distilbench.sources import revisions
+from distilbench.sources import embedded, revisions
 from distilbench.sources.revisions import HEADER, enforce, read
 
 A, B = {"sha256": "a" * 64}, {"sha256": "b" * 64, "commit": "1234567"}
@@ -126,3 +126,11 @@ def test_processes_that_write_at_once_lose_nothing(lock):
     started = [subprocess.Popen([sys.executable, "-c", code, str(lock), str(i)]) for i in range(4)]
     assert [process.wait() for process in started] == [0] * 4
     assert len(read(lock)) == 20
+
+
+def test_a_run_on_embedded_texts_changes_no_committed_file():
+    """Else its code would count as uncommitted, and neither it nor a later run could be published."""
+    known = revisions.read(paths.repo_root() / "params" / "revisions.lock")
+    texts = {key for key in known if key.startswith("data embedded")}
+    assert len(texts) == len(embedded.TASKS)
+    assert {f"rows of {key}" for key in texts} <= known.keys()
