@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from distilbench.anomaly.records import BatchProfile, OperatorTime, Profiled, Size, Timed
+from distilbench import paths
+from distilbench.anomaly.records import NAME, BatchProfile, OperatorTime, Profiled, Size, Timed
 from distilbench.errors import RunError
 from distilbench.report import load
 from distilbench.runs.folder import Run
+from distilbench.runs.verify import differences
 
 NO_PROFILE = "the run has no profile of its operators"
 PACKAGES = ("distilbench", "torch", "transformers", "numpy")
@@ -46,6 +48,17 @@ def gather(run: Run) -> BatchProfile:
         software=_software(run.env),
         sizes=[_size(cell, timed, number, profiled, states.get(cell["cell"], "pending")) for cell in cells],
     )
+
+
+def problems(run: Run) -> list[str]:
+    """Where the file of a run differs from what the run says now; nothing where it has no such file."""
+    file = run.folder / NAME
+    if not file.is_file():
+        return []
+    try:
+        return differences(paths.read_json(file), gather(run).model_dump(mode="json"), NAME)
+    except RunError as error:
+        return [str(error)]
 
 
 def _software(env: dict[str, Any]) -> dict[str, str]:

@@ -122,13 +122,15 @@ def summary_parts(run: Run, summary: dict[str, Any], brief: bool = False) -> lis
 
 def _of_section(section: Run, brief: bool) -> list[Any]:
     """Its table, its headline, and its doubts by cause."""
-    from distilbench.report import doubts
+    from distilbench.report import doubts, load
 
     if not section.is_finished:
         return [f"\n{section.kind.name}: {section.status['state']}"]
     showing, summary, command = section.kind.showing, section.summary, f"distilbench show {section.folder} --doubts"
     said = [] if brief else doubts.lines(showing.causes(section, summary), command)
-    return [f"\n{section.kind.name}:", showing.cells(section, summary), f"\n{showing.headline(summary)}", *said]
+    other = load.other_model(section)
+    name = f"{section.kind.name}, of {other}" if other else section.kind.name
+    return [f"\n{name}:", showing.cells(section, summary), f"\n{showing.headline(summary)}", *said]
 
 
 def print_table(table: Any) -> None:

@@ -15,10 +15,11 @@ def run(
     reference: options.RunName = "latest", results_root: options.ResultsRoot = "", as_json: options.AsJson = False
 ) -> None:
     """Compute every number of a run (or of a calibration, by its folder) again; exit code 1 on any difference."""
+    from distilbench.anomaly import gather
     from distilbench.runs import verify
 
     given = options.run_of(reference, results_root, or_calibration=True)
-    problems = verify.problems(given.folder)
+    problems = [*verify.problems(given.folder), *gather.problems(given)]
     lines = problems or [
         f"{one.run_id}: {one.kind.showing.counted(one)}, no difference" for one in (given, *given.sections)
     ]

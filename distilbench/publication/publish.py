@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import re
 import shutil
@@ -11,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from distilbench import paths, studies
+from distilbench.anomaly import gather
 from distilbench.errors import ParameterError, RunError
 from distilbench.machine import environment
 from distilbench.report import glue, load
 from distilbench.runs import find, verify
 from distilbench.runs.folder import Run
 from distilbench.runs.parameters import PROFILES
+from distilbench.runs.rawfiles import PACKED
 
 UNPUBLISHED_CELL = "not-published"  # tag of cells that serve the run or the tests, not the reader
 LEFT_OUT = (".lock", "notebooks", "orphans", "work")  # of a run folder: what a published one needs not hold
@@ -66,10 +69,7 @@ def publish(run: Run, name: str = "", replace: bool = False) -> tuple[Path, Path
         raise RunError(f"{page} shows run {run_of(page).run_id} already: choose another --name, or give --replace")
     before = run_of(page).run_id if page.exists() else run.run_id
     with paths.write_folder(folder) as part:
-        for file in _published_files(run):
-            place = part / file.relative_to(run.folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, place)
+        _copy(run, part)
         _scrub(part)
     write_page(page, analysis_file(run), Run(folder), f"{run.config['study']}-{name}")
     if before not in {run_of(other).run_id for other in pages()}:  # last, so that a failure loses nothing
@@ -95,7 +95,8 @@ def refusals(run: Run) -> list[str]:
         reasons.append(f"its profile is {config['parameters']['profile']}; only full runs are published")
     reasons += [why for one in (run, *run.sections) for why in one.kind.refusals(one.config["parameters"])]
     reasons += _unbacked(run) + _failed_notebooks(run)
-    size = sum(file.stat().st_size for file in _published_files(run)) / 2**20
+    files = _published_files(run).values()
+    size = sum(len(_packed(file)) if packed else file.stat().st_size for file, packed in files) / 2**20
     if size > LARGEST_MiB:
         reasons.append(f"it takes {size:.1f} MiB; at most {LARGEST_MiB:g} are published")
     return reasons
@@ -105,7 +106,7 @@ def _unbacked(run: Run) -> list[str]:
     """Why nobody could make its numbers again."""
     why = environment.uncommitted(run.env["git"])
     reasons = [f"its code is in no commit ({why})"] if why else []
-    return reasons + [f"verify: {problem}" for problem in verify.problems(run.folder)]
+    return reasons + [f"verify: {problem}" for problem in [*verify.problems(run.folder), *gather.problems(run)]]
 
 
 def _failed_notebooks(run: Run) -> list[str]:
@@ -141,9 +142,40 @@ def _is_executed(notebook: dict[str, Any]) -> bool:
     return all(cell["execution_count"] for cell in code) and not errors and not failed
 
 
-def _published_files(run: Run) -> list[Path]:
-    files = (file for file in run.folder.rglob("*") if file.is_file() and file.suffix != ".png")  # SVG has the same
-    return [file for file in files if not {*file.relative_to(run.folder).parts} & {*LEFT_OUT}]
+def _published_files(run: Run) -> dict[Path, tuple[Path, bool]]:
+    """By its name in the published folder, what is published of a run and its sections, and whether it is packed."""
+    of_sections = {section.folder for section in run.sections}
+    left_out, packed = run.kind.bulky(run.repetitions())
+    found = {}
+    for file in sorted(run.folder.rglob("*")):
+        name = file.relative_to(run.folder)
+        if not file.is_file() or of_sections & {*file.parents} or {*name.parts} & {*LEFT_OUT}:
+            continue
+        if file.suffix == ".png" or str(name) in left_out:  # SVG has the same
+            continue
+        small = str(name) in packed
+        found[name.with_name(f"{name.name}{PACKED}") if small else name] = (file, small)
+    for section in run.sections:
+        found |= {section.folder.name / name: of for name, of in _published_files(section).items()}
+    return found
+
+
+def _packed(file: Path) -> bytes:
+    return gzip.compress(file.read_bytes(), 9, mtime=0)  # the same bytes whenever it is packed
+
+
+def _copy(run: Run, target: Path) -> None:
+    """Writes what is published of a run and its sections, and of what is not there the hashes."""
+    for name, (file, packed) in _published_files(run).items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if packed:
+            paths.write_atomic(target / name, _packed(file))
+        else:
+            shutil.copyfile(file, target / name)
+    for one, folder in [(run, target), *((section, target / section.folder.name) for section in run.sections)]:
+        if left_out := one.kind.bulky(one.repetitions())[0]:
+            hashes = {name: sha256 for record in one.repetitions() for name, sha256 in record.files.items()}
+            paths.write_json(folder / "left_out.json", {name: hashes[name] for name in left_out})
 
 
 def _scrub(folder: Path) -> None:
@@ -288,9 +320,8 @@ def problems(page: Path) -> list[str]:
         run = run_of(page)
         if not run.folder.is_dir():
             return [f"{name} shows run {run.folder.name}, which is not in {run.folder.parent}"]
-        return [f"run {run.run_id}: {problem}" for problem in verify.problems(run.folder)] + _differences(
-            page, run, name
-        )
+        differing = [*verify.problems(run.folder), *gather.problems(run)]
+        return [f"run {run.run_id}: {problem}" for problem in differing] + _differences(page, run, name)
     except RunError as error:  # a file is missing or damaged
         return [f"{name}: {error}"]
 

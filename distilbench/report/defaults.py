@@ -14,7 +14,7 @@ import pandas as pd
 from distilbench import paths
 from distilbench.report import load, tables
 from distilbench.report import readings as of_processes
-from distilbench.report.doubts import Doubt
+from distilbench.report.doubts import NUMBER, Doubt, in_one
 from distilbench.report.glue import Value
 from distilbench.runs.folder import Run
 
@@ -131,6 +131,15 @@ def sentences(table: pd.DataFrame) -> list[str]:
     return []
 
 
+def details(table: pd.DataFrame, label: str) -> list[tables.Table]:
+    """No tables but the main one, where a run has it as a section.
+
+    Args:
+        label: with which the labels of the tables begin.
+    """
+    return []
+
+
 def figure_caption(run: Run, figure: str) -> str | None:
     """No figures."""
     return None
@@ -145,13 +154,17 @@ def doubts(summary: dict[str, Any]) -> list[str]:
 
 
 def causes(run: Run, summary: dict[str, Any]) -> list[Doubt]:
-    """The doubts by cause: what is said of several cells in the same words is one."""
+    """The doubts by cause: what is said of several cells in the same words, but for numbers, is one."""
     names = [cell["cell"] for cell in summary["cells"]]
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[tuple[str, list[str]]]] = {}
     for line in run.kind.showing.doubts(summary):
         cell, _, text = line.partition(": ")
-        found.setdefault(text if cell in names else line, []).extend([cell] if cell in names else [])
-    return [Doubt(cause, "", tuple(mine), len(names)) for cause, mine in found.items()]
+        said = (text, [cell]) if cell in names else (line, [])
+        found.setdefault(NUMBER.sub("N", said[0]), []).append(said)
+    return [
+        Doubt(in_one([text for text, _ in said]), "", tuple(cell for _, mine in said for cell in mine), len(names))
+        for said in found.values()
+    ]
 
 
 def reservation(summary: dict[str, Any]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pandas as pd
 
 NAMED = 4  # cells that a line names
 LINES = 16  # causes that a terminal shows
+NUMBER = re.compile(r"(?<![\w.-])(\d[\d,]*(?:\.\d+)?%?)")  # not that of a name, such as fixed-32
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class Doubt:
         """How many cells have it."""
         if not self.cells:
             return "the whole run"
-        return f"all {self.of} cells" if len(self.cells) == self.of > 1 else f"{len(self.cells)} of {self.of} cells"
+        if len(self.cells) == self.of:
+            return f"all {self.of} cells" if self.of > 1 else "the only cell"
+        return f"{len(self.cells)} of {self.of} cells"
 
     def named(self, most: int | None = None) -> str:
         """Its cells by name, at most so many; what the names of a curve share is said once: `fixed-32 b1, b2`."""
@@ -46,6 +50,18 @@ class Doubt:
         if not self.cells:
             return f"{self.cause}: {self.meaning}" if self.meaning else self.cause
         return f"{self.count}: {self.cause}" + (f": {self.named(NAMED)}" if len(self.cells) < self.of else "")
+
+
+def in_one(texts: list[str]) -> str:
+    """Texts that differ in their numbers only, as one: each number from the lowest to the highest."""
+    columns = zip(*map(NUMBER.findall, texts), strict=True)
+    spans = (dict.fromkeys((min(column, key=_value), max(column, key=_value))) for column in columns)
+    between = NUMBER.sub("\0", texts[0]).split("\0")
+    return between[0] + "".join(f"{' to '.join(span)}{text}" for span, text in zip(spans, between[1:], strict=True))
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", "").removesuffix("%"))
 
 
 def lines(found: list[Doubt], command: str) -> list[str]:

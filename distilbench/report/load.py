@@ -101,6 +101,18 @@ def about(chosen: list[Run]) -> list[dict[str, Any]]:
     return rows
 
 
+def other_model(section: Run) -> str:
+    """The model that a section measured where its run measured another one, as text; "" where they are the same.
+
+    Random weights are timed and have no accuracy: then another model's is shown, under its own name.
+    """
+    files = [folder / "model.json" for folder in (section.folder, section.folder.parent)]
+    if not all(file.is_file() for file in files):
+        return ""
+    own, of_run = map(paths.read_json, files)
+    return "" if own["sha256"] == of_run["sha256"] else f"another model than the one that was timed: {own['name']}"
+
+
 def processes(run: Run) -> dict[str, int]:
     """By pass, how many processes measured each cell: what was measured, not what was asked for."""
     counts: dict[tuple[str, str], int] = {}

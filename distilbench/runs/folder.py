@@ -74,6 +74,12 @@ class Run:
     summary = _content("summary.json", "What follows from the other files; a run has it once it is finished.")
 
     @property
+    def left_out(self) -> dict[str, str]:
+        """SHA-256 by name of the records' files that a published copy does not have."""
+        file = self.folder / "left_out.json"
+        return paths.read_json(file) if file.is_file() else {}
+
+    @property
     def exists(self) -> bool:
         """Whether there is such a run: status.json is the last file that a new one gets."""
         return (self.folder / "status.json").is_file()

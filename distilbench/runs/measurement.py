@@ -61,6 +61,8 @@ class Measurement:
         inexact: paths of numbers in summary.json that another machine may round otherwise.
         for_jobs: a design as jobs of a batch system can measure it.
         refusals: why a run of these parameters is no result to publish.
+        bulky: of a run's records, the names of files that a published copy need not have, and of those that it has
+            packed; of the former it has the hashes. What must be recomputed everywhere is in neither.
         follow: of a section's parameters and its run, the parameters with what they take from what the run measured.
         slot: of a kind that tells of the instrument, not of a study: one is published per value of that config field.
     """
@@ -80,6 +82,7 @@ class Measurement:
     inexact: re.Pattern[str] = NOTHING
     for_jobs: Callable[[Resolved], Resolved] = lambda resolved: resolved
     refusals: Callable[[dict[str, Any]], list[str]] = lambda _: []
+    bulky: Callable[[list[Any]], tuple[list[str], list[str]]] = lambda _: ([], [])
     follow: Callable[[Resolved, Any], Resolved] = lambda resolved, _: resolved
     slot: str = ""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +19,7 @@ from distilbench import paths
 from distilbench.errors import RunError, StorageError, first_line
 from distilbench.runs.records import Record
 
+PACKED = ".gz"
 _KEPT: ContextVar[dict[tuple, Any] | None] = ContextVar("_KEPT", default=None)
 
 
@@ -101,13 +104,21 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> 
 
 @_kept
 def read_committed(path: Path, sha256: str | None = None) -> bytes:
-    """What a file holds; refuses one that is missing, or with a hash given is not the committed one."""
+    """What a file holds; refuses one that is missing, or with a hash given is not the committed one.
+
+    A published copy may have it packed (`PACKED` behind its name).
+    """
+    packed = path.with_name(f"{path.name}{PACKED}")
+    there = packed if packed.is_file() and not path.exists() else path
     try:
-        content = path.read_bytes()
+        content = there.read_bytes()
+        content = gzip.decompress(content) if there is packed else content
     except FileNotFoundError:
         raise RunError(f"{path} is missing") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise RunError(f"{packed} is damaged: {first_line(error)}") from None
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
+        raise StorageError(f"cannot read {there}: {error.strerror or error}") from None
     if sha256 and (got := paths.sha256_bytes(content)) != sha256:
         raise RunError(f"{path} is not the committed file: its SHA-256 is {got}, the record says {sha256}")
     return content

@@ -36,7 +36,7 @@ def _of(run: Run) -> list[str]:
         with each_read_once():  # by the records, and by the summary
             records = run.repetitions()
             if run.kind.folders:  # else its records have no files of their own
-                problems += _not_as_committed(folder, records)
+                problems += _not_as_committed(run, records)
             problems += run.kind.recompute(folder, records)
             again = run.kind.summarise(folder)
         if run.is_measured:
@@ -49,12 +49,14 @@ def _of(run: Run) -> list[str]:
     return list(dict.fromkeys(problems))  # a damaged file is met by the record and by the summary
 
 
-def _not_as_committed(folder: Path, records: list[Record]) -> list[str]:
+def _not_as_committed(run: Run, records: list[Record]) -> list[str]:
     """The files of records that are missing, or have another hash than their record says."""
-    found = []
+    found, left_out = [], run.left_out
     for name, sha256 in (file for record in records for file in record.files.items()):
+        if left_out.get(name) == sha256:
+            continue
         try:
-            read_committed(folder / name, sha256)
+            read_committed(run.folder / name, sha256)
         except RunError as error:
             found.append(str(error))
     return found

@@ -124,7 +124,8 @@ def load_model(
     place = parse(device)
     folder, shown, commit = _locate(source, path, name, revision, task)
     architecture = families.of_checkpoint(folder) if folder else families.of_random(family, size)
-    shown = shown or f"{architecture.name}-{size} shape, random weights (timing only)"
+    name_of_size = size if size.isalpha() else size.upper()  # Qwen2.5-0.5B
+    shown = shown or f"{architecture.name}-{name_of_size} shape, random weights (timing only)"
     started = time.perf_counter()  # what is fetched or built the first time is not part of loading
     if folder is None:
         torch.manual_seed(seed)

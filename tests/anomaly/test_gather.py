@@ -6,9 +6,13 @@ import json
 
 import batch_runs
 import pytest
+from typer.testing import CliRunner
 
+from distilbench import paths
 from distilbench.anomaly import gather, records, report
+from distilbench.cli.main import app
 from distilbench.errors import RunError
+from distilbench.runs import verify
 from distilbench.runs.folder import Run
 
 
@@ -76,6 +80,24 @@ def test_a_run_in_which_nothing_was_measured_is_refused(run):
     run.raw.write_text("")
     with pytest.raises(RunError, match="no measured repetition: resume it first"):
         gather.gather(run)
+
+
+def test_a_file_that_does_not_follow_from_its_run_is_found(run, monkeypatch):
+    assert gather.problems(run) == [], "there is none"
+    report.write_of(run)
+    assert gather.problems(run) == []
+    file = run.folder / records.NAME
+    content = paths.read_json(file)
+    content["sizes"][0]["processes"][0]["latency_ms"] *= 2
+    paths.write_json(file, content)
+    (found,) = gather.problems(run)
+    assert found.startswith("batch_profile.json: sizes[0]: processes[0]: latency_ms says")
+    monkeypatch.setattr(verify, "problems", lambda folder: [])  # the processes of this run are made up
+    said = CliRunner().invoke(app, ["verify", "run", run.run_id])
+    assert found in said.output
+    assert said.exit_code == 1
+    run.raw.write_text("")
+    assert "no measured repetition" in gather.problems(run)[0]
 
 
 def test_file_and_report_are_written_into_the_run(run):

@@ -398,13 +398,13 @@ def test_an_instrument_that_is_off_ends_with_1_and_a_depth_is_one_alone(distilbe
 
 def test_verify_run_takes_the_folder_of_a_calibration(distilbench, tmp_path):
     folder = tmp_path / "calibration"
-    shutil.copytree(next((paths.published_root() / "calibration").iterdir()), folder)
+    known = '"reading_us": 0'
+    published = (paths.published_root() / "calibration").iterdir()
+    shutil.copytree(next(one for one in published if known in (one / "checks.jsonl").read_text()), folder)
     result = distilbench("verify", "run", str(folder))
     assert result.code == 0
     assert "checks computed again from their readings, no difference" in result.out
-    (folder / "checks.jsonl").write_text(
-        (folder / "checks.jsonl").read_text().replace('"reading_us": 0', '"reading_us": 9')
-    )
+    (folder / "checks.jsonl").write_text((folder / "checks.jsonl").read_text().replace(known, '"reading_us": 9'))
     result = distilbench("verify", "run", str(folder))
     assert "summary.json" in result.out
     assert "difference(s) between its files" in one_message(result)

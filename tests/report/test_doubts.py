@@ -23,7 +23,13 @@ def test_cells_without_a_curve_are_named_as_they_are():
 
 def test_what_all_cells_have_needs_no_names():
     assert str(Doubt("no interval", "", CELLS, 8)) == "all 8 cells: no interval"
-    assert str(Doubt("no interval", "", CELLS[:1], 1)) == "1 of 1 cells: no interval"
+    assert str(Doubt("no interval", "", CELLS[:1], 1)) == "the only cell: no interval"
+
+
+def test_texts_that_differ_in_numbers_only_are_one():
+    said = [f"took {times} times 1,0{n}0 ms at fixed-32: 5%" for times, n in (("1.39", 1), ("1.19", 2), ("1.2", 0))]
+    assert doubts.in_one(said) == "took 1.19 to 1.39 times 1,000 to 1,020 ms at fixed-32: 5%"
+    assert doubts.in_one(["no number"]) == "no number"
 
 
 def test_what_holds_of_the_whole_run_says_what_it_means():

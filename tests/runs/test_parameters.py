@@ -524,7 +524,7 @@ OTHER_VALUES = {
     "tokenizer_path": "x", "dtype": "float16", "variants": ["eager"], "batch_sizes": [2],
     "length_policies": ["longest"],
     "samples_per_cycle": 2000, "passes": ["timing"], "repetitions": 11, "memory_repetitions": 4, "warmup_cycles": 3,
-    "min_cycles": 3, "min_seconds": 0.5, "control": True, "warmup_seconds": 0.5, "warmup_max_seconds": 7.5,
+    "min_cycles": 3, "min_seconds": 0.25, "control": True, "warmup_seconds": 0.5, "warmup_max_seconds": 7.5,
     "min_iterations": 17, "half_width": 0.5, "max_seconds": 7.5, "energy_cells": "all", "energy_windows": 6,
     "energy_window_s": 11.0, "energy_idle_s": 11.0, "modelled_power_W": 65.0, "ceiling_s": 2.0,
     "repetition_timeout_s": 7.0, "num_threads": 1, "heap": "keep", "fresh_processes": True,
@@ -554,8 +554,8 @@ def test_the_order_of_a_list_is_part_of_the_design():
 
 
 def test_ways_of_saying_the_same_are_the_same_design():
-    assert design(batch_sizes="1,8", min_seconds=1, device="cuda") == design(
-        batch_sizes=[1, 8], min_seconds=1.0, device="cuda:0", seed=17
+    assert design(batch_sizes="1,8", max_seconds=9, device="cuda") == design(
+        batch_sizes=[1, 8], max_seconds=9.0, device="cuda:0", seed=17
     )
 
 

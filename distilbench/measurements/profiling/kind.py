@@ -22,4 +22,5 @@ MEASUREMENT = Measurement(
     show="distilbench.measurements.profiling.show.entry",
     comparable={"forward_ms": records.PASS},
     folders=(records.FOLDER,),
+    bulky=records.bulky,
 )

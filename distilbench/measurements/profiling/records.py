@@ -13,6 +13,8 @@ from distilbench.runs.states import MEASURED
 
 FOLDER = "profiler_traces"
 PASS = "profile"
+TRACE, STACKS, SNAPSHOT = "trace.json", "stacks.txt", "memory.pickle"
+FROM_TRACE = ("events.parquet", "memory.parquet")
 
 
 class _Part(BaseModel):
@@ -132,9 +134,35 @@ class ProfileRecord(SweepCell, Record):
             return what + f"{self.status.upper()} {self.error}"
         return what + f"forward {self.forward_ms:.2f} ms; the profiler makes it {self.slow_down:.2f} times as long"
 
+    @property
+    def events(self) -> str:
+        """The name of the file from which its profiled numbers follow."""
+        return next((name for name in self.files_sha256 if name.endswith(FROM_TRACE[0])), None) or self.file(TRACE)
+
     def file(self, ending: str) -> str:
         """The name of its file with that ending."""
         return next(name for name in self.files_sha256 if name.endswith(ending))
+
+
+def bulky(profiles: list[ProfileRecord]) -> tuple[list[str], list[str]]:
+    """What a published run has of the trace's files.
+
+    Of the first process of each cell the events, from which the record's numbers follow; of the run's first process
+    also the trace and the stacks, packed.
+
+    Returns:
+        (names of the files that are left out, names of those that are packed)
+    """
+    first = {one.cell: one.repetition for one in reversed(profiles) if one.status in MEASURED}
+    left_out, packed = [], []
+    for one in profiles:
+        is_first = first.get(one.cell) == one.repetition
+        for name in one.files_sha256:
+            if name in (f"{FOLDER}/{TRACE}", f"{FOLDER}/{STACKS}"):
+                packed.append(name)
+            elif name.endswith((TRACE, STACKS, SNAPSHOT)) or (name.endswith(FROM_TRACE) and not is_first):
+                left_out.append(name)
+    return left_out, packed
 
 
 FORWARDS = pa.schema(

@@ -212,6 +212,8 @@ def test_it_is_shown_with_its_doubts(evaluated):
     assert numbers["sdpa-longest-b4-accuracy_low"] == summary["cells"][1]["accuracy_wilson_95"][0]
     assert numbers["sdpa-fixed-16-b4-batch_p95_ms"] == summary["cells"][0]["batch_times_ms"]["p95"]
     assert len(showing.frame(evaluated)) == 2
+    details = showing.details(load.table([evaluated]), "tab-evaluation")
+    assert [table.name for table in details] == ["tab-evaluation-classes", "tab-evaluation-confused"]
     for record in evaluated.measured():
         assert "198 rows, accuracy 0." in record.in_words()
 
@@ -230,6 +232,11 @@ def test_classes_that_are_absent_or_few_are_named(spoilt):
     assert f"no row has these labels of the model: {NAMES[0]}" in said
     assert any(one.startswith("classes with fewer than 30 rows") and NAMES[1] in one for one in said)
     assert any("it was interrupted: 4 processes" in one for one in said)
+
+
+def test_of_many_labels_a_doubt_names_a_few():
+    assert join._some(["a", "b", "c", "d"]) == "a, b, c, d"
+    assert join._some(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"
 
 
 def test_tables_tell_cells_apart_and_say_why_there_is_nothing(evaluated, of_random):

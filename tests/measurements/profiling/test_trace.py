@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from distilbench.errors import ImplausibleError, RunError
-from distilbench.measurements.profiling.measure import cost, trace
+from distilbench.measurements.profiling.measure import cost, events, trace
 from distilbench.measurements.profiling.measure.trace import FORWARD, NULL
 from distilbench.measurements.profiling.summary import derive
+from distilbench.runs.rawfiles import read_parquet, write_parquet
 
 MiB = 2**20
 
@@ -187,7 +188,7 @@ def test_layers_are_summed_and_compared_with_a_forward_without_clocks():
 
 def test_a_forward_without_time_is_refused():
     with pytest.raises(ImplausibleError, match="took no time"):
-        derive.forward_fields([{"kind": "plain", "latency_ms": 0.0}], trace.parse(PRODUCT))
+        derive.readings_fields([{"kind": "plain", "latency_ms": 0.0}], [], [])
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"traceEvents": []}', '{"traceEvents": [{"cat": "user_annotation"}]}'])
@@ -195,3 +196,17 @@ def test_a_file_that_is_no_trace_is_refused_by_name(tmp_path, content):
     (tmp_path / "trace.json").write_text(content)
     with pytest.raises(RunError, match=r"trace\.json is no trace of a profile"):
         trace.read(tmp_path / "trace.json")
+
+
+def test_events_say_in_few_bytes_what_the_trace_says(tmp_path):
+    held = [memory(16.5, 4 * MiB, address=94722806339648), memory(88.25, -4 * MiB, address=94722806339648)]
+    for whole in ([*PRODUCT, *held], on_gpu()):
+        write_parquet(tmp_path / "events.parquet", events.compact(whole), events.EVENTS)
+        again = trace.parse(events.expanded(read_parquet(tmp_path / "events.parquet")))
+        assert derive.trace_fields(again, 100.0) == derive.trace_fields(trace.parse(whole), 100.0)
+        assert derive.timeline(again) == [pytest.approx(row, abs=1e-3) for row in derive.timeline(trace.parse(whole))]
+
+
+def test_events_of_no_forward_are_refused():
+    with pytest.raises(ValueError, match="no annotation"):
+        events.compact([span("aten::add", 1, 2)])

@@ -100,9 +100,8 @@ def _profiled(forward, file):
     sessions.session(file, sessions.Schedule(1, 2, 6), itertools.repeat(forward), CPU, sessions.OPERATORS)
     time_it()  # before and after: a disturbance during one of them must not decide
     found = trace.read(file)
-    fields = derive.forward_fields(rows, found)
-    assert fields["forward_ms"] == median(row["latency_ms"] for row in rows)
-    return fields, found
+    forward_ms = median(row["latency_ms"] for row in rows)
+    return {"forward_ms": forward_ms} | derive.trace_fields(found, forward_ms), found
 
 
 # ------------------------------------------------------------------ the rule

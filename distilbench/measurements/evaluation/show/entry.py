@@ -15,6 +15,7 @@ from distilbench.report import load
 from distilbench.report import readings as of_processes
 from distilbench.report.defaults import mark_of
 from distilbench.report.glue import Value
+from distilbench.report.tables import Table
 from distilbench.runs.folder import Run
 
 __all__ = ["mark_of", "measured_with", "page_name", "subject"]
@@ -94,12 +95,21 @@ def sentences(table: pd.DataFrame) -> list[str]:
         weakest = min((one for one in row["per_class"] if one["support"]), key=lambda one: (one["f1"], one["label"]))
         others = {name: n for name, n in row["confusion"][weakest["label"]].items() if n and name != weakest["label"]}
         taken = max(others, key=lambda name: (others[name], name), default="")
-        taken_for = f", most often taken for {taken} ({others[taken]:,} rows)" if taken else ""
+        taken_for = f", most often taken for {taken} ({others[taken]:,} of them)" if taken else ""
         found.append(
             f"{tables.name_of(row, all_rows)}: the weakest class is {weakest['label']}, F1 {weakest['f1']:.4f} over "
             f"{weakest['support']:,} rows{taken_for}"
         )
     return found
+
+
+def details(table: pd.DataFrame, label: str) -> list[Table]:
+    """Each class, and which are confused, where a run has an evaluation as a section."""
+    rows = table.to_dict("records")
+    return [
+        Table(tables.per_class(rows), "Precision, recall and F1 of each class", f"{label}-classes"),
+        Table(tables.confused(rows), "The pairs of classes that are confused most", f"{label}-confused"),
+    ]
 
 
 def reservation(summary: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from distilbench.runs.states import MEASURED
 
 SUMMARY_VERSION = 1
 FEW = 30  # rows of a class: below it one row more or less moves its recall by more than 3 %
+NAMED = 4  # labels that a doubt names
 SHOWN = (
     "rows", "rows_damaged", "label_names", "accuracy", "accuracy_wilson_95", "macro_f1", "weighted_f1",
     "accuracy_reason", "per_class", "confusion", "batches", "total_s", "elapsed_s", "forward_s", "tokenise_s",
@@ -54,9 +55,14 @@ def _doubts(record: EvaluationRecord, data: dict[str, Any]) -> list[str]:
     if record.truncated_share:
         said.append(f"{record.truncated_share:.1%} of the rows were cut to fit {record.length_policy}")
     if few := [one.label for one in record.per_class if 0 < one.support < FEW]:
-        said.append(f"classes with fewer than {FEW} rows, whose F1 says little: {', '.join(few)}")
+        said.append(f"classes with fewer than {FEW} rows, whose F1 says little: {_some(few)}")
     if absent := [one.label for one in record.per_class if not one.support]:
-        said.append(f"no row has these labels of the model: {', '.join(absent)}")
+        said.append(f"no row has these labels of the model: {_some(absent)}")
     if record.processes > 1:
         said.append(f"it was interrupted: {record.processes} processes share its time, each warm after its first batch")
     return [*said, "one process: its times have no interval"]
+
+
+def _some(labels: list[str]) -> str:
+    more = len(labels) - NAMED
+    return ", ".join(labels[:NAMED]) + (f" and {more} more" if more > 0 else "")

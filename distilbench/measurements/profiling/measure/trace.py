@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from distilbench.errors import RunError
+from distilbench.runs.rawfiles import read_committed
 
 #: Names of the annotations that the session puts around its work; Perfetto shows them.
 FORWARD, NULL = "distilbench: forward", "distilbench: null operators"
 OPERATOR, PYTHON, ANNOTATION = "cpu_op", "python_function", "user_annotation"
 ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
+ALLOCATION = "[memory]"  # name of an event
 HOST, CUDA = 0, 1  # `Device Type` of an allocation
 
 
@@ -105,9 +107,22 @@ def read(file: Path) -> Trace:
     Raises:
         RunError: it is no trace, or has no forward in it.
     """
+    events = load(file)
     try:
-        return parse(json.loads(file.read_text(encoding="utf-8"))["traceEvents"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return parse(events)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{file} is no trace of a profile: {error!r}") from None
+
+
+def load(file: Path) -> list[dict[str, Any]]:
+    """The events of a trace.
+
+    Raises:
+        RunError: it is no trace.
+    """
+    try:
+        return json.loads(read_committed(file))["traceEvents"]
+    except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} is no trace of a profile: {error!r}") from None
 
 
@@ -118,11 +133,7 @@ def parse(events: list[dict[str, Any]]) -> Trace:
         ValueError: no forward is in it.
     """
     base = min((event["ts"] for event in events if event.get("cat") == ANNOTATION), default=0.0)
-    marks = [event for event in events if event.get("cat") == ANNOTATION and event["name"] in (FORWARD, NULL)]
-    if not any(event["name"] == FORWARD for event in marks):
-        raise ValueError(f"no annotation {FORWARD!r} is in it")
-    thread = marks[0]["tid"]  # what autograd or a data loader does on other threads is no part of this forward
-    kinds = (OPERATOR, PYTHON)
+    marks, thread, kinds = _marks(events), main_thread(events), (OPERATOR, PYTHON)
     own = [event for event in events if event.get("cat") in kinds and event["tid"] == thread] + marks
     calls = _nested(own, base)
     windows = {call: Window(call) for call in calls if call.name in (FORWARD, NULL)}
@@ -134,6 +145,22 @@ def parse(events: list[dict[str, Any]]) -> Trace:
     found = sorted(windows.values(), key=lambda window: window.around.start_us)
     forwards, nulls = ([w for w in found if w.around.name == name] for name in (FORWARD, NULL))
     return Trace(forwards, nulls, any(window.kernels for window in forwards))
+
+
+def main_thread(events: list[dict[str, Any]]) -> Any:
+    """The thread of the forwards: what autograd or a data loader does on others is no part of them.
+
+    Raises:
+        ValueError: no forward is in it.
+    """
+    marks = _marks(events)
+    if not any(event["name"] == FORWARD for event in marks):
+        raise ValueError(f"no annotation {FORWARD!r} is in it")
+    return marks[0]["tid"]
+
+
+def _marks(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in events if event.get("cat") == ANNOTATION and event["name"] in (FORWARD, NULL)]
 
 
 def _nested(events: list[dict[str, Any]], base: float) -> list[Call]:
@@ -155,7 +182,7 @@ def _nested(events: list[dict[str, Any]], base: float) -> list[Call]:
 
 def _add_allocations(events: list[dict[str, Any]], base: float, calls: list[Call], windows: list[Window]) -> None:
     starts = [call.start_us for call in calls]
-    memory = [event for event in events if event.get("name") == "[memory]"]
+    memory = [event for event in events if event.get("name") == ALLOCATION]
     for event in sorted(memory, key=lambda event: event["ts"]):
         at, args = event["ts"] - base, event["args"]
         call = _call_at(calls, starts, at)

@@ -18,8 +18,18 @@ from distilbench.collectors.telemetry import Telemetry
 from distilbench.errors import ImplausibleError
 from distilbench.harness.outcome import leave_record
 from distilbench.machine.device import gpu_identity, select, synchronize
-from distilbench.measurements.profiling.measure import layers, sessions, trace
-from distilbench.measurements.profiling.records import FOLDER, FORWARDS, LAYERS, MEMORY, SAMPLES, ProfileRecord
+from distilbench.measurements.profiling.measure import events, layers, sessions, trace
+from distilbench.measurements.profiling.records import (
+    FOLDER,
+    FORWARDS,
+    LAYERS,
+    MEMORY,
+    SAMPLES,
+    SNAPSHOT,
+    STACKS,
+    TRACE,
+    ProfileRecord,
+)
 from distilbench.measurements.profiling.summary import derive
 from distilbench.measurements.sweep.measure import worker as sweep
 from distilbench.measurements.sweep.measure.spec import WorkerSpec
@@ -56,7 +66,8 @@ def measure(job: WorkerSpec) -> dict[str, Any]:
     warmup = timing.warm_up()
     by_layer = in_turn(timing, loaded.module, protocol["timed_forwards"])
     if job.tokenizer:
-        timing.requests(*sweep.request_inputs(job, work))
+        texts, encode = sweep.request_inputs(job, work)
+        timing.requests(texts[: protocol["timed_forwards"]], encode)  # no longer than what stands beside them
     samples = sampled(timing, protocol["utilisation_s"], gpu)
     files = Files(job)
     files.parquet("forwards", forward_rows(timing.rows), FORWARDS)
@@ -163,19 +174,21 @@ def profiled(job: WorkerSpec, timing: Timing, device: torch.device, files: Files
     """The sessions: (the trace of times and memory, why there is no snapshot of the GPU's memory)."""
     names = ("profiler_wait", "profiler_warmup", "profiler_active")
     schedule = sessions.Schedule(*(job.protocol[name] for name in names))
-    sessions.session(files.path("trace.json"), schedule, endless(timing), device, sessions.OPERATORS)
-    found = trace.read(files.path("trace.json"))
-    files.add("trace.json")
+    sessions.session(files.path(TRACE), schedule, endless(timing), device, sessions.OPERATORS)
+    rows = events.compact(trace.load(files.path(TRACE)))
+    files.parquet("events", rows, events.EVENTS)
+    found = trace.parse(events.expanded(rows))
+    files.add(TRACE)
     files.parquet("memory", derive.timeline(found), MEMORY)
     with_stacks = Path(job.run) / "work" / "stacks.json"  # not kept: ten times as large, and its times are distorted
     sessions.session(with_stacks, STACK_STEPS, endless(timing), device, sessions.stacks())
     lines = [f"{stack} {us}\n" for stack, us in trace.folded(trace.read(with_stacks))]
-    paths.write_atomic(files.path("stacks.txt"), "".join(lines))
+    paths.write_atomic(files.path(STACKS), "".join(lines))
     with_stacks.unlink()
-    files.add("stacks.txt")
-    reason = sessions.snapshot(files.path("memory.pickle"), timing.steps[0], device)
+    files.add(STACKS)
+    reason = sessions.snapshot(files.path(SNAPSHOT), timing.steps[0], device)
     if reason is None:
-        files.add("memory.pickle")
+        files.add(SNAPSHOT)
     synchronize(device)
     return found, reason
 

@@ -14,6 +14,7 @@ from distilbench.measurements.sweep.show.entry import measured_with, page_name, 
 from distilbench.report import load
 from distilbench.report.defaults import figure_caption, mark_of
 from distilbench.report.glue import Value
+from distilbench.report.tables import Table
 from distilbench.runs.folder import Run
 
 __all__ = ["advice", "figure_caption", "mark_of", "measured_with", "page_name", "subject"]
@@ -72,6 +73,20 @@ def sentences(table: pd.DataFrame) -> list[str]:
     ]
 
 
+def details(table: pd.DataFrame, label: str) -> list[Table]:
+    """Operators, layers and memory, where a run has a profile as a section."""
+    rows = table.to_dict("records")
+    return [
+        Table(
+            tables.operators(tables.ends(rows)),
+            "Operators by their own time, under the profiler, at the smallest and the largest batch size",
+            f"{label}-operators",
+        ),
+        Table(tables.alike_layers(rows), "Time of each layer, without the profiler", f"{label}-layers"),
+        Table(tables.memory(rows), "Peak of results during a forward", f"{label}-memory", prose=True),
+    ]
+
+
 def doubts(summary: dict[str, Any]) -> list[str]:
     """What was not measured, and what speaks against a verdict."""
     said = [f"{cell['cell']}: not measured ({cell['state']})" for cell in summary["cells"] if "operators" not in cell]
@@ -80,7 +95,11 @@ def doubts(summary: dict[str, Any]) -> list[str]:
 
 def counted(run: Run) -> str:
     """What was computed again when the run was verified."""
-    return f"{len(run.measured())} profiles computed again from their traces and readings"
+    measured = run.measured()
+    traces = sum(one.events not in run.left_out for one in measured)
+    if traces == len(measured):
+        return f"{traces} profiles computed again from their traces and readings"
+    return f"{len(measured)} profiles computed again from their readings, {traces} of them also from their traces"
 
 
 def title(run: Run) -> str:

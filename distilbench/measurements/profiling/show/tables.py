@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -19,7 +20,7 @@ def verdicts(rows: list[Row]) -> pd.DataFrame:
         {
             **_names(row, rows),
             "forward (ms)": _ms(row.get("forward_ms")),
-            "bound": row.get("verdict") or DASH,
+            "bound": (row.get("verdict") or DASH).removesuffix("-bound"),
             "dispatch": _share(row.get("dispatch_share")),
             "memory": _share(row.get("memory_share")),
             "arithmetic": _share(row.get("compute_share")),
@@ -82,6 +83,40 @@ def layers(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def alike_layers(rows: list[Row]) -> pd.DataFrame:
+    """The same with a row for all layers whose names differ in a number only; a decoder has dozens."""
+    found = []
+    for row in measured(rows):
+        groups: dict[str, list[float]] = {}
+        for one in row["layers"]:
+            groups.setdefault(re.sub(r"\d+", "N", one["layer"]), []).append(one["ms"])
+        total = sum(map(sum, groups.values()))
+        found += [
+            {
+                **_names(row, rows),
+                "layer": name,
+                "how many": str(len(times)),
+                "time of each (ms)": _each(times),
+                "share of all": _share(sum(times) / total),
+                "sum of all against a whole forward": _number(row.get("layers_ratio"), ".1%"),
+            }
+            for name, times in groups.items()
+        ]
+    return pd.DataFrame(found)
+
+
+def _each(times: list[float]) -> str:
+    return f"{times[0]:.3f}" if len(times) == 1 else f"{min(times):.3f} to {max(times):.3f}"
+
+
+def ends(rows: list[Row]) -> list[Row]:
+    """The smallest and the largest batch size of each curve."""
+    curves: dict[tuple, list[Row]] = {}
+    for row in sorted(measured(rows), key=lambda row: row["batch_size"]):
+        curves.setdefault((row.get("run_id"), row.get("variant"), row["length_policy"]), []).append(row)
+    return [row for curve in curves.values() for row in (curve[0], curve[-1])[: len(curve)]]
+
+
 def requests(rows: list[Row]) -> pd.DataFrame:
     """The parts of a request from text to label."""
     names = {
@@ -102,7 +137,7 @@ def memory(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             **_names(row, rows),
-            "peak (MiB)": f"{row['peak_MiB']:.4g}",
+            "peak (MiB)": _number(row.get("peak_MiB"), ".4g"),
             "made of": ", ".join(f"{one['operator']} {one['MiB']:.3g}" for one in row["peak_by"][:5]) or DASH,
         }
         for row in measured(rows)

@@ -33,30 +33,43 @@ def fields_of(trace: Trace, forwards: Rows, layers: Rows, samples: Rows) -> dict
     Raises:
         ImplausibleError: a time in them is none.
     """
-    times = forward_fields(forwards, trace)
+    read = readings_fields(forwards, layers, samples)
+    return read | trace_fields(trace, read["forward_ms"])
+
+
+def readings_fields(forwards: Rows, layers: Rows, samples: Rows) -> dict[str, Any]:
+    """What follows without the trace, which a published copy has of one process per cell: no profiler was at work.
+
+    Raises:
+        ImplausibleError: a time in them is none.
+    """
+    forward_ms = _median_time([row["latency_ms"] for row in forwards if row["kind"] == "plain"])
+    requests = [row for row in forwards if row["kind"] == "request"]
     return (
-        times
-        | operator_fields(trace)
-        | layer_fields(layers, times["forward_ms"])
-        | memory_fields(trace)
+        {"forward_ms": forward_ms, "request": request_fields(requests)["request"]}
+        | layer_fields(layers, forward_ms)
         | {"utilisation": utilisation(samples)}
     )
 
 
-def forward_fields(rows: Rows, trace: Trace) -> dict[str, Any]:
-    """Forwards with and without the profiler, what it costs, and the parts of a request."""
-    plain = [row["latency_ms"] for row in rows if row["kind"] == "plain"]
-    profiled = [window.around.duration_us / 1e3 for window in trace.forwards]
-    if not plain or min(plain) <= 0 or min(profiled) <= 0:
+def trace_fields(trace: Trace, forward_ms: float) -> dict[str, Any]:
+    """What follows from the trace, and what the profiler costs.
+
+    Args:
+        forward_ms: without the profiler.
+
+    Raises:
+        ImplausibleError: a time in it is none.
+    """
+    profiled_ms = _median_time([window.around.duration_us / 1e3 for window in trace.forwards])
+    cost = {"profiled_ms": profiled_ms, "slow_down": profiled_ms / forward_ms}
+    return cost | operator_fields(trace) | memory_fields(trace)
+
+
+def _median_time(times_ms: list[float]) -> float:
+    if not times_ms or min(times_ms) <= 0:
         raise ImplausibleError("a forward took no time by its clock")
-    forward_ms, profiled_ms = median(plain), median(profiled)
-    requests = [row for row in rows if row["kind"] == "request"]
-    return {
-        "forward_ms": forward_ms,
-        "profiled_ms": profiled_ms,
-        "slow_down": profiled_ms / forward_ms,
-        "request": request_fields(requests)["request"],
-    }
+    return median(times_ms)
 
 
 def operator_fields(trace: Trace) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_panels_and_heatmap_hold_what_was_measured(run):
 def test_the_report_answers_first_and_says_what_is_missing(run):
     text = report.text(run, metrics.metrics(run))
     said = " ".join(text.split())
-    assert "fixed-16, sdpa, batch size 1: 12.06 ms a batch (12 to 12.12)" in text
+    assert "fixed-16, sdpa, batch size 1: 12.06 ms a batch, 12.06 ms a sample" in text, "two processes: no interval"
     assert "\n4, of those measured: " in text
     assert "No profile was taken." in text
     assert "It was not evaluated on the whole data set." in text
@@ -100,6 +100,11 @@ def test_the_report_answers_first_and_says_what_is_missing(run):
     assert "No figures of others are on trial" in text
     assert "Nothing follows without a verdict" in text
     assert f"distilbench show {run.run_id} --doubts" in text
+
+
+def test_a_cost_has_its_interval_where_there_are_enough_processes(run):
+    cell = metrics.metrics(run)["batch_sizes"][0] | {"processes": 5}
+    assert report._cost(cell).startswith("fixed-16, sdpa, batch size 1: 12.06 ms a batch (12 to 12.12), ")
 
 
 def test_sections_answer_what_they_measured(run, monkeypatch):
@@ -110,7 +115,8 @@ def test_sections_answer_what_they_measured(run, monkeypatch):
         causes=lambda run, summary: [],
         numbers=lambda run: {"dispatch_share": 0.6},
     )
-    section = SimpleNamespace(kind=SimpleNamespace(name="profiling", showing=showing), summary={}, sections=[])
+    kind = SimpleNamespace(name="profiling", showing=showing)
+    section = SimpleNamespace(kind=kind, summary={}, sections=[], folder=run.folder / "profiling")
     monkeypatch.setattr(type(run), "sections", [section])
     monkeypatch.setattr(
         report.load, "table", lambda chosen, table=report.load.table: table([c for c in chosen if c is run])

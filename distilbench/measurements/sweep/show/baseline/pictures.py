@@ -45,7 +45,7 @@ def comparison(metrics: dict[str, Any]) -> alt.VConcatChart:
     table = rows(metrics)
     panels = [_panel(table, *panel) for panel in PANELS]
     wanted = alt.vconcat(alt.hconcat(*panels[:3]), alt.hconcat(*panels[3:]))
-    return wanted.properties(title=alt.Title(_title(metrics), offset=14)).configure(**_config())
+    return wanted.properties(title=alt.Title(_title(metrics), offset=14, anchor="start")).configure(**_config())
 
 
 def _panel(table: pd.DataFrame, name: str, title: str, log: bool) -> alt.LayerChart:
@@ -65,7 +65,8 @@ def _panel(table: pd.DataFrame, name: str, title: str, log: bool) -> alt.LayerCh
         scale=alt.Scale(type="log", base=2, nice=False, padding=12),
         axis=alt.Axis(values=sizes, format="d", grid=False),
     )
-    scale = alt.Scale(type="log") if log else alt.Scale(zero=True, nice=True)
+    span = [shown["low"].min() / 1.25, shown["high"].max() * 1.25]  # a whole decade would squeeze the curve
+    scale = alt.Scale(type="log", domain=span, nice=False) if log else alt.Scale(zero=True, nice=True)
     y = alt.Y("value:Q", title=None, scale=scale)
     legend = alt.Legend(orient="bottom", labelLimit=300) if table["curve"].nunique() > 1 else None
     colour = alt.Color("curve:N", title=None, scale=alt.Scale(range=PALETTE), legend=legend)
@@ -107,7 +108,7 @@ def heatmap(metrics: dict[str, Any]) -> alt.LayerChart:
     ink = alt.when("datum.normalised > 0.55").then(alt.value("white")).otherwise(alt.value("black"))
     numbers = base.mark_text(fontSize=12).encode(text="number:N", color=ink)
     size = {"width": 76 * mine["batch_size"].nunique(), "height": 40 * cells["metric"].nunique()}
-    title = f"{_title(metrics)}: {curve}"
+    title = alt.Title([*_title(metrics), curve], anchor="start")
     return (
         alt.layer(base.mark_rect().encode(color=shade), numbers).properties(title=title, **size).configure(**_config())
     )
@@ -127,5 +128,6 @@ def _normalised(table: pd.DataFrame, name: str, title: str) -> pd.DataFrame:
     )
 
 
-def _title(metrics: dict[str, Any]) -> str:
-    return f"{metrics['model']['name']} on {metrics['machine']}, profile {metrics['profile'].partition(':')[0]}"
+def _title(metrics: dict[str, Any]) -> list[str]:
+    """In two lines: in one it would be wider than a picture of few batch sizes."""
+    return [metrics["model"]["name"], f"{metrics['machine']}, profile {metrics['profile'].partition(':')[0]}"]

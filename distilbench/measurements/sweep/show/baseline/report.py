@@ -11,6 +11,7 @@ import jinja2
 from distilbench.measurements.sweep.show import findings
 from distilbench.report import doubts, load
 from distilbench.runs.folder import Run
+from distilbench.stats import MIN_REPETITIONS
 
 WIDTH = 100
 Row = dict[str, Any]
@@ -93,14 +94,15 @@ def _ends(cells: list[Row], best: int | None) -> list[Row]:
 def _doubts(run: Run) -> list[str]:
     """By cause, those of the sections after the run's own."""
     command = f"distilbench show {run.run_id} --doubts"
-    return [line for one in (run, *run.sections) for line in doubts.lines(load.causes(one), command)]
+    return doubts.lines([cause for one in (run, *run.sections) for cause in load.causes(one)], command)
 
 
 def _cost(cell: Row) -> str:
     low, high = cell["latency_per_batch_ms_low"], cell["latency_per_batch_ms_high"]
+    interval = f" ({low:.4g} to {high:.4g})" if cell["processes"] >= MIN_REPETITIONS else ""
     return (
         f"{cell['length_policy']}, {cell['variant']}, batch size {cell['batch_size']}: "
-        f"{cell['latency_per_batch_ms']:.4g} ms a batch ({low:.4g} to {high:.4g}), "
+        f"{cell['latency_per_batch_ms']:.4g} ms a batch{interval}, "
         f"{cell['latency_per_sample_ms']:.4g} ms a sample, {cell['throughput_samples_per_s']:.4g} samples/s."
     )
 
@@ -139,7 +141,9 @@ def _said_by(sections: dict[str, Run], kind: str, otherwise: str) -> str:
         return otherwise
     section = sections[kind]
     showing = section.kind.showing
-    return "\n".join([showing.headline(section.summary), *showing.sentences(load.table([section]))])
+    other = load.other_model(section)
+    of = [f"Of {other}:"] if other else []
+    return "\n".join([*of, showing.headline(section.summary), *showing.sentences(load.table([section]))])
 
 
 def _shown(cell: Row) -> Row:
