@@ -66,8 +66,7 @@ def measure(job: WorkerSpec) -> dict[str, Any]:
     warmup = timing.warm_up()
     by_layer = in_turn(timing, loaded.module, protocol["timed_forwards"])
     if job.tokenizer:
-        texts, encode = sweep.request_inputs(job, work)
-        timing.requests(texts[: protocol["timed_forwards"]], encode)  # no longer than what stands beside them
+        timing.requests(*sweep.request_inputs(job, work))
     samples = sampled(timing, protocol["utilisation_s"], gpu)
     files = Files(job)
     files.parquet("forwards", forward_rows(timing.rows), FORWARDS)

@@ -79,7 +79,7 @@ class Timing(Loop):
         Fences stand between the parts, so that each has its own time and their sum is the request's.
 
         Args:
-            texts: sentences per batch; fewer batches than there are: those alone.
+            texts: sentences per batch.
             encode: sentences -> {input_ids, attention_mask}, int64 (batch, length), on the host.
 
         Raises:
@@ -87,7 +87,7 @@ class Timing(Loop):
         """
         cycle = self.rows[-1]["cycle"] + 1
         self._request(texts[0], encode)  # untimed: a tokenizer, too, is slow at first
-        for batch, (sentences, (input_ids, _)) in enumerate(zip(texts, self.tensors[: len(texts)], strict=True)):
+        for batch, (sentences, (input_ids, _)) in enumerate(zip(texts, self.tensors, strict=True)):
             marks, seen = self._request(sentences, encode)
             if not torch.equal(seen, input_ids):
                 raise RunError(f"batch {batch}: the tokenizer gives other ids in a request than it gave for the sweep")
