@@ -33,7 +33,7 @@ from distilbench.errors import ParameterError, StorageError
 
 DESIGN_VERSION = 2  # raised when a change of code changes what is measured: older unfinished runs then stay apart
 #: At its default, a design with such a parameter is the one that it was without it.
-CAME_LATER = {"fresh_processes", "model_family", "embedded_task"}
+CAME_LATER = {"fresh_processes", "model_family", "embedded_task", "batches_per_cycle"}
 NOT_DESIGN = {"run_id", "results_root", "run_ids"}  # where results go and are compared is not what is measured
 PROFILES = {
     "ci": "tiny random models and a handful of sentences, for tests; never published",

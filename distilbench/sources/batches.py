@@ -77,10 +77,15 @@ def load_padding(file: Path) -> Padding:
 
 
 def sample_order(n: int, samples_per_cycle: int, seed: int) -> list[int]:
-    """Which sentences a cycle goes over, the same for every cell: shuffled once, begun again when they are too few."""
+    """Which sentences a cycle goes over, in one order for every cell: shuffled once, begun again when too few."""
     order = list(range(n))
     random.Random(seed).shuffle(order)
     return [order[i % n] for i in range(samples_per_cycle)]
+
+
+def cycle_samples(samples_per_cycle: int, batches_per_cycle: int | None, batch_size: int) -> int:
+    """How many sentences a cell of this batch size goes over in a cycle: all, or as many as that many batches hold."""
+    return min(samples_per_cycle, (batches_per_cycle or samples_per_cycle) * batch_size)
 
 
 def make_batches(

@@ -427,6 +427,17 @@ def test_a_cycle_holds_at_least_eight_of_the_largest_batch():
     assert resolve("distilbert", {"profile": "ci", "batch_sizes": [4, 64], "samples_per_cycle": 512})
 
 
+def test_cycles_of_as_many_batches_need_batches_that_cost_the_same():
+    given = {"profile": "ci", "length_policies": ["fixed-16"], "batches_per_cycle": 8}
+    assert resolve("distilbert", given).params.batches_per_cycle == 8
+    message = refused(given | {"batches_per_cycle": 7})
+    assert message == "batches_per_cycle (7) must be at least 8, so that no cache can answer"
+    message = refused(given | {"length_policies": ["fixed-16", "longest"]})
+    assert message.startswith(
+        "batches_per_cycle needs length_policies of the kind fixed-N: at 'longest' batches differ"
+    )
+
+
 @pytest.mark.parametrize(("least", "most"), [("warmup_seconds", "warmup_max_seconds"), ("min_seconds", "max_seconds")])
 def test_a_cap_is_not_below_its_floor(least, most):
     assert refused({least: 5.0, most: 4.0}).startswith(f"{most} (4) must not be below {least} (5)")
@@ -528,7 +539,7 @@ OTHER_VALUES = {
     "min_iterations": 17, "half_width": 0.5, "max_seconds": 7.5, "energy_cells": "all", "energy_windows": 6,
     "energy_window_s": 11.0, "energy_idle_s": 11.0, "modelled_power_W": 65.0, "ceiling_s": 2.0,
     "repetition_timeout_s": 7.0, "num_threads": 1, "heap": "keep", "fresh_processes": True,
-    "model_family": "qwen2", "embedded_task": "intents",
+    "model_family": "qwen2", "embedded_task": "intents", "batches_per_cycle": 9,
 }  # fmt: skip
 
 
@@ -542,7 +553,8 @@ def test_another_value_is_known_for_every_parameter_that_counts():
 
 @pytest.mark.parametrize("name", OTHER_VALUES)
 def test_another_value_of_any_measured_parameter_is_another_design(name):
-    assert design(**{name: OTHER_VALUES[name]}) != design()
+    base = {"length_policies": ["fixed-16"]} if name == "batches_per_cycle" else {}  # others differ in cost
+    assert design(**base | {name: OTHER_VALUES[name]}) != design(**base)
 
 
 def test_where_results_go_is_not_part_of_the_design(tmp_path):

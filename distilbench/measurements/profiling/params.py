@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from distilbench.measurements.sweep.params import (
+    BatchesPerCycle,
     CeilingSeconds,
     DistilbertParams,
     SweepParams,
@@ -37,6 +38,7 @@ class ProfileParams(SourceParams):
     batch_sizes: list_of(Count) = Field([1, 8, 32, 128], description="sentences per forward pass")
     length_policies: list_of(LengthPolicy) = Field(["fixed-128"], description="how sentences are padded within a batch")
     samples_per_cycle: Count = Field(1024, description="sentences in one cycle, the same ones in every cell")
+    batches_per_cycle: BatchesPerCycle = None
     repetitions: Count = Field(5, description="fresh processes per cell")
     warmup_cycles: WarmupCycles = 2
     warmup_seconds: WarmupSeconds = 3.0

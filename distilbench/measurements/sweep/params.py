@@ -22,11 +22,20 @@ CeilingSeconds = Annotated[
 ]
 
 
+BatchesPerCycle = Annotated[
+    Count | None,
+    Field(
+        description="batches in every cell's cycle, so that small batch sizes take no longer than large ones; only "
+        "where all batches cost the same (fixed-N); empty: every cell goes over all samples_per_cycle sentences"
+    ),
+]
+
+
 def check_cycle(params: Any) -> None:
     """What the fields of a cycle of batches must be to each other.
 
     Raises:
-        ValueError: the cycle is too short, or the warm-up's cap is below its floor.
+        ValueError: the cycle is too short, its batches differ in cost, or the warm-up's cap is below its floor.
     """
     if params.samples_per_cycle < MIN_BATCHES * max(params.batch_sizes):
         raise ValueError(
@@ -34,6 +43,16 @@ def check_cycle(params: Any) -> None:
             f"size ({max(params.batch_sizes)}): a cycle goes over {MIN_BATCHES} batches or more, so that no cache "
             "can answer"
         )
+    if (batches := params.batches_per_cycle) is not None:
+        if batches < MIN_BATCHES:
+            raise ValueError(
+                f"batches_per_cycle ({batches}) must be at least {MIN_BATCHES}, so that no cache can answer"
+            )
+        if "longest" in params.length_policies:
+            raise ValueError(
+                "batches_per_cycle needs length_policies of the kind fixed-N: at 'longest' batches differ in cost, and "
+                "cells that go over different sentences could not be compared"
+            )
     if params.warmup_max_seconds:  # else no proof is asked, and the floors alone count
         check_cap(params, "warmup_seconds", "warmup_max_seconds")
 
@@ -62,6 +81,7 @@ class SweepParams(SourceParams):
     samples_per_cycle: Count = Field(
         1024, description="sentences in one cycle, the same ones in every cell: 8 batches of the largest size"
     )
+    batches_per_cycle: BatchesPerCycle = None
     passes: list_of(Literal["timing", "memory", "energy"]) = Field(
         ["timing", "memory", "energy"], description="what is measured"
     )

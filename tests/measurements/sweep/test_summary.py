@@ -21,6 +21,7 @@ from distilbench.measurements.sweep.summary import derive, join
 from distilbench.runs import measurement, rawfiles, verify
 from distilbench.runs.folder import Run
 from distilbench.runs.rawfiles import read_parquet
+from distilbench.sources.batches import cycle_samples
 
 RECORDED = sorted((Path(__file__).parents[2] / "data" / "runs").glob("*/*/"))
 
@@ -824,6 +825,22 @@ def test_the_roofline_by_hand(this_machine, flops, moved, bound, fraction):
     assert cell["roofline"]["bound"] == bound
     assert cell["roofline"]["fraction"] == pytest.approx(fraction)
     assert any("ceiling allows" in doubt for doubt in cell["doubts"]) == (fraction > 1)
+
+
+def test_the_roofline_of_a_cycle_of_so_many_batches_counts_their_sentences():
+    assert [cycle_samples(64, 8, size) for size in (1, 4, 8, 16)] == [8, 32, 64, 64]
+    ceilings = {"matrix_flops_per_s": {"float32": 1e9}, "memory_bytes_per_s": 1e12}
+    timing = [
+        synthetic.timing(
+            *one_cell(passes=["timing"], repetitions=1), 0, synthetic.iterations(2), synthetic.predictions("x")
+        )
+    ]
+    timing = [one.model_copy(update={"flops_per_cycle": 1e9, "bytes_per_cycle": 1.0}) for one in timing]
+    cell = {"variant": "sdpa", "dtype": "float32", "batch_size": 4, "throughput_samples_per_s": 16.0}
+    found = join._roofline(cell, timing, {"samples_per_cycle": 64, "batches_per_cycle": 8}, ceilings)
+    assert found["fraction"] == 0.5, "32 sentences take two seconds"
+    found = join._roofline(cell, timing, {"samples_per_cycle": 64}, ceilings)
+    assert found["fraction"] == 0.25
 
 
 def test_without_ceilings_there_is_no_roofline(this_machine):

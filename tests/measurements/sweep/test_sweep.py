@@ -202,6 +202,8 @@ def test_the_batch_table_says_shapes_and_padding(tmp_path):
     assert by_cell["longest", 1]["padding"] == 0.0, "one sentence is its own longest"
     assert "–" in by_cell["longest", 1]["tokens"]
     assert by_cell["fixed-32", 1]["padding"] == by_cell["fixed-32", 16]["padding"] > 0.4
+    fixed = resolved.params.model_copy(update={"length_policies": ["fixed-32"], "batches_per_cycle": 8})
+    assert [row["batches"] for row in sweep.batch_table(fixed, prepared_by_hand(run))] == [8, 8]
 
 
 # ------------------------------------------------------------------ how a repetition can end

@@ -359,6 +359,19 @@ def test_a_sentence_that_stands_twice_in_the_cycle_counts_once(tmp_path):
     assert len(rows) == len({row["sample"] for row in rows}) == 40
 
 
+def test_every_batch_size_can_have_as_many_batches_in_its_cycle(tmp_path):
+    given = {"batch_sizes": [1, 2, 4], "samples_per_cycle": 32, "batches_per_cycle": 8}
+    found = {}
+    for size in given["batch_sizes"]:
+        work = job(tmp_path, **given | {"batch_sizes": [size]})
+        cycle = worker.workload(work, torch.device("cpu"))
+        found[size] = cycle.rows.tolist()
+        assert [tensors[0].shape[0] for tensors in cycle.tensors] == [size] * 8
+    assert found[1] == found[2][:8] == found[4][:8], "one order of sentences for all"
+    del work.protocol["batches_per_cycle"]  # as of a run that was begun before there were such cycles
+    assert len(worker.workload(work, torch.device("cpu")).rows) == 32
+
+
 def test_the_number_of_threads_can_be_given(tmp_path):
     before = torch.get_num_threads()
     try:

@@ -19,7 +19,7 @@ __all__ = ["fetch", "is_prepared", "load", "once", "prepare", "take"]
 WORKER = (*processes.WORKER, "distilbench.measurements.profiling.measure.worker")
 PROTOCOL = (
     "warmup_cycles", "warmup_seconds", "warmup_max_seconds", "timed_forwards", "profiler_wait", "profiler_warmup",
-    "profiler_active", "utilisation_s", "samples_per_cycle", "seed", "heap",
+    "profiler_active", "utilisation_s", "samples_per_cycle", "batches_per_cycle", "seed", "heap",
 )  # fmt: skip
 
 

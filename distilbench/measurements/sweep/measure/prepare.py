@@ -11,7 +11,7 @@ from distilbench.measurements.sweep.measure.spec import Prepared
 from distilbench.measurements.sweep.params import MIN_BATCHES, SweepParams
 from distilbench.runs.folder import Run
 from distilbench.sources import texts as sources_texts
-from distilbench.sources.batches import make_batches, most_tokens, save_inputs
+from distilbench.sources.batches import cycle_samples, make_batches, most_tokens, save_inputs
 from distilbench.sources.labels import MAPPINGS, mappings
 from distilbench.sources.models import LoadedModel, check_fit, load_model, match_labels
 from distilbench.sources.tokenizers import fits, load_tokenizer, padding_of
@@ -77,7 +77,8 @@ def _require_distinct(params: SweepParams, token_ids: list[list[int]]) -> None:
     """
     for policy in params.length_policies:
         for size in params.batch_sizes:
-            batches = make_batches(token_ids, size, policy, params.samples_per_cycle, params.seed)
+            samples = cycle_samples(params.samples_per_cycle, params.batches_per_cycle, size)
+            batches = make_batches(token_ids, size, policy, samples, params.seed)
             if (distinct := len({batch.input_ids.tobytes() for batch in batches})) < MIN_BATCHES:
                 raise DataError(
                     f"{policy}, batch size {size}: a cycle has {distinct} distinct batches, {MIN_BATCHES} are needed "

@@ -17,13 +17,20 @@ from distilbench.runs.measurement import Step
 from distilbench.runs.parameters import Resolved
 from distilbench.runs.rawfiles import read_parquet
 from distilbench.runs.states import MEASURED
-from distilbench.sources.batches import load_inputs, load_padding, make_batches, padding_share, truncated_shares
+from distilbench.sources.batches import (
+    cycle_samples,
+    load_inputs,
+    load_padding,
+    make_batches,
+    padding_share,
+    truncated_shares,
+)
 
 WORKER = (*processes.WORKER, "distilbench.measurements.sweep.measure.worker")
 PROTOCOL = (
     "warmup_cycles", "warmup_seconds", "warmup_max_seconds", "min_cycles", "min_iterations", "min_seconds",
-    "half_width", "max_seconds", "samples_per_cycle", "seed", "num_threads", "energy_windows", "energy_window_s",
-    "energy_idle_s", "modelled_power_W", "heap",
+    "half_width", "max_seconds", "samples_per_cycle", "batches_per_cycle", "seed", "num_threads", "energy_windows",
+    "energy_window_s", "energy_idle_s", "modelled_power_W", "heap",
 )  # fmt: skip
 
 
@@ -56,9 +63,10 @@ def batch_table(params: SweepParams, prepared: Prepared) -> list[dict[str, Any]]
     (token_ids, _, _), padding = load_inputs(prepared.inputs), load_padding(prepared.inputs)
     rows = []
     for policy in params.length_policies:
-        cut, _ = truncated_shares(token_ids, policy, params.samples_per_cycle, params.seed)
         for size in params.batch_sizes:
-            batches = make_batches(token_ids, size, policy, params.samples_per_cycle, params.seed, padding)
+            samples = cycle_samples(params.samples_per_cycle, params.batches_per_cycle, size)
+            cut, _ = truncated_shares(token_ids, policy, samples, params.seed)
+            batches = make_batches(token_ids, size, policy, samples, params.seed, padding)
             lengths = [batch.input_ids.shape[1] for batch in batches]
             rows.append(
                 {

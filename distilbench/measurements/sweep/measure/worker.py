@@ -36,6 +36,7 @@ from distilbench.runs.rawfiles import write_parquet
 from distilbench.sources import families
 from distilbench.sources.batches import (
     batches_sha256,
+    cycle_samples,
     load_inputs,
     load_padding,
     make_batches,
@@ -93,7 +94,9 @@ def workload(job: WorkerSpec, device: torch.device) -> Workload:
     """The job's cycle, copied to the device."""
     token_ids, samples, labels = load_inputs(Path(job.inputs))
     identity, protocol = job.identity, job.protocol
-    cycle = identity["length_policy"], protocol["samples_per_cycle"], protocol["seed"]
+    # a protocol from before there was the second of them has none
+    limits = protocol["samples_per_cycle"], protocol.get("batches_per_cycle")
+    cycle = identity["length_policy"], cycle_samples(*limits, identity["batch_size"]), protocol["seed"]
     batches = make_batches(token_ids, identity["batch_size"], *cycle, load_padding(Path(job.inputs)))
     cut = truncated_shares(token_ids, *cycle)
     tensors = [

@@ -77,9 +77,15 @@ def about(run: Run) -> dict[str, str | int]:
         "model": f"{model['name']}, {model['parameters']:,} parameters, {params['dtype']}",
         "source of the model": model["source"],
         "text": f"{data['name']}, {data['rows']:,} sentences",
-        "sentences per cycle": params["samples_per_cycle"],
+        **_cycle(params),
         "fresh processes per cell": _passes(run),
     }
+
+
+def _cycle(params: dict[str, Any]) -> dict[str, int]:
+    """How long a cycle is, in what is equal for all cells."""
+    batches = params.get("batches_per_cycle")
+    return {"batches per cycle": batches} if batches else {"sentences per cycle": params["samples_per_cycle"]}
 
 
 def title(run: Run) -> str:

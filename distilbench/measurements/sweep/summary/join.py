@@ -19,6 +19,7 @@ from distilbench.measurements.sweep.summary.doubts import doubts_of
 from distilbench.runs.parameters import PROFILES
 from distilbench.runs.rawfiles import read_parquet, read_raw
 from distilbench.runs.states import FINAL, MEASURED
+from distilbench.sources.batches import cycle_samples
 from distilbench.stats import (
     autocorrelation,
     median_interval,
@@ -260,7 +261,8 @@ def _roofline(
     rate = (ceilings or {}).get("matrix_flops_per_s", {}).get(dtype)
     if not (flops and moved and rate and cell["throughput_samples_per_s"]):
         return None
-    seconds = params["samples_per_cycle"] / cell["throughput_samples_per_s"]
+    samples = cycle_samples(params["samples_per_cycle"], params.get("batches_per_cycle"), cell["batch_size"])
+    seconds = samples / cell["throughput_samples_per_s"]
     least = {"compute": flops / rate, "memory": moved / ceilings["memory_bytes_per_s"]}
     bound = max(least, key=least.get)
     return {
