@@ -105,14 +105,19 @@ _RENAMES = (  # in this order: the attention's output first, since the block's o
 )
 
 
-def pretrained_classifier(labels: Sequence[str]):
-    """MiniLM as a `DistilBertForSequenceClassification` with an untrained head (22.7 M parameters)."""
+def pretrained_classifier(labels: Sequence[str], **settings: float):
+    """MiniLM as a `DistilBertForSequenceClassification` with an untrained head (22.7 M parameters).
+
+    Args:
+        labels: the classes, in the order of the logits.
+        settings: of the config, such as another dropout.
+    """
     from safetensors.torch import load_file
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
     config = DistilBertConfig(
         vocab_size=30522, max_position_embeddings=512, n_layers=6, n_heads=12, dim=384, hidden_dim=1536,
-        id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},
+        id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)}, **settings,
     )  # fmt: skip
     model = DistilBertForSequenceClassification(config)
     model.distilbert.load_state_dict(convert_state(load_file(minilm_dir() / "model.safetensors")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import io
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from distilbench.errors import DataError
@@ -27,35 +28,37 @@ VADER = Package(
 
 def sentences() -> list[Sentence]:
     """All labelled sentences, in file order, without duplicates."""
-    return _parse_sentences(_read_member(fetch_package(VADER)))
+    rows, seen = [], set()
+    for number, rating, text in rated(fetch_package(VADER), "movieReviewSnippets"):
+        key = normalise(text)
+        if abs(rating) < MIN_ABS_RATING or not key or key in seen:
+            continue
+        seen.add(key)
+        rows.append((f"movie-{number}", text, int(rating > 0), split_of(text)))
+    return rows
 
 
-def _read_member(archive: Path) -> str:
-    """The ground-truth file of the movie sentences: an archive within the source archive."""
+def rated(archive: Path, corpus: str) -> Iterator[tuple[str, float, str]]:
+    """(id, mean rating, text) of each line of a ground-truth file: in an archive within the source archive.
+
+    Args:
+        corpus: the file's name before `_GroundTruth.txt`.
+
+    Raises:
+        DataError: the archive does not hold it.
+    """
     try:
         with tarfile.open(archive) as outer:
             inner = outer.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
             with tarfile.open(fileobj=io.BytesIO(inner.read())) as corpora:
-                member = corpora.extractfile("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
-                return member.read().decode("utf-8")
+                member = corpora.extractfile(f"hutto_ICWSM_2014/{corpus}_GroundTruth.txt")
+                raw = member.read().decode("utf-8")
     except (tarfile.TarError, KeyError, OSError) as error:
-        raise DataError(f"{archive} does not hold the movie sentences: {error}") from error
-
-
-def _parse_sentences(raw: str) -> list[Sentence]:
-    """Lines `id TAB mean rating TAB text`; drops near-neutral ratings and repeated texts."""
-    rows, seen = [], set()
+        raise DataError(f"{archive} does not hold the sentences {corpus}: {error}") from error
     for line in raw.split("\n"):
-        if not line.strip():
-            continue
-        number, rating, text = line.rstrip("\r").split("\t", 2)
-        text = html.unescape(text).replace("''", '"').strip()
-        key = normalise(text)
-        if abs(float(rating)) < MIN_ABS_RATING or not key or key in seen:
-            continue
-        seen.add(key)
-        rows.append((f"movie-{number}", text, int(float(rating) > 0), split_of(text)))
-    return rows
+        if line.strip():
+            number, rating, text = line.rstrip("\r").split("\t", 2)
+            yield number, float(rating), html.unescape(text).replace("''", '"').strip()
 
 
 TEXT = EmbeddedText(

@@ -17,7 +17,7 @@ from transformers import BertModel, DistilBertForSequenceClassification, DistilB
 
 from distilbench import paths
 from distilbench.errors import DataError, HubError, ModelError
-from distilbench.sources import embedded, embedded_training, movies, packages
+from distilbench.sources import embedded, embedded_training, four_sources, movies, packages
 from distilbench.sources.embedded_text import normalise, split_of
 
 MOVIES = embedded.TASKS["movies"]
@@ -98,21 +98,53 @@ def test_without_a_registry_the_message_says_what_to_do(own_cache, monkeypatch):
 # ------------------------------------------------------------------ text
 
 
-def test_sentences_are_cleaned_labelled_and_kept_once():
-    raw = (
-        "1\t3.5\tA &amp; B: ''great''.\r\n"
-        "2\t-0.49\tNeither good nor bad.\r\n"
-        "3\t-2.0\ta b GREAT!\r\n"  # the first one again, to the normalised eye
-        "4\t-0.5\tAwful.\r\n"
-        "5\t2.0\t...\r\n"
-        "\r\n"
-        "6\t0.5\ta tab\tinside\n"
-    )
-    assert movies._parse_sentences(raw) == [
+def archive_of(folder, **corpora: str):
+    """A source archive with these ground-truth files in the archive within it."""
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as tar:
+        for name, text in corpora.items():
+            member = tarfile.TarInfo(f"hutto_ICWSM_2014/{name}_GroundTruth.txt")
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
+    with tarfile.open(folder / "source.tar.gz", "w:gz") as tar:
+        member = tarfile.TarInfo("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
+        member.size = len(inner.getvalue())
+        tar.addfile(member, io.BytesIO(inner.getvalue()))
+    return folder / "source.tar.gz"
+
+
+MOVIE_LINES = (
+    "1\t3.5\tA &amp; B: ''great''.\r\n"
+    "2\t-0.49\tNeither good nor bad.\r\n"
+    "3\t-2.0\ta b GREAT!\r\n"  # the first one again, to the normalised eye
+    "4\t-0.5\tAwful.\r\n"
+    "5\t2.0\t...\r\n"
+    "\r\n"
+    "6\t0.5\ta tab\tinside\n"
+)
+
+
+def test_sentences_are_cleaned_labelled_and_kept_once(tmp_path, monkeypatch):
+    archive = archive_of(tmp_path, movieReviewSnippets=MOVIE_LINES)
+    monkeypatch.setattr(movies, "fetch_package", lambda package: archive)
+    assert movies.sentences() == [
         ("movie-1", 'A & B: "great".', 1, split_of("a b great")),
         ("movie-4", "Awful.", 0, split_of("awful")),
         ("movie-6", "a tab\tinside", 1, split_of("a tab inside")),
     ]
+
+
+def test_sentences_of_four_sources_are_of_the_first_that_has_them(tmp_path, monkeypatch):
+    others = {name: f"1_1\t-1.0\tOnly here {name}\r\n2\t0.0\tawful!\r\n" for name in four_sources.CORPORA.values()}
+    archive = archive_of(tmp_path, **others | {"movieReviewSnippets": MOVIE_LINES})
+    monkeypatch.setattr(four_sources, "fetch_package", lambda package: archive)
+    found = four_sources.sentences()
+    assert [row[0] for row in found] == [
+        "movie-review-1", "movie-review-2", "movie-review-4", "movie-review-6", "product-review-1_1",
+        "newspaper-editorial-1_1", "tweet-1_1",
+    ]  # fmt: skip
+    assert [row[2] for row in found] == [0, 0, 0, 0, 1, 2, 3]
+    assert found[1][1] == "Neither good nor bad.", "whatever its rating"
 
 
 def test_an_archive_without_the_sentences_is_named(tmp_path):
@@ -120,8 +152,8 @@ def test_an_archive_without_the_sentences_is_named(tmp_path):
     with tarfile.open(archive, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("README"), io.BytesIO())
     for file in (archive, tmp_path / "absent.tar.gz", ADAPTER):
-        with pytest.raises(DataError, match=f"{file.name} does not hold the movie sentences"):
-            movies._read_member(file)
+        with pytest.raises(DataError, match=f"{file.name} does not hold the sentences movieReviewSnippets"):
+            next(movies.rated(file, "movieReviewSnippets"))
 
 
 def test_the_split_is_a_pure_function_of_the_letters():

@@ -17,6 +17,7 @@ import checkouts
 import psutil
 import pytest
 import toy_kind
+import training_rows
 from cluster import Cluster, free_ports, missing
 from conftest import IN_CI
 from measuring import checkout_with_notebooks, finished_once, is_a_fork, stand_in_everywhere
@@ -500,7 +501,25 @@ def test_two_nodes_find_each_other(cluster, site):
     cluster.wait(lambda: cluster.states(job) == ["COMPLETED"], "accounting has its end")
 
 
-@pytest.mark.parametrize("script", ["bench_distilbert.slurm", "step.slurm", "notebook.slurm", "allreduce.slurm"])
+def test_two_nodes_train_together(cluster, site):
+    values = training_rows.settings(site, batch_size=6)
+    options = training_rows.command(values, site / "trained")[3:]
+    env = os.environ | {"GLOO_SOCKET_IFNAME": "eth0"}
+    command = ["sbatch", "--parsable", "--mem=1800M", "--cpus-per-task=1", "slurm/train_ddp.slurm", *options]
+    job = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+    cluster.wait_until_gone(job)
+    cluster.wait(lambda: cluster.states(job) == ["COMPLETED"], logs(site))
+    results = paths.read_json(site / "trained" / "results.json")
+    assert (results["processes"], results["backend"], results["test_rows"]) == (2, "gloo", training_rows.TEST)
+    found = read_parquet(site / "trained" / "steps.parquet")
+    assert {row["rank"] for row in found} == {0, 1}
+    said = (site / "slurm_logs" / f"train_{job}.out").read_text()
+    assert said.count("epoch 1 of 2: training loss") == 1, "the first process alone says something"
+
+
+@pytest.mark.parametrize(
+    "script", ["bench_distilbert.slurm", "step.slurm", "notebook.slurm", "allreduce.slurm", "train_ddp.slurm"]
+)
 def test_sbatch_takes_every_script(cluster, site, script):
     small = ["--mem=500M", "--cpus-per-task=1"]
     done = subprocess.run(["sbatch", "--test-only", *small, f"slurm/{script}"], capture_output=True, text=True)
