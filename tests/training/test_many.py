@@ -134,6 +134,7 @@ def kill_once(folder: Path, wanted: dict[str, torch.Tensor], number: int, draw: 
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
+@pytest.mark.slow  # under load it once was not done after three minutes, and why is not known yet
 def test_a_killed_rank_is_started_again_and_the_weights_are_the_same(tmp_path):
     wanted = undisturbed(tmp_path)
     kill_once(tmp_path, wanted, 0, random.Random(0))
