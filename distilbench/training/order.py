@@ -79,7 +79,9 @@ class Sampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[int]:
         rows = self.order()[self.start :]
-        rows += [~rows[i % len(rows)] for i in range(-len(rows) % self.num_replicas)]
+        # the last one, wherever this begins: a row of another length would draw other numbers for dropout, and a
+        # resumed training would go another way from the next step on
+        rows += [~row for row in rows[-1:]] * (-len(rows) % self.num_replicas)
         return iter(rows[self.rank :: self.num_replicas])
 
     def __len__(self) -> int:

@@ -100,13 +100,26 @@ def joined(device: str, timeout_s: float) -> Iterator[Ranks]:
         yield Ranks(0, 1, 0, 1, place, "none")
         return
     backend, timeout = "nccl" if place.type == "cuda" else "gloo", timedelta(seconds=timeout_s)
-    dist.init_process_group(backend, timeout=timeout)
+    store = _store(rank, world, world == locals_, timeout)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
     try:
         # gradients go over NCCL, which knows no objects; what is said besides goes over gloo, and no GPU waits for it
         messages = dist.new_group(backend="gloo", timeout=timeout)
         yield Ranks(rank, world, local, locals_, place, backend, messages)
     finally:
         dist.destroy_process_group()
+
+
+def _store(rank: int, world: int, is_one_machine: bool, timeout: timedelta) -> dist.Store:
+    """Where the processes leave their addresses.
+
+    torchrun keeps one store for all of its attempts (torch 2.13), in which a process that was started again finds the
+    addresses of killed ones, and waits for them. On one machine all processes know the number of the attempt. On
+    several each torchrun counts for itself: there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes a store per attempt.
+    """
+    store, _, _ = next(dist.rendezvous("env://", rank, world, timeout=timeout))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"attempt {attempt}", store) if is_one_machine else store
 
 
 def _device_of(device: str, local_rank: int, local_world: int) -> str:

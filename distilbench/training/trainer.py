@@ -41,7 +41,16 @@ SAY_EVERY_S = 15.0
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PLACE = ("epoch", "seen", "step", "history", "chunks", "epoch_s", "interruptions")  # how far it is
 #: What may differ when a training is resumed: where it computes and how long it waits, not what it computes.
-NOT_DESIGN = {"device", "num_threads", "collective_timeout_s", "checkpoint_steps", "run_id", "run_ids", "results_root"}
+NOT_DESIGN = {
+    "profile",
+    "device",
+    "num_threads",
+    "collective_timeout_s",
+    "checkpoint_steps",
+    "run_id",
+    "run_ids",
+    "results_root",
+}
 
 
 class Trainer:
@@ -164,7 +173,8 @@ class Trainer:
             ImplausibleError: the gradients are not finite.
             Stopped: somebody asked to stop; the state is saved.
         """
-        while self.epoch < self.params.epochs and not self._is_over():
+        # an epoch that was begun must be ended, also where its last step was the last of all and the end was cut off
+        while self.epoch < self.params.epochs and (self.seen or not self._is_over()):
             begun = time.monotonic() - self.epoch_s
             self._steps_of_epoch(begun)
             self.epoch_s = time.monotonic() - begun

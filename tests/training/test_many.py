@@ -18,7 +18,9 @@ from waiting import wait_for
 
 from distilbench import paths
 from distilbench.runs.rawfiles import read_parquet
+from distilbench.training import __main__ as script
 from distilbench.training import checkpoint
+from distilbench.training.trainer import Trainer
 
 DRIVER = Path(__file__).parents[1] / "training_driver.py"
 EXACT = {"max_steps": 20, "epochs": 3, "dropout": 0.0, "warmup_share": 0.1}
@@ -61,7 +63,7 @@ def test_many_processes_take_the_steps_of_one(trained, name, world):
     one, many = (weights(trained[number][0] / name) for number in (1, world))
     difference = max(float((one[key] - many[key]).abs().max()) for key in one)
     assert difference <= SAME_STEP[name][1]
-    assert difference > 0 or world == 1, "sums of another order differ a little: else nothing was shared out"
+    assert difference > 0, "sums of another order differ a little: else nothing was shared out"
 
 
 @pytest.mark.parametrize("name", SAME_STEP)
@@ -85,6 +87,31 @@ def test_each_process_writes_its_steps(trained):
         if world > 1:
             assert all(0 < row["allreduce_ms"] < row["step_ms"] for row in found)
             assert len({row["gradient_norm"] for row in whole}) == 1, "they share their gradients"
+
+
+def test_two_processes_go_on_where_one_was_interrupted(trained, tmp_path, monkeypatch):
+    """By the launcher that users call."""
+    folder = trained[1][0].parent
+    given = SAME_STEP["adamw"][0] | {"checkpoint_steps": 5}
+    one_step = Trainer._one_step
+
+    def interrupted(self, *arguments):
+        if self.step == 7:
+            raise KeyboardInterrupt
+        one_step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_one_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        script.run(training_rows.params(folder, **given, batch_size=12), tmp_path, {})
+    values = training_rows.settings(folder, **given, batch_size=6)
+    options = training_rows.command(values, tmp_path)[3:]
+    words = [str(paths.repo_root() / "slurm" / "run_ddp.sh"), "--nproc_per_node", "2", *options]
+    done = training_rows.run_command(words, DISTILBENCH_BIN=str(Path(sys.executable).parent))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "resumed after step 5, in epoch 1" in done.stdout
+    one, many = weights(folder / "1" / "adamw"), weights(tmp_path)
+    assert max(float((one[key] - many[key]).abs().max()) for key in one) <= SAME_STEP["adamw"][1]
+    assert paths.read_json(tmp_path / "results.json")["processes"] == 2
 
 
 # ------------------------------------------------------------------ kills
@@ -124,21 +151,20 @@ def kill_once(folder: Path, wanted: dict[str, torch.Tensor], number: int, draw: 
         victim = draw.choice([0, 1])
         with contextlib.suppress(IndexError, psutil.NoSuchProcess):
             ranks_of(launcher)[victim].send_signal(signal.SIGKILL)
-        assert launcher.wait(180) == 0, (output.parent / "errors").read_text()[-3000:]
+        assert launcher.wait(500) == 0, (output.parent / "errors").read_text()[-3000:]
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in launcher.children(recursive=True):
                 child.kill()
             launcher.kill()
+    assert paths.read_json(output / "results.json")["interruptions"] >= 1, "nothing was killed"
     found = weights(output)
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
-@pytest.mark.slow  # under load it once was not done after three minutes, and why is not known yet
 def test_a_killed_rank_is_started_again_and_the_weights_are_the_same(tmp_path):
     wanted = undisturbed(tmp_path)
     kill_once(tmp_path, wanted, 0, random.Random(0))
-    assert paths.read_json(tmp_path / "killed-0" / "out" / "results.json")["interruptions"] >= 1
 
 
 @pytest.mark.slow

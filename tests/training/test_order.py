@@ -62,6 +62,12 @@ def test_a_resumption_takes_what_was_left_with_another_number_of_processes_too()
     assert rows == [sorted(row for part in step for row in part if row >= 0) for step in whole[3:]]
 
 
+def test_a_resumption_fills_up_with_the_same_row():
+    """A row of another length would draw other numbers for dropout."""
+    assert taken(2, 6, start=36)[-1] == taken(2, 6)[-1]
+    assert taken(2, 6, start=101) == []
+
+
 def test_the_forwards_of_a_short_last_step():
     assert steps_of(101, 0, Sizes(3, 2, 2)) == [(12, 2)] * 8 + [(5, 1)]
     assert steps_of(101, 96, Sizes(3, 2, 2)) == [(5, 1)]

@@ -1,5 +1,8 @@
+from datetime import timedelta
+
 import pytest
 import torch
+import torch.distributed as dist
 
 from distilbench.errors import DeviceError
 from distilbench.training import ranks
@@ -46,7 +49,10 @@ def test_nccl_is_for_gpus_and_the_group_is_left_also_after_an_error(monkeypatch)
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(ranks, "available", lambda: ["cpu", "cuda:0", "cuda:1"])
     monkeypatch.setattr(ranks, "select", lambda name: calls.append(f"select {name}") or torch.device(name))
-    monkeypatch.setattr(ranks.dist, "init_process_group", lambda backend, timeout: calls.append(f"init {backend}"))
+    monkeypatch.setattr(ranks, "_store", lambda *_: "store")
+    monkeypatch.setattr(
+        ranks.dist, "init_process_group", lambda backend, store, **_: calls.append(f"init {backend} by {store}")
+    )
     monkeypatch.setattr(ranks.dist, "new_group", lambda backend, timeout: calls.append(f"group {backend}"))
     monkeypatch.setattr(ranks.dist, "destroy_process_group", lambda: calls.append("destroy"))
 
@@ -57,4 +63,16 @@ def test_nccl_is_for_gpus_and_the_group_is_left_also_after_an_error(monkeypatch)
 
     with pytest.raises(KeyError):
         fail()
-    assert calls == ["select cuda:1", "init nccl", "group gloo", (1, 1, "nccl"), "destroy"]
+    assert calls == ["select cuda:1", "init nccl by store", "group gloo", (1, 1, "nccl"), "destroy"]
+
+
+def test_what_killed_processes_left_is_not_seen_by_those_that_are_started_again(monkeypatch):
+    """torchrun keeps one store for all of its attempts."""
+    kept = dist.HashStore()
+    monkeypatch.setattr(ranks.dist, "rendezvous", lambda *_, **__: iter([(kept, 0, 2)]))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    ranks._store(0, 2, True, timedelta(seconds=1)).set("address", "of the killed one")
+    assert ranks._store(1, 2, True, timedelta(seconds=1)).check(["address"])
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert not ranks._store(0, 2, True, timedelta(seconds=1)).check(["address"])
+    assert ranks._store(0, 2, False, timedelta(seconds=1)) is kept, "of several machines each counts for itself"

@@ -144,6 +144,27 @@ def test_a_resumed_training_ends_with_the_same_weights_to_the_last_bit(
     assert [[row[c] for c in columns] for row in found] == [[row[c] for c in columns] for row in whole]
 
 
+def test_a_training_killed_after_its_last_step_still_ends_its_last_epoch(rows, tmp_path, monkeypatch):
+    given = {"epochs": 2, "max_steps": 15, "checkpoint_steps": 5}  # the last step is saved before its epoch ends
+    _, undisturbed = trained(rows, tmp_path / "undisturbed", **given)
+    end_epoch = Trainer._end_epoch
+
+    def killed(self):
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        end_epoch(self)
+
+    monkeypatch.setattr(Trainer, "_end_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(rows, tmp_path / "killed", **given)
+    monkeypatch.setattr(Trainer, "_end_epoch", end_epoch)
+    _, results = trained(rows, tmp_path / "killed", **given)
+    keys = ("epoch", "training_loss", "validation_loss", "validation_accuracy")
+    found, whole = ([[one[key] for key in keys] for one in of["epochs"]] for of in (results, undisturbed))
+    assert found == whole
+    assert results["test_correct"] == undisturbed["test_correct"]
+
+
 def test_a_state_of_another_training_is_refused(rows, tmp_path):
     trained(rows, tmp_path, epochs=1)
     with pytest.raises(RunError, match=r"is of another training: learning_rate was 0\.001, and is 0\.01"):
@@ -228,7 +249,6 @@ def test_it_stops_when_asked_and_goes_on(rows, tmp_path, monkeypatch):
 
 
 def test_tensorboard_gets_the_epochs(rows, tmp_path):
-    pytest.importorskip("tensorboard")
     trained(rows, tmp_path, epochs=1, tensorboard=True)
     assert list((tmp_path / "tensorboard").glob("events*"))
 
