@@ -41,6 +41,11 @@ def results_root(given: str | Path = "") -> Path:
     return readable(expand(chosen).resolve())
 
 
+def checkpoints_root() -> Path:
+    """Where trained classifiers are looked for: $DISTILBENCH_CHECKPOINTS, else checkpoints/ of the checkout."""
+    return readable(expand(os.environ.get("DISTILBENCH_CHECKPOINTS") or repo_root() / "checkpoints").resolve())
+
+
 def published_root() -> Path:
     """Where the runs are that the report cites: small, and committed."""
     return repo_root() / "results" / "published"

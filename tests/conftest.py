@@ -47,6 +47,7 @@ def _rank(item: pytest.Item) -> int:
 
 def _point_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILBENCH_RESULTS", str(folder / "results"))
+    monkeypatch.setenv("DISTILBENCH_CHECKPOINTS", str(folder / "checkpoints"))
     monkeypatch.setenv("DISTILBENCH_REVISIONS_LOCK", str(folder / "revisions.lock"))
     monkeypatch.delenv("DISTILBENCH_PROFILE", raising=False)
     monkeypatch.delenv("DISTILBENCH_PROGRESS", raising=False)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # the help needs no torch
     from distilbench.training.ranks import Ranks
 
 log = logging.getLogger("distilbench.training")
-OTHERS = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "timed out", "Broken pipe")
 STOPPED = 75  # exit code of what can be gone on with, as of `distilbench job`
 LEFT_OUT = {"study", "profile", "run_id", "run_ids", "results_root"}
 
@@ -58,7 +57,7 @@ def arguments(given: list[str] | None = None) -> tuple[TrainingParams, Path, boo
     output = known.pop("output")
     values = {name: from_text(TrainingParams, name, text) for name, text in known.items() if text is not None}
     params = resolve(TrainingParams, "agnews", values | {"profile": "full"}, with_file=False).params
-    return params, output or paths.repo_root() / "checkpoints" / f"training-{params.trained_on}", bool(output)
+    return params, output or paths.checkpoints_root() / f"training-{params.trained_on}", bool(output)
 
 
 def run(params: TrainingParams, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
@@ -79,12 +78,14 @@ def train(params: TrainingParams, folder: Path, about: dict[str, Any], here: Ran
 
     from distilbench.machine.environment import usable_cores
     from distilbench.training import corpus
+    from distilbench.training.energy import EpochMeter
     from distilbench.training.trainer import Trainer
 
     torch.set_num_threads(params.num_threads or max(1, usable_cores() // here.local_world))
     prepared = corpus.prepare(params, folder / "rows") if here.is_first else None
     here.wait_for_preparation()
     trainer = Trainer(params, here.told(prepared), folder, here)
+    trainer.meter = EpochMeter(here)
     if trainer.resume() and here.is_first:
         log.info("resumed after step %d, in epoch %d", trainer.step, trainer.epoch + 1)
     trainer.train()
@@ -108,7 +109,9 @@ def main() -> int:
         print(f"{_who(rank)}{error}", file=sys.stderr)
         return 1
     except RuntimeError as error:
-        if "RANK" in os.environ and any(sign in str(error) for sign in OTHERS):
+        from distilbench.training.ranks import says_another_ended
+
+        if "RANK" in os.environ and says_another_ended(str(error)):
             print(f"{_who(rank)}ended, since another process did ({first_line(error)})", file=sys.stderr)
             return 1
         traceback.print_exc()

@@ -9,8 +9,7 @@ import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from distilbench.machine.device import synchronize
-
-PHASES = ("data", "forward", "backward", "optimizer")
+from distilbench.training.steps import PHASES
 
 
 class StepClock:

@@ -11,6 +11,7 @@ from torch import nn
 from distilbench.errors import ModelError
 from distilbench.sources import embedded, families, hub
 from distilbench.sources.adapters import whole
+from distilbench.sources.models import weights_sha256
 from distilbench.training.params import TrainingParams
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -56,6 +57,24 @@ def build(params: TrainingParams, label_names: list[str], vocab_size: int) -> Cl
     else:
         network = _from_folder(_folder(params), params, names | dropouts)
     return Classifier(network.to(DTYPES[params.dtype]))
+
+
+def describe(classifier: Classifier, params: TrainingParams) -> dict[str, Any]:
+    """What is trained: name, source, size, and the SHA-256 of all weights before the training, new layers included."""
+    named = {
+        "hub": params.model_name,
+        "local": Path(params.model_path).name,
+        "embedded": embedded.ENCODER,
+        "random": f"{params.model_family}-{params.model_size} shape, random weights",
+    }
+    return {
+        "name": named[params.model_source],
+        "source": params.model_source,
+        "revision": _folder(params).name if params.model_source == "hub" else None,
+        "parameters": sum(one.numel() for one in classifier.parameters()),
+        "dtype": params.dtype,
+        "sha256": weights_sha256(classifier.network),
+    }
 
 
 def _folder(params: TrainingParams) -> Path:

@@ -13,6 +13,7 @@ from distilbench.sources.parameters import SourceParams
 class TrainingParams(SourceParams):
     """DistilBERT fine-tuned on labelled text, by default AG News (Zhang et al. 2015, arXiv:1509.01626)."""
 
+    IS_TRAINED = False
     study: str = "agnews"
     embedded_task: Literal["sources"] = Field(
         "sources", description="the embedded text: which of four sources it is of"
@@ -71,6 +72,11 @@ class TrainingParams(SourceParams):
         if self.precision != "float32" and self.dtype != "float32":
             raise ValueError(f"precision {self.precision} is autocast from float32 weights; dtype is {self.dtype}")
         return self
+
+    @property
+    def splits(self) -> list[str]:
+        """Those to train and to test on."""
+        return [self.dataset_split, self.test_split]
 
     @property
     def trained_on(self) -> str:

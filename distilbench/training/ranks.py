@@ -18,7 +18,14 @@ import torch.distributed as dist
 from distilbench.errors import DeviceError
 from distilbench.machine.device import available, select
 
+#: What torch says in a process that waits for one that has ended.
+OTHERS = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "timed out", "Broken pipe")
 PREPARING_S = 3600.0  # others wait so long while the first one fetches and tokenises
+
+
+def says_another_ended(error: str) -> bool:
+    """Whether an error follows from another process's end, which is the one to tell of."""
+    return any(sign in error for sign in OTHERS)
 
 
 @dataclass(frozen=True)

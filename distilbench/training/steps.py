@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distilbench.training.clock import PHASES
-
+PHASES = ("data", "forward", "backward", "optimizer")  # of a step, one after the other
 STEPS = pa.schema(
     [
         ("epoch", pa.int32()),
@@ -31,9 +30,16 @@ STEPS = pa.schema(
         ("started_ns", pa.int64()),  # on the clock that all processes of a machine share
     ]
 )
-#: An epoch's predictions on the test rows.
+#: Predictions after the epochs on the validation rows, and of the best epoch's weights on the test rows.
 PREDICTIONS = pa.schema(
-    [("sample", pa.string()), ("label", pa.int32()), ("predicted", pa.int32()), ("logits", pa.list_(pa.float32()))]
+    [
+        ("split", pa.string()),  # validation or test
+        ("epoch", pa.int32()),  # from 1
+        ("sample", pa.string()),
+        ("label", pa.int32()),
+        ("predicted", pa.int32()),
+        ("logits", pa.list_(pa.float32())),
+    ]
 )
 
 

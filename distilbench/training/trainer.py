@@ -24,11 +24,12 @@ from torch.utils.data import DataLoader
 from distilbench import paths
 from distilbench.errors import ImplausibleError, RunError, Stopped
 from distilbench.progress import duration
-from distilbench.runs.rawfiles import write_parquet
+from distilbench.runs.rawfiles import read_parquet, write_parquet
 from distilbench.stats import wilson_interval
 from distilbench.training import checkpoint, steps
 from distilbench.training.clock import StepClock
 from distilbench.training.corpus import SPLITS, Prepared
+from distilbench.training.energy import NO_ENERGY, EpochMeter
 from distilbench.training.evaluation import evaluate
 from distilbench.training.model import build, optimizer_of, schedule_of
 from distilbench.training.order import Sampler, Sizes, steps_of
@@ -40,6 +41,7 @@ LOOK_EVERY = 20  # steps between two looks at whether somebody asked to stop: al
 SAY_EVERY_S = 15.0
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PLACE = ("epoch", "seen", "step", "history", "chunks", "epoch_s", "interruptions")  # how far it is
+INTERRUPTED = "the epoch was interrupted: a counter saw a part of it"
 #: What may differ when a training is resumed: where it computes and how long it waits, not what it computes.
 NOT_DESIGN = {
     "profile",
@@ -88,6 +90,7 @@ class Trainer:
         self.pending: list[dict[str, Any]] = []
         self.chunks: list[str] = []
         self.epoch_s, self.interruptions, self.said = 0.0, 0, time.monotonic()
+        self.meter: EpochMeter | None = None  # of energy; None: it is not measured
         torch.manual_seed(params.seed + ranks.rank)  # dropout differs between processes
         per_epoch = len(steps_of(len(self.rows["train"]), 0, self.sizes))
         self.steps_planned = min(per_epoch * params.epochs, params.max_steps or math.inf)
@@ -175,10 +178,34 @@ class Trainer:
         """
         # an epoch that was begun must be ended, also where its last step was the last of all and the end was cut off
         while self.epoch < self.params.epochs and (self.seen or not self._is_over()):
-            begun = time.monotonic() - self.epoch_s
+            energy = self._timed_epoch()
+            self._end_epoch(energy)
+
+    def take_steps(self, count: int) -> list[dict[str, Any]] | None:
+        """So many steps and nothing else: no evaluation, no saved state; for the first process what was noted of them.
+
+        Raises:
+            ImplausibleError: the gradients are not finite.
+        """
+        if self.steps_planned < count:
+            raise ValueError(f"{count} steps were asked for; {self.steps_planned} are planned")
+        while self.step < count:
+            self._steps_of_epoch(time.monotonic())
+            self.epoch, self.seen = self.epoch + 1, 0
+        gathered = self.ranks.gather(self.pending)
+        return None if gathered is None else [row for part in gathered for row in part]
+
+    def _timed_epoch(self) -> dict[str, Any]:
+        """The steps that are left of an epoch; the energy that it took, for an entry of `history`."""
+        begun, is_whole = time.monotonic() - self.epoch_s, not self.seen
+        if self.meter is None:
             self._steps_of_epoch(begun)
-            self.epoch_s = time.monotonic() - begun
-            self._end_epoch()
+            energy: dict[str, Any] = {}
+        else:
+            energy = self.meter.over(lambda: self._steps_of_epoch(begun))
+            energy = energy if is_whole else NO_ENERGY | {"energy_reason": INTERRUPTED}
+        self.epoch_s = time.monotonic() - begun
+        return energy
 
     def _is_over(self) -> bool:
         """Whether the last step was taken, or nothing got better for too long. The first process decides."""
@@ -188,11 +215,11 @@ class Trainer:
 
     def _steps_of_epoch(self, begun: float) -> None:
         self.model.train()
-        taken = self._batches()
+        taken = self.batches()
         for count, forwards in steps_of(len(self.rows["train"]), self.seen, self.sizes):
             if self.step >= self.steps_planned:
                 break
-            self._one_step(taken, count, forwards)
+            self.one_step(taken, count, forwards)
             self.seen += count
             self.epoch_s = time.monotonic() - begun
             self._say()
@@ -200,7 +227,8 @@ class Trainer:
                 self.save()
             self._stop_if_asked()
 
-    def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """This process's batches of the epoch from where it is, on the CPU (`Rows.collate`)."""
         rows = self.rows["train"]
         sampler = Sampler(
             rows.lengths, self.ranks.rank, self.ranks.world, self.params.seed, self.group, self.params.group_by_length,
@@ -211,10 +239,11 @@ class Trainer:
         own = torch.Generator()
         return iter(DataLoader(rows, self.sizes.batch, sampler=sampler, collate_fn=rows.collate, generator=own))
 
-    def _one_step(self, taken: Iterator[dict[str, torch.Tensor]], count: int, forwards: int) -> None:
-        """One optimizer step.
+    def one_step(self, taken: Iterator[dict[str, torch.Tensor]], count: int, forwards: int) -> None:
+        """One optimizer step, noted in `pending`.
 
         Args:
+            taken: where its batches come from.
             count: its rows in all processes.
             forwards: of this process.
         """
@@ -273,17 +302,19 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm), self.scaler.get_scale() < before
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, energy: dict[str, Any]) -> None:
         """Evaluates, notes and saves."""
         self.epoch, self.seen = self.epoch + 1, 0
         last = self.epoch == self.params.epochs or self.step >= self.steps_planned
-        entry: dict[str, Any] = {"epoch": self.epoch, "seconds": self.epoch_s}
+        entry: dict[str, Any] = {"epoch": self.epoch, "seconds": self.epoch_s} | energy
         entry |= dict.fromkeys(("validation_loss", "validation_accuracy"))
         if last or self.params.evaluate_every == "epoch":
             begun = time.monotonic()
-            found, _ = self.evaluate("validation")
+            found, predictions = self.evaluate("validation")
             entry |= {"validation_loss": found["loss"], "validation_accuracy": found["correct"] / found["rows"]}
             entry["evaluation_s"] = time.monotonic() - begun
+            if self.ranks.is_first:
+                self._note("validation", self.epoch, predictions)
         self.history.append(entry)
         self.epoch_s = 0.0
         best = max((one["validation_accuracy"] or 0) for one in self.history)
@@ -293,10 +324,20 @@ class Trainer:
         if self.ranks.is_first:
             self._report(entry)
 
+    def _note(self, split: str, epoch: int, predictions: list[dict[str, Any]]) -> None:
+        """Keeps predictions until the end."""
+        rows = [{"split": split, "epoch": epoch} | row for row in predictions]
+        write_parquet(self.folder / f"predictions/{split}-{epoch:04d}.parquet", rows, steps.PREDICTIONS)
+
     def evaluate(self, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """As `evaluation.evaluate`, of a split."""
         self.model.eval()
         return evaluate(self.model, self.rows[split], self.params.evaluation_batch_size, self.ranks)
+
+    @property
+    def evaluated_epochs(self) -> list[dict[str, Any]]:
+        """Those after which the validation rows were classified."""
+        return [entry for entry in self.history if entry["validation_accuracy"] is not None]
 
     def keep(self, name: str) -> None:
         """Writes the weights as they are under a name."""
@@ -319,7 +360,12 @@ class Trainer:
         files = [self.folder / name for name in self.chunks]
         rows = steps.read(files)
         write_parquet(self.folder / "steps.parquet", rows, steps.STEPS)
-        write_parquet(self.folder / "predictions.parquet", predictions, steps.PREDICTIONS)
+        self._note("test", best["epoch"], predictions)
+        parts = [self.folder / f"predictions/validation-{one['epoch']:04d}.parquet" for one in self.evaluated_epochs]
+        parts.append(self.folder / f"predictions/test-{best['epoch']:04d}.parquet")
+        write_parquet(
+            self.folder / "predictions.parquet", [r for p in parts for r in read_parquet(p)], steps.PREDICTIONS
+        )
         by_epoch = {one["epoch"]: one for one in steps.epochs_of(rows)}
         low, high = wilson_interval(found["correct"], found["rows"])
         results = {
@@ -352,6 +398,8 @@ class Trainer:
     def _say(self) -> None:
         """Now and then a line, from the first process alone."""
         now = time.monotonic()
+        if self.meter:
+            self.meter.poll()
         if not self.ranks.is_first or now - self.said < SAY_EVERY_S:
             return
         self.said, row, rows = now, self.pending[-1], len(self.rows["train"])

@@ -71,7 +71,8 @@ def test_the_accuracy_is_the_same_to_the_last_row(trained, name):
     correct = {world: results[name]["test_correct"] for world, (_, results) in trained.items()}
     assert len(set(correct.values())) == 1
     for world, (folder, results) in trained.items():
-        found = read_parquet(folder / name / "predictions.parquet")
+        every = read_parquet(folder / name / "predictions.parquet")
+        found = [row for row in every if row["split"] == "test"]
         assert len({row["sample"] for row in found}) == len(found) == training_rows.TEST
         assert results[name]["processes"] == world
 
@@ -93,14 +94,14 @@ def test_two_processes_go_on_where_one_was_interrupted(trained, tmp_path, monkey
     """By the launcher that users call."""
     folder = trained[1][0].parent
     given = SAME_STEP["adamw"][0] | {"checkpoint_steps": 5}
-    one_step = Trainer._one_step
+    one_step = Trainer.one_step
 
     def interrupted(self, *arguments):
         if self.step == 7:
             raise KeyboardInterrupt
         one_step(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_one_step", interrupted)
+    monkeypatch.setattr(Trainer, "one_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         script.run(training_rows.params(folder, **given, batch_size=12), tmp_path, {})
     values = training_rows.settings(folder, **given, batch_size=6)
@@ -186,7 +187,7 @@ def test_the_traceback_of_the_rank_that_raised_is_what_is_seen(tmp_path):
         "    from distilbench.training.trainer import Trainer\n"
         "    def fail(self, *_):\n"
         "        raise ValueError('the disk of this node is odd')\n"
-        "    Trainer._one_step = fail\n"
+        "    Trainer.one_step = fail\n"
     )
     begun = time.monotonic()
     done = training_rows.run_command(training_rows.command(values, tmp_path / "out", 2), PYTHONPATH=str(tmp_path))

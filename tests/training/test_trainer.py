@@ -85,9 +85,17 @@ def test_every_step_is_written_and_the_epochs_follow_from_it(finished):
 
 def test_the_accuracy_is_that_of_the_predictions(finished):
     folder, _, results = finished
-    found = read_parquet(folder / "predictions.parquet")
+    every = read_parquet(folder / "predictions.parquet")
+    found = [row for row in every if row["split"] == "test"]
     assert len({row["sample"] for row in found}) == training_rows.TEST
     assert sum(row["label"] == row["predicted"] for row in found) == results["test_correct"]
+    for epoch in results["epochs"]:
+        right = [
+            row["label"] == row["predicted"]
+            for row in every
+            if (row["split"], row["epoch"]) == ("validation", epoch["epoch"])
+        ]
+        assert sum(right) / len(right) == epoch["validation_accuracy"]
 
 
 def test_the_checkpoint_says_what_it_was_trained_on(finished, rows):
@@ -122,17 +130,17 @@ def test_a_resumed_training_ends_with_the_same_weights_to_the_last_bit(
     rows, tmp_path, monkeypatch, stop_after, finished
 ):
     given = {"epochs": 3, "checkpoint_steps": 5}
-    one_step = Trainer._one_step
+    one_step = Trainer.one_step
 
     def killed(self, *arguments):
         if self.step == stop_after:
             raise KeyboardInterrupt
         one_step(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_one_step", killed)
+    monkeypatch.setattr(Trainer, "one_step", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(rows, tmp_path, **given)
-    monkeypatch.setattr(Trainer, "_one_step", one_step)
+    monkeypatch.setattr(Trainer, "one_step", one_step)
     _, results = trained(rows, tmp_path, **given)
     assert results["interruptions"] == 1
     weights, undisturbed = (
@@ -149,10 +157,10 @@ def test_a_training_killed_after_its_last_step_still_ends_its_last_epoch(rows, t
     _, undisturbed = trained(rows, tmp_path / "undisturbed", **given)
     end_epoch = Trainer._end_epoch
 
-    def killed(self):
+    def killed(self, *arguments):
         if self.epoch == 1:
             raise KeyboardInterrupt
-        end_epoch(self)
+        end_epoch(self, *arguments)
 
     monkeypatch.setattr(Trainer, "_end_epoch", killed)
     with pytest.raises(KeyboardInterrupt):

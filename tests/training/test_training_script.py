@@ -51,7 +51,7 @@ def test_the_help_names_every_parameter(monkeypatch, capsys):
 
 def test_the_default_output_is_named_after_the_data():
     _, folder, given = script.arguments(["--source", "embedded"])
-    assert (folder, given) == (paths.repo_root() / "checkpoints" / "training-four_sources", False)
+    assert (folder, given) == (paths.checkpoints_root() / "training-four_sources", False)
     assert script.arguments([])[1].name == "training-agnews"
     assert script.arguments(["--output", "x"])[2]
 
