@@ -12,13 +12,14 @@ from distilbench.harness import preflight
 from distilbench.measurements.evaluation.params import EvaluationParams
 from distilbench.measurements.profiling.params import BatchesParams, ProfileParams, QwenParams
 from distilbench.measurements.sweep.params import DistilbertParams
+from distilbench.measurements.training.params import AgnewsParams
 from distilbench.runs import find, measurement, parameters
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import Resolved, StudyParams, read_yaml
 
 #: The kinds of measurement, by the names of their folders.
-KINDS = ("sweep", "calibration", "profiling", "evaluation")
+KINDS = ("sweep", "calibration", "profiling", "evaluation", "training")
 #: Of these, those that tell of the instrument, and of no study.
 INSTRUMENTS: dict[str, Callable[[], Measurement]] = {"calibration": partial(measurement.named, "calibration")}
 #: Per study its parameters, which say what it measures.
@@ -28,6 +29,7 @@ STUDIES: dict[str, type[StudyParams]] = {
     "batches": BatchesParams,
     "evaluate": EvaluationParams,
     "qwen": QwenParams,
+    "agnews": AgnewsParams,
 }
 
 

@@ -6,10 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from distilbench import paths
+from distilbench import paths, studies
 from distilbench.execution import notebooks
 from distilbench.publication import publish
 from distilbench.report import insights
+from distilbench.runs import find
 from distilbench.runs.folder import Run
 
 for page in publish.pages():
@@ -27,6 +28,12 @@ for page in publish.pages():
         shutil.copytree(copy / "plots", published.folder / "plots", dirs_exist_ok=True, ignore=no_png)
         publish.write_page(page, publish.analysis_file(Run(copy)), published, told["slug"])  # reads them
     print(page.relative_to(paths.repo_root()))
+
+for study in studies.STUDIES:
+    shown = [run for run in find.published_runs() if run.config["study"] == study]
+    for name, text in studies.kind_of(study).showing.rendered(shown).items():
+        paths.write_atomic(paths.repo_root() / name, text)
+        print(name)
 
 # The picture of the README: a plot has no background, and a dark page would hide its text.
 shown = next((paths.published_root() / "distilbert").glob("*-ca55155b")) / "plots" / "throughput_samples_per_s.svg"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from distilbench import paths
-from distilbench.errors import DistilbenchError, ImplausibleError, StorageError
+from distilbench.errors import DistilbenchError, ImplausibleError, Stopped, StorageError
 from distilbench.machine.environment import now
 from distilbench.runs.records import Record
 
@@ -49,6 +49,8 @@ def leave_record(job_file: Path, job: Spec, record_of: type[Record], measure: Ca
     except ValidationError as error:  # such as a number that is not finite
         problem = error.errors()[0]
         return _fail(job_file, "invalid", f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}", 1)
+    except Stopped as error:
+        return _fail(job_file, "preempted", str(error), 1)
     except DistilbenchError as error:
         return _fail(job_file, "storage" if isinstance(error, StorageError) else "failed", str(error), 1)
     except Exception as error:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from distilbench import paths
 from distilbench.collectors import cpu_use
-from distilbench.errors import StorageError
+from distilbench.errors import Stopped, StorageError
 from distilbench.harness import fork_server
 from distilbench.machine import cgroups, environment
 from distilbench.runs.folder import Run
@@ -78,6 +78,7 @@ def run_worker(run: Run, command: tuple[str, ...], spec: Spec, timeout_s: float,
 
     Raises:
         StorageError: the worker found no room for its files.
+        Stopped: it was asked to stop and saved what it has: nothing is committed, and the next attempt goes on with it.
     """
     job_file = run.folder / "work" / "job.json"
     for stale in job_file.parent.glob("job.*"):
@@ -106,6 +107,8 @@ def run_worker(run: Run, command: tuple[str, ...], spec: Spec, timeout_s: float,
         status, error = "oom", "killed by the kernel for memory (the control group counts it)"
     if status == "storage":
         raise StorageError(error)
+    if status == "preempted":
+        raise Stopped(error)
     end = {"status": status, "error": error, "started": started, "seconds": time.monotonic() - clock}
     return run.kind.record(**spec.identity, **end, **here)
 

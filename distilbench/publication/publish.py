@@ -22,7 +22,7 @@ from distilbench.runs.parameters import PROFILES
 from distilbench.runs.rawfiles import PACKED
 
 UNPUBLISHED_CELL = "not-published"  # tag of cells that serve the run or the tests, not the reader
-LEFT_OUT = (".lock", "notebooks", "orphans", "work")  # of a run folder: what a published one needs not hold
+LEFT_OUT = (".lock", "checkpoints", "notebooks", "orphans", "work")  # of a run folder: a published one has none
 LARGEST_MiB = 2.0
 YOURS = """\
 :::{{admonition}} Your run

@@ -145,6 +145,11 @@ def figure_caption(run: Run, figure: str) -> str | None:
     return None
 
 
+def rendered(runs: list[Run]) -> dict[str, str]:
+    """By their names in the checkout, further files that are rendered from the published runs of a study: none."""
+    return {}
+
+
 # ------------------------------------------------------------------ what is doubtful
 
 

@@ -93,11 +93,16 @@ def mend_raw(path: Path, record: type[Record]) -> str | None:
     return f"the last line of {path} lacked its end; it was complete and is kept"
 
 
-def write_parquet(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> str:
-    """Writes rows as parquet, atomically; returns the file's SHA-256."""
+def parquet_bytes(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
+    """Rows as the content of a parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, compression="zstd")
-    content = sink.getvalue().to_pybytes()
+    return sink.getvalue().to_pybytes()
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> str:
+    """Writes rows as parquet, atomically; returns the file's SHA-256."""
+    content = parquet_bytes(rows, schema)
     paths.write_atomic(path, content)
     return paths.sha256_bytes(content)
 

@@ -149,7 +149,7 @@ def load_model(
         memory_bytes=sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers())),
         disk_bytes=weights.stat().st_size if weights else None,
         load_s=load_s,
-        sha256=paths.sha256_file(weights) if weights else _bytes_sha256(module),
+        sha256=paths.sha256_file(weights) if weights else weights_sha256(module),
         label_names=_label_names(module.config, shown, folder),
         dtype=dtype,
         attention=module.config._attn_implementation,
@@ -232,7 +232,7 @@ def _forward(
     return forward
 
 
-def _bytes_sha256(module: torch.nn.Module) -> str:
+def weights_sha256(module: torch.nn.Module) -> str:
     """SHA-256 of all parameters' bytes in order of name: the checksum of weights that are in no file.
 
     Tensor by tensor and without a copy: a second set of weights would show in the peak memory of the process.

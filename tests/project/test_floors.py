@@ -21,7 +21,8 @@ WITHOUT_TORCH = (
     "report.tables", "report.insights", "measurements.sweep.params", "measurements.sweep.records",
     "measurements.sweep.summary.join", "measurements.sweep.measure.design", "measurements.sweep.measure.run", "studies",
     "measurements.profiling.kind", "measurements.profiling.measure.run", "measurements.evaluation.kind",
-    "measurements.evaluation.measure.run", "publication.slides.build", "publication.claims.page",
+    "measurements.evaluation.measure.run", "measurements.training.kind", "measurements.training.measure.run",
+    "measurements.training.show.entry", "publication.slides.build", "publication.claims.page",
     "execution.notebooks", "execution.submission", "cli.main",
 )  # fmt: skip
 

@@ -1,0 +1,42 @@
+"""What a training says while its processes run: the lines that its first process writes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOG = "log.txt"  # in the folder of a step
+EVERY_S = 2.0
+
+
+@contextmanager
+def shown(file: Path) -> Iterator[None]:
+    """Prints while inside the whole lines that come into the file."""
+    over, at = threading.Event(), file.stat().st_size if file.is_file() else 0
+
+    def look() -> None:
+        nonlocal at
+        if not file.is_file():
+            return
+        with file.open("rb") as opened:
+            opened.seek(at)
+            for line in opened:
+                if line.endswith(b"\n"):
+                    at += len(line)
+                    print(f"  {line.decode('utf-8', 'replace').rstrip()}", flush=True)
+
+    def watch() -> None:
+        while not over.wait(EVERY_S):
+            look()
+
+    # the process itself is started by the thread outside: it ends with the thread that started it
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look()
