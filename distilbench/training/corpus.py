@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,7 +127,7 @@ def prepare(params: TrainingParams, folder: Path) -> Prepared:
     tokenizer.save_pretrained(folder / "tokenizer")
     source = {key: splits["train"].about.get(key) for key in ("source", "revision", "licence", "citation")}
     data = source | {
-        "name": splits["train"].about["name"],
+        "name": re.sub(r", \w+ split$", "", splits["train"].about["name"]),
         "splits": about,
         "content_sha256": paths.sha256_bytes(*(about[name]["sha256"].encode() for name in SPLITS)),
         "tokenizer_sha256": texts.tokenizer_sha256(tokenizer),

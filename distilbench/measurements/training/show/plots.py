@@ -105,8 +105,8 @@ def loss(run: Run) -> Shown | NotMeasured:
 def _loss_points(run: Run, record: Any) -> list[dict[str, Any]]:
     rows = pd.DataFrame(read_parquet(run.folder / file_name(record.cell, TRAIN, record.repetition, "steps")))
     steps = rows.groupby("step")[["samples", "loss_sum"]].sum()
-    steps["group"] = range(len(steps))
-    steps["group"] //= max(SMOOTHED, -(-len(steps) // POINTS))
+    groups = max(1, len(steps) // max(SMOOTHED, -(-len(steps) // POINTS)))  # alike, the last one too
+    steps["group"] = [number * groups // len(steps) for number in range(len(steps))]
     grouped = steps.groupby("group").sum()
     seen = grouped["samples"].cumsum()
     return [
@@ -127,7 +127,7 @@ def _loss_chart(table: pd.DataFrame) -> alt.Chart:
     )
     drawn = (
         alt.Chart(table)
-        .mark_line(interpolate="monotone")
+        .mark_line(point=True)
         .encode(
             x=alt.X("rows:Q", title="Rows seen", axis=alt.Axis(format="~s")),
             y=alt.Y("loss:Q", title="Training loss"),
