@@ -209,7 +209,7 @@ BESIDE = {
     "measurements/sweep/summary/doubts", "measurements/sweep/summary/energy", "progress",
 }  # fmt: skip
 SWEEP, PROFILE = "measurements.sweep.measure", "measurements.profiling.measure"
-EVALUATION = "measurements.evaluation.measure"
+EVALUATION, TRAINING = "measurements.evaluation.measure", "measurements.training.measure"
 
 
 def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
@@ -223,7 +223,9 @@ def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
     parent = imported(f"{SWEEP}.run") | imported(f"{SWEEP}.prepare") | imported("harness.steps")
     parent |= imported(f"{PROFILE}.run") | imported(f"{EVALUATION}.run") | imported(f"{EVALUATION}.prepare")
     assert parent - measuring == BESIDE
-    assert measuring <= worker | parent, "nothing else is among them"
+    training = {name for module in ("worker", "launch", "run", "prepare") for name in imported(f"{TRAINING}.{module}")}
+    assert training - measuring <= BESIDE | {"measurements/training/design"}
+    assert measuring <= worker | parent | training, "nothing else is among them"
 
 
 # ------------------------------------------------------------------ processor and limits

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distilbench import paths
-from distilbench.runs.folder import Run
+
+if TYPE_CHECKING:  # a worker needs no run folder
+    from distilbench.runs.folder import Run
 
 PREPARED = Path("work", "prepared.json")  # in a run's folder
 
