@@ -19,13 +19,12 @@ MEASURING = (
     "machine/environment", "machine/kernel_files", "machine/slurm_job", "measurements/__init__", "paths",
     "runs/__init__", "runs/parameters", "runs/rawfiles", "runs/records", "runs/states", "sources/__init__",
     "sources/adapters", "sources/batches", "sources/caches", "sources/embedded", "sources/embedded_text",
-    "sources/families/__init__", "sources/families/distilbert", "sources/families/qwen2", "sources/hub",
-    
-    "sources/four_sources", "sources/intents", "sources/labelled_rows", "sources/labels", "sources/models", "sources/movies",
+    "sources/families/__init__", "sources/families/distilbert", "sources/families/qwen2", "sources/four_sources",
+    "sources/hub", "sources/intents", "sources/labelled_rows", "sources/labels", "sources/models", "sources/movies",
     "sources/packages", "sources/parameters", "sources/repositories", "sources/revisions", "sources/row_stream",
-    "sources/rows", "sources/texts", "sources/tokenizers", "stats", "training/__init__",
-    "training/checkpoint", "training/clock", "training/corpus", "training/energy", "training/evaluation",
-    "training/model", "training/order", "training/params", "training/ranks", "training/steps", "training/trainer",
+    "sources/rows", "sources/texts", "sources/tokenizers", "stats", "training/__init__", "training/checkpoint",
+    "training/clock", "training/corpus", "training/energy", "training/evaluation", "training/model",
+    "training/order", "training/params", "training/ranks", "training/steps", "training/trainer",
     "variants/__init__", "variants/registry", "variants/torch_variants",
 )  # fmt: skip
 #: Of these, where they are in the folder of a kind of measurement.
