@@ -8,8 +8,9 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -103,6 +104,26 @@ def set_up_log(log_format: Literal["text", "json"], stream=None) -> None:
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+@contextmanager
+def watched(look: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Calls `look` in a thread every so often while inside, and once more at the end."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(every_s):
+            look()
+
+    # what is watched is started by the thread outside: a process ends with the thread that started it
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look()
 
 
 def log_line(message: str, **fields: Any) -> None:

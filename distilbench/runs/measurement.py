@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distilbench.errors import RunError
-from distilbench.runs.parameters import Resolved, StudyParams
+from distilbench.runs.parameters import PROFILES, Resolved, StudyParams
 from distilbench.runs.records import Cell, Record
 
 Step = tuple[Cell, str, int]  # cell, pass, number of the repetition
@@ -95,6 +95,24 @@ class Measurement:
     def showing(self) -> Functions:
         """How it is shown."""
         return Functions(self.show, "distilbench.report.defaults")
+
+
+def summary_head(config: dict[str, Any], version: int) -> dict[str, Any]:
+    """What every summary.json begins with: which run it is of, and what its profile is not good for.
+
+    Args:
+        config: of the run.
+        version: of the kind's summary.
+    """
+    profile = config["parameters"]["profile"]
+    return {
+        "schema_version": version,
+        "run_id": config["run_id"],
+        "study": config["study"],
+        "profile": profile,
+        "design_hash": config["design_hash"],
+        "note": PROFILES[profile] if profile != "full" else None,
+    }
 
 
 def named(name: str) -> Measurement:

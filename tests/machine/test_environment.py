@@ -224,7 +224,7 @@ def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
     parent |= imported(f"{PROFILE}.run") | imported(f"{EVALUATION}.run") | imported(f"{EVALUATION}.prepare")
     assert parent - measuring == BESIDE
     training = {name for module in ("worker", "launch", "run", "prepare") for name in imported(f"{TRAINING}.{module}")}
-    assert training - measuring <= BESIDE | {"measurements/training/design"}
+    assert training - measuring <= BESIDE
     assert measuring <= worker | parent | training, "nothing else is among them"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from distilbench.measurements.training import design, records
+from distilbench.measurements.training import records
+from distilbench.measurements.training.measure import design
 from distilbench.measurements.training.params import AgnewsParams
 from distilbench.measurements.training.summary import join, recompute
 from distilbench.runs.measurement import Measurement

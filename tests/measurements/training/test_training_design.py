@@ -6,7 +6,7 @@ import pytest
 
 from distilbench import studies
 from distilbench.errors import ParameterError
-from distilbench.measurements.training import design
+from distilbench.measurements.training.measure import design
 
 
 def resolved(**given):

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from distilbench import paths, studies
-from distilbench.measurements.training import design
+from distilbench.measurements.training.measure import design
 from distilbench.measurements.training.records import TrainingRecord
 from distilbench.measurements.training.show import entry, tables
 from distilbench.measurements.training.summary import join

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distilbench.progress import Progress
+from distilbench.progress import Progress, watched
 
 EVERY_S = 2.0  # a look is one read of what was appended: nothing to a process that is being measured
 
@@ -21,26 +20,14 @@ def progress(file: Path, total: int, rows_per_chunk: int, rows: int, what: str) 
     """
     lines = Lines(file)
     shown = Progress(total, done=lines.new())
-    over = threading.Event()
 
     def look() -> None:
         if new := lines.new():
             done = min((shown.done + new) * rows_per_chunk, rows)
             shown.step(f"{what}: {done:,} of {rows:,} rows", new)
 
-    def watch() -> None:
-        while not over.wait(EVERY_S):
-            look()
-
-    # the process itself is started by the thread outside: it ends with the thread that started it
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with watched(look, EVERY_S):
         yield
-    finally:
-        over.set()
-        thread.join()
-        look()
 
 
 class Lines:

@@ -7,7 +7,7 @@ from typing import Any
 
 from distilbench import paths
 from distilbench.measurements.evaluation.records import RANDOM, EvaluationRecord
-from distilbench.runs.parameters import PROFILES
+from distilbench.runs.measurement import summary_head
 from distilbench.runs.rawfiles import read_raw
 from distilbench.runs.states import MEASURED
 
@@ -27,14 +27,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     config = paths.read_json(folder / "config.json")
     records = read_raw(folder / "evaluation.jsonl", EvaluationRecord)[0]
     data = paths.read_json(file) if (file := folder / "data.json").is_file() else {}
-    profile = config["parameters"]["profile"]
-    return {
-        "schema_version": SUMMARY_VERSION,
-        "run_id": config["run_id"],
-        "study": config["study"],
-        "profile": profile,
-        "design_hash": config["design_hash"],
-        "note": PROFILES[profile] if profile != "full" else None,
+    return summary_head(config, SUMMARY_VERSION) | {
         "cells": [_cell(cell, [r for r in records if r.cell == cell["cell"]], data) for cell in config["cells"]],
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 from distilbench import paths
 from distilbench.measurements.profiling.records import ProfileRecord
 from distilbench.measurements.profiling.summary import verdict
-from distilbench.runs.parameters import PROFILES
+from distilbench.runs.measurement import summary_head
 from distilbench.runs.rawfiles import read_raw
 from distilbench.runs.states import FINAL, MEASURED
 from distilbench.stats import median_interval
@@ -31,13 +31,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     ceilings = paths.read_json(file) if (file := folder / "ceilings.json").is_file() else None
     model = paths.read_json(file) if (file := folder / "model.json").is_file() else None
     params = config["parameters"]
-    return {
-        "schema_version": SUMMARY_VERSION,
-        "run_id": config["run_id"],
-        "study": config["study"],
-        "profile": params["profile"],
-        "design_hash": config["design_hash"],
-        "note": PROFILES[params["profile"]] if params["profile"] != "full" else None,
+    return summary_head(config, SUMMARY_VERSION) | {
         "model": _model(model) if model else None,
         "ceilings": ceilings,
         "cells": [_cell(cell, records, params["repetitions"], ceilings) for cell in config["cells"]],

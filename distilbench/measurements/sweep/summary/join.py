@@ -16,7 +16,7 @@ from distilbench.measurements.sweep.records import MEASURED_IN, Repetition
 from distilbench.measurements.sweep.summary import energy
 from distilbench.measurements.sweep.summary.derive import classification_fields, not_finite, of_kind
 from distilbench.measurements.sweep.summary.doubts import doubts_of
-from distilbench.runs.parameters import PROFILES
+from distilbench.runs.measurement import summary_head
 from distilbench.runs.rawfiles import read_parquet, read_raw
 from distilbench.runs.states import FINAL, MEASURED
 from distilbench.sources.batches import cycle_samples
@@ -62,18 +62,13 @@ def summarise(folder: Path) -> dict[str, Any]:
     predictions = folder / "predictions.parquet"
     predicted = read_parquet(predictions) if predictions.is_file() else []
     ceilings = paths.read_json(file) if (file := folder / "ceilings.json").is_file() else None
-    params, profile = config["parameters"], config["parameters"]["profile"]
+    params = config["parameters"]
     every = [_cell_summary(folder, cell, records, predicted, params, ceilings) for cell in config["cells"]]
     cells = [cell for cell in every if not cell.get("control_of")]
-    notes = [PROFILES[profile]] if profile != "full" else []
-    notes += [FORKED] if any(cell.get("start") == "forked" for cell in every) else []
-    return {
-        "schema_version": SUMMARY_VERSION,
-        "run_id": config["run_id"],
-        "study": config["study"],
-        "profile": profile,
-        "design_hash": config["design_hash"],
-        "note": "; ".join(notes) or None,
+    head = summary_head(config, SUMMARY_VERSION)
+    forked = FORKED if any(cell.get("start") == "forked" for cell in every) else None
+    return head | {
+        "note": "; ".join(filter(None, [head["note"], forked])) or None,
         "cells": cells,
         "best_throughput": best(cells),
         "control": next((_control(cell, records) for cell in every if cell.get("control_of")), None),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from distilbench.progress import watched
 
 LOG = "log.txt"  # in the folder of a step
 EVERY_S = 2.0
@@ -14,7 +15,7 @@ EVERY_S = 2.0
 @contextmanager
 def shown(file: Path) -> Iterator[None]:
     """Prints while inside the whole lines that come into the file."""
-    over, at = threading.Event(), file.stat().st_size if file.is_file() else 0
+    at = file.stat().st_size if file.is_file() else 0
 
     def look() -> None:
         nonlocal at
@@ -27,16 +28,5 @@ def shown(file: Path) -> Iterator[None]:
                     at += len(line)
                     print(f"  {line.decode('utf-8', 'replace').rstrip()}", flush=True)
 
-    def watch() -> None:
-        while not over.wait(EVERY_S):
-            look()
-
-    # the process itself is started by the thread outside: it ends with the thread that started it
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with watched(look, EVERY_S):
         yield
-    finally:
-        over.set()
-        thread.join()
-        look()

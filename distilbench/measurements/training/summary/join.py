@@ -6,6 +6,7 @@ A speed-up is said only of equal budgets: on a CPU as many threads on as many co
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 import numpy as np
 
 from distilbench import paths
+from distilbench.measurements.training.measure import design
+from distilbench.measurements.training.params import AgnewsParams
 from distilbench.measurements.training.records import LOOP, STEPS, TRAIN, TrainingRecord
-from distilbench.runs.parameters import PROFILES
+from distilbench.runs.measurement import summary_head
+from distilbench.runs.parameters import Resolved
 from distilbench.runs.rawfiles import read_raw
 from distilbench.runs.states import MEASURED
 from distilbench.stats import median_interval, paired_ratio_interval
@@ -33,13 +37,15 @@ def summarise(folder: Path) -> dict[str, Any]:
     """summary.json of a run, a pure function of its other files."""
     config = paths.read_json(folder / "config.json")
     records = read_raw(folder / "training.jsonl", TrainingRecord)[0]
-    profile, intended = config["parameters"]["profile"], _intended(config["parameters"])
+    params = AgnewsParams.model_validate(config["parameters"])
+    planned = Counter((cell.cell, pass_name) for cell, pass_name, _ in design.plan(Resolved(params)))
     measured = {record.key: record for record in records if record.status in MEASURED}
     steps = {cell["cell"]: _of_pass(measured, cell["cell"], STEPS) for cell in config["cells"]}
     base = steps[config["cells"][0]["cell"]]
     cells = []
     for cell in config["cells"]:
-        name, wanted = cell["cell"], intended(cell)
+        name = cell["cell"]
+        wanted = {pass_name: count for (of, pass_name), count in planned.items() if of == name}
         tried = [record for record in records if record.cell == name]
         done = {pass_name for pass_name in wanted if len(_of_pass(measured, name, pass_name)) >= wanted[pass_name]}
         state = "ok" if done == set(wanted) else tried[-1].status if tried else "pending"
@@ -48,32 +54,8 @@ def summarise(folder: Path) -> dict[str, Any]:
         said = _speed(steps[name]) | _speed_up(base, steps[name]) | _whole(measured, name)
         cells.append(cell | {"state": state} | said)
     for cell in cells:
-        cell["doubts"] = _doubts(cell, profile)
-    return {
-        "schema_version": SUMMARY_VERSION,
-        "run_id": config["run_id"],
-        "study": config["study"],
-        "profile": profile,
-        "design_hash": config["design_hash"],
-        "note": PROFILES[profile] if profile != "full" else None,
-        "cells": cells,
-    }
-
-
-def _intended(params: dict[str, Any]) -> Any:
-    """Of a cell, how many records of each pass it is to have."""
-
-    def passes(cell: Cell) -> dict[str, int]:
-        found = {STEPS: params["repetitions"]}
-        if cell["scaling"] == "one" and params["loop_blocks"]:
-            found[LOOP] = 1
-        if params["trainings"] == "all" and cell["scaling"] != "weak":
-            found[TRAIN] = 1
-        if params["trainings"] == "one" and cell["scaling"] == "one":
-            found[TRAIN] = 1
-        return found
-
-    return passes
+        cell["doubts"] = _doubts(cell, params.profile)
+    return summary_head(config, SUMMARY_VERSION) | {"cells": cells}
 
 
 def _of_pass(measured: dict[Any, TrainingRecord], cell: str, pass_name: str) -> dict[int, TrainingRecord]:
