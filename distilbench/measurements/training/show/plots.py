@@ -129,7 +129,7 @@ def _loss_chart(table: pd.DataFrame) -> alt.Chart:
         alt.Chart(table)
         .mark_line(point=True)
         .encode(
-            x=alt.X("rows:Q", title="Rows seen", axis=alt.Axis(format="~s")),
+            x=alt.X("rows:Q", title="Rows seen", axis=alt.Axis(format="~s", tickCount=6)),
             y=alt.Y("loss:Q", title="Training loss"),
             color=colour,
             tooltip=["configuration:N", alt.Tooltip("rows:Q", format=","), alt.Tooltip("loss:Q", format=".3f")],
