@@ -16,6 +16,7 @@ from pathlib import Path
 import checkouts
 import psutil
 import pytest
+import torch
 import toy_kind
 import training_rows
 from cluster import Cluster, free_ports, missing
@@ -33,6 +34,7 @@ from distilbench.runs import find, verify
 from distilbench.runs.folder import Run
 from distilbench.runs.rawfiles import read_parquet
 from distilbench.runs.states import FINAL
+from distilbench.training import checkpoint
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 BIN, ROOT = Path(sys.executable).parent, paths.repo_root()
@@ -195,6 +197,19 @@ def test_the_chain_of_another_kind_of_measurement(cluster, site, tmp_path, monke
     assert keys == [("1MiB", 0), ("1MiB", 1), ("2MiB", 0), ("2MiB", 1)], "every repetition once"
     assert sorted(file.name for file in (folder / "notebooks").iterdir()) == ["04_copy.ipynb", "05_copies.ipynb"]
     distilbench("verify", "run", made["run_id"])
+
+
+@pytest.mark.slow
+def test_the_chain_of_a_training(cluster, site):
+    """One process and two, under torchrun on a node, each configuration a task of its own."""
+    steps = "--mem=900M --cpus-per-task=1"
+    words = ["--profile", "ci", "--mem", "2500M", "--cpus-per-task", "2", "--time", "10", "--step-flags", steps]
+    (made,) = json.loads(distilbench("submit", "agnews", *words, "--split", "cells", "--no-book", "--json"))
+    cluster.wait_until_gone(*made["jobs"].values())
+    run = Run(Path(made["folder"]))
+    assert run.status["state"] == "ok", f"{run.status}\n{logs(site)}"
+    assert {record.cell for record in run.measured()} == {"p1-b8", "p2-strong-b4"}
+    assert verify.problems(run.folder) == []
 
 
 def test_status_shows_jobs_and_cells(cluster, site, stand_in, monkeypatch):
@@ -501,20 +516,37 @@ def test_two_nodes_find_each_other(cluster, site):
     cluster.wait(lambda: cluster.states(job) == ["COMPLETED"], "accounting has its end")
 
 
-def test_two_nodes_train_together(cluster, site):
-    values = training_rows.settings(site, batch_size=6)
-    options = training_rows.command(values, site / "trained")[3:]
+def test_two_nodes_train_together_and_go_on_after_a_lost_node(cluster, site):
+    """Put back before a time limit, then a power loss: the weights are those of an undisturbed training."""
+    values = training_rows.settings(site, batch_size=6, epochs=16, checkpoint_steps=3, dropout=0.1)
+    output, second = site / "trained", cluster.names[1]
+    options = training_rows.command(values, output)[3:]
     env = os.environ | {"GLOO_SOCKET_IFNAME": "eth0"}
     command = ["sbatch", "--parsable", "--mem=1800M", "--cpus-per-task=1", "slurm/train_ddp.slurm", *options]
     job = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+    log = site / "slurm_logs" / f"train_{job}.out"
+    cluster.wait(checkpoint.state_file(output).is_file, "a first state")
+    cluster.run("scancel", "--batch", "--signal=USR1", job)
+    cluster.wait(lambda: cluster.hurry(job) or "resumed after step" in log.read_text(), "it goes on")
+    assert "back into the queue" in log.read_text()
+    cluster.lose(second)
+    cluster.power_on(second)
     cluster.wait_until_gone(job)
-    cluster.wait(lambda: cluster.states(job) == ["COMPLETED"], logs(site))
-    results = paths.read_json(site / "trained" / "results.json")
+    cluster.wait(lambda: cluster.states(job)[-1:] == ["COMPLETED"], logs(site))
+    assert {"REQUEUED", "NODE_FAIL"} <= set(cluster.states(job)), "both happened"
+    results = paths.read_json(output / "results.json")
     assert (results["processes"], results["backend"], results["test_rows"]) == (2, "gloo", training_rows.TEST)
-    found = read_parquet(site / "trained" / "steps.parquet")
-    assert {row["rank"] for row in found} == {0, 1}
-    said = (site / "slurm_logs" / f"train_{job}.out").read_text()
-    assert said.count("epoch 1 of 2: training loss") == 1, "the first process alone says something"
+    total = sum(one["steps"] for one in results["epochs"])
+    steps = [(row["rank"], row["step"]) for row in read_parquet(output / "steps.parquet")]
+    assert sorted(steps) == [(rank, step) for rank in (0, 1) for step in range(1, total + 1)], "each once"
+    said = log.read_text()
+    assert said.count("resumed after step") == 2
+    assert said.count("epoch 16 of 16: training loss") == 1, "the first process alone says something"
+
+    done = training_rows.run_command(training_rows.command(values, site / "undisturbed", 2))
+    assert done.returncode == 0, done.stderr[-3000:]
+    found, wanted = [checkpoint.load(one / "distilbert_train.pt")["model"] for one in (output, site / "undisturbed")]
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
 @pytest.mark.parametrize(
