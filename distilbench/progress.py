@@ -10,6 +10,7 @@ import re
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,29 +29,42 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Progress:
-    """Counts steps; the estimate of what is left is the median step so far times the steps left."""
+    """Counts steps; the estimate of what is left is the median step so far, of the same kind where one is done."""
 
     total: int
     done: int = 0  # those of an earlier start included
-    _seconds: list[float] = field(default_factory=list)
+    ahead: Counter[str] = field(default_factory=Counter)  # kinds of the steps left, where they are known
+    _seconds: list[tuple[str, float]] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
     _bar: object = None
 
-    def step(self, what: str, count: int = 1, seconds: float | None = None) -> None:
+    def step(self, what: str, count: int = 1, seconds: float | None = None, kind: str = "") -> None:
         """A step is finished, or several; says so.
 
         Args:
             seconds: what it took without what came before the first; None: the time since the last step.
         """
         now = time.monotonic()
-        self._seconds.append((now - self._began) / count if seconds is None else seconds)
-        self._began, self.done = now, self.done + count
+        self._seconds.append((kind, (now - self._began) / count if seconds is None else seconds))
+        self._began = now
+        self.skip(count, kind)
         self._show(what)
 
+    def skip(self, count: int = 1, kind: str = "") -> None:
+        """Steps that need not be taken, such as those of an earlier start."""
+        self.done += count
+        self.ahead -= Counter({kind: count})  # never below none
+
     def left(self) -> float:
-        """Seconds that the rest will take, at the median pace so far."""
-        ordered = sorted(self._seconds)
-        return ordered[len(ordered) // 2] * (self.total - self.done) if ordered else 0.0
+        """Seconds that the rest will take: each kind at its own median pace so far, a new one at that of all."""
+        others = self.total - self.done - self.ahead.total()
+        return sum(count * self._pace(kind) for kind, count in self.ahead.items()) + max(0, others) * self._pace("")
+
+    def _pace(self, kind: str) -> float:
+        """Seconds of a step: the median."""
+        ordered = sorted(seconds for of, seconds in self._seconds if of == kind)
+        ordered = ordered or sorted(seconds for _, seconds in self._seconds)
+        return ordered[len(ordered) // 2] if ordered else 0.0
 
     def line(self, what: str) -> str:
         """`[ 7/18] what, about 2 min left`: the form that `distilbench run` turns into a bar."""

@@ -62,13 +62,15 @@ class PyRapl(Source):
     name, scope = "pyrapl", "host"
 
     def __init__(self) -> None:
-        handlers = list(logging.root.handlers)
+        handlers, disabled = list(logging.root.handlers), logging.root.manager.disable
+        logging.disable(logging.WARNING)  # it warns of a database that nobody asked for, by a handler of its own
         try:
             import pyRAPL
         except ImportError:
             raise DistilbenchError("pyRAPL is not installed (extra `rapl`)") from None
         finally:
-            logging.root.handlers = handlers  # it adds one of its own, to warn of a database that nobody asked for
+            logging.disable(disabled)
+            logging.root.handlers = handlers
         try:
             pyRAPL.setup()
         except Exception as error:  # a bare PermissionError, or an exception of its own without a message

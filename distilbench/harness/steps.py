@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def measure_steps(
     done = shards.finished(before, retry_oom)
     oom_cells = shards.oom_cells(done)
     attempts = {record.key: record.attempt for record in before}
-    progress = Progress(len(steps) + extra, done=0)
+    progress = Progress(len(steps) + extra, ahead=Counter(pass_name for _, pass_name, _ in steps))
     missing, finished_now = shards.missing_steps(steps, before, retry_oom), 0
 
     def step(cell: Cell, pass_name: str, repetition: int) -> None:
@@ -147,14 +148,14 @@ def measure_steps(
         key = (cell.cell, pass_name, repetition)
         missing.discard(key)
         if key in done or cell.cell in oom_cells:
-            progress.done += 1
+            progress.skip(kind=pass_name)
             return
         run.set_status("running", cells={cell.cell: "running"})
         record = take(cell, pass_name, repetition, attempts.get(key, 0) + 1)
         run.commit(record)
         if record.status == "oom":
             oom_cells.add(cell.cell)  # its other repetitions would end the same way
-        progress.step(record.in_words(), seconds=record.seconds)
+        progress.step(record.in_words(), seconds=record.seconds, kind=pass_name)
         finished_now += record.status in FINAL
         if missing:
             _stop_if_asked(finished_now, len(missing))

@@ -244,6 +244,16 @@ def test_without_pyrapl_the_reason_names_the_extra(monkeypatch):
         PyRapl()
 
 
+def test_pyrapl_warns_nobody_of_a_database():
+    """It does when it is imported: in a fresh process."""
+    code = (
+        "import logging\nfrom distilbench.collectors.energy import PyRapl\ntry:\n    PyRapl()\n"
+        "except Exception:\n    pass\nlogging.warning('others do')\nassert 'pyRAPL' in __import__('sys').modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "WARNING:root:others do\n")
+
+
 def test_an_exception_of_pyrapl_without_a_message_is_named():
     with pytest.raises(DistilbenchError, match=r"^pyRAPL: PyRAPLCantRecordEnergyConsumption$"):
         PyRapl()

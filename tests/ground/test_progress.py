@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 import types
+from collections import Counter
 
 import pytest
 
@@ -58,6 +59,17 @@ def test_what_came_before_the_first_step_is_in_no_estimate(clock):
     clock.now += 55
     bar.step("x", seconds=5.0)
     assert bar.left() == 45
+
+
+def test_each_kind_of_step_has_its_own_pace(clock):
+    """Steps of seconds, then trainings of minutes: seconds say little of what a second training will take."""
+    bar = Progress(8, ahead=Counter(steps=4, train=3), _began=clock.now)
+    bar.step("x", seconds=10, kind="steps")
+    assert bar.left() == 3 * 10 + 3 * 10 + 10, "a kind that was not seen yet is taken at the pace of all"
+    bar.skip(kind="steps")
+    bar.step("x", seconds=600, kind="train")
+    bar.step("x", seconds=14, kind="steps")
+    assert bar.left() == 1 * 14 + 2 * 600 + 14
 
 
 def test_each_step_is_a_line_that_the_chain_understands(clock, capsys):
