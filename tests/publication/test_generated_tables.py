@@ -10,6 +10,7 @@ from distilbench import paths, simulated_traces
 from distilbench.measurements.sweep import records
 from distilbench.publication import generated_tables, provenance, publish
 from distilbench.runs import find
+from distilbench.runs.folder import Run
 
 
 def test_every_study_has_a_headline_whose_numbers_are_taken():
@@ -42,7 +43,7 @@ def test_the_index_names_every_published_run():
     said = generated_tables.runs_index()
     for file in paths.published_root().glob("*/*/status.json"):
         assert f"`{file.parent.name}`" in said
-        assert paths.sha256_file(file.parent / "raw.jsonl")[:12] in said
+        assert paths.sha256_file(Run(file.parent).raw)[:12] in said
 
 
 def test_machines_are_told_once_each():

@@ -189,13 +189,13 @@ def test_a_number_says_under_the_pointer_where_it_comes_from(html):
 
 def test_captions_of_published_pages_name_their_run(html):
     for page in publish.pages():
-        run_id = publish.run_of(page).run_id
+        run_id, raw = publish.run_of(page).run_id, re.escape(publish.run_of(page).raw.name)
         text = (html / page.relative_to(provenance.book_root()).with_suffix(".html")).read_text()
         numbered = r'<span class="caption-number">[^<]+</span><span class="caption-text">(.*?)<a class="headerlink"'
         captions = re.findall(numbered, text, re.DOTALL)
         assert len(captions) > 5
         for caption in captions:
-            assert re.search(rf'\. From <span class="db-source"[^>]*>run {run_id} \(raw', caption), caption
+            assert re.search(rf'\. From <span class="db-source"[^>]*>run {run_id} \({raw}', caption), caption
 
 
 def test_a_link_to_a_claim_leads_to_its_section(html):
@@ -258,12 +258,12 @@ def test_every_chart_is_drawn_and_answers_to_the_pointer(site, html):
             chart.locator("xpath=self::*[@data-interactive='true']").wait_for()
             assert chart.locator("svg").count() == 1, "the static picture gave way"
             assert len(chart.get_attribute("aria-label")) > 50
-            point = chart.locator("[aria-roledescription='point']").first
+            point = chart.locator("[aria-roledescription='point'], [aria-roledescription='bar']").first
             point.scroll_into_view_if_needed()
             point.hover(force=True)
             tooltip = page.locator("#vg-tooltip-element.visible")
             tooltip.wait_for()
-            assert "batch size" in tooltip.inner_text()
+            assert re.search("batch size|process|configuration", tooltip.inner_text())
             page.mouse.move(1, 1)
             seen += 1
     assert seen >= 9, "three charts at least of each run"
