@@ -518,7 +518,7 @@ def test_two_nodes_find_each_other(cluster, site):
 
 def test_two_nodes_train_together_and_go_on_after_a_lost_node(cluster, site):
     """Put back before a time limit, then a power loss: the weights are those of an undisturbed training."""
-    values = training_rows.settings(site, batch_size=6, epochs=16, checkpoint_steps=3, dropout=0.1)
+    values = training_rows.settings(site, batch_size=6, epochs=40, checkpoint_steps=3, dropout=0.1)
     output, second = site / "trained", cluster.names[1]
     options = training_rows.command(values, output)[3:]
     env = os.environ | {"GLOO_SOCKET_IFNAME": "eth0"}
@@ -541,7 +541,7 @@ def test_two_nodes_train_together_and_go_on_after_a_lost_node(cluster, site):
     assert sorted(steps) == [(rank, step) for rank in (0, 1) for step in range(1, total + 1)], "each once"
     said = log.read_text()
     assert said.count("resumed after step") == 2
-    assert said.count("epoch 16 of 16: training loss") == 1, "the first process alone says something"
+    assert said.count("epoch 40 of 40: training loss") == 1, "the first process alone says something"
 
     done = training_rows.run_command(training_rows.command(values, site / "undisturbed", 2))
     assert done.returncode == 0, done.stderr[-3000:]
