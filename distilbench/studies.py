@@ -10,6 +10,7 @@ from distilbench import paths
 from distilbench.errors import ParameterError
 from distilbench.harness import preflight
 from distilbench.measurements.evaluation.params import EvaluationParams
+from distilbench.measurements.llm_speed.params import PaluParams
 from distilbench.measurements.profiling.params import BatchesParams, ProfileParams, QwenParams
 from distilbench.measurements.sweep.params import DistilbertParams
 from distilbench.measurements.training.params import AgnewsParams
@@ -19,7 +20,7 @@ from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import Resolved, StudyParams, read_yaml
 
 #: The kinds of measurement, by the names of their folders.
-KINDS = ("sweep", "calibration", "profiling", "evaluation", "training")
+KINDS = ("sweep", "calibration", "profiling", "evaluation", "training", "llm_speed", "perplexity")
 #: Of these, those that tell of the instrument, and of no study.
 INSTRUMENTS: dict[str, Callable[[], Measurement]] = {"calibration": partial(measurement.named, "calibration")}
 #: Per study its parameters, which say what it measures.
@@ -30,6 +31,7 @@ STUDIES: dict[str, type[StudyParams]] = {
     "evaluate": EvaluationParams,
     "qwen": QwenParams,
     "agnews": AgnewsParams,
+    "palu": PaluParams,
 }
 
 

@@ -95,10 +95,9 @@ def _optimal(
 
 def _skip_downloads(params: StudyParams) -> None:
     from distilbench.sources import offline
-    from distilbench.sources.parameters import with_sources
 
     offline.skip_downloads()
-    offline.require_cached(with_sources(params))
+    offline.require_cached(params)
 
 
 def _first_look(params: StudyParams, as_json: bool) -> None:
@@ -147,14 +146,15 @@ def fetch(
     Their labels and lengths are checked against each other now, as a run does before it measures.
     """
     from distilbench import studies
-    from distilbench.sources.parameters import with_sources
 
-    params = with_sources(studies.resolve(study, options.given_of(study, profile, param)).params)
+    params = studies.resolve(study, options.given_of(study, profile, param)).params
     data, model = studies.kind_of(study).measuring.fetch(params)
+    amount = f"{data['rows']} sentences" if "rows" in data else f"{data['tokens']:,} tokens"
+    sha256 = data.get("content_sha256") or data["sha256"]
     options.print_result(
         as_json,
         {"data": data, "model": vars(model)},
-        f"text:  {data['name']}, {data['rows']} sentences, SHA-256 {data['content_sha256']}",
+        f"text:  {data['name']}, {amount}, SHA-256 {sha256}",
         f"model: {model.name}, {model.parameters:,} parameters, SHA-256 {model.sha256}",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distilbench.errors import ParameterError
 from distilbench.harness import processes
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import Step
@@ -13,6 +14,15 @@ take = processes.take
 
 def prepare(params: Any, run: Run) -> None:
     """Nothing is prepared that all steps share."""
+
+
+def fetch(params: Any) -> tuple[dict[str, Any], Any]:
+    """What is measured on must be fetched by a kind that measures on something.
+
+    Raises:
+        ParameterError: this one measures on no model and no text.
+    """
+    raise ParameterError(f"study {params.study!r} measures on no model and no text")
 
 
 def is_prepared(run: Run) -> bool:

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any
 
 from distilbench.errors import HubError
+from distilbench.runs.parameters import StudyParams
 from distilbench.sources import adapters, embedded, four_sources, hub, packages
-from distilbench.sources.parameters import SourceParams
+from distilbench.sources.parameters import SourceParams, with_sources
 
 #: The embedded texts, by the names of the parameter `embedded_task`; of the last one a study trains a classifier.
 TEXTS = {name: task.text for name, task in embedded.TASKS.items()} | {"sources": four_sources.TEXT}
@@ -20,14 +21,15 @@ def skip_downloads() -> None:
     os.environ |= {packages.SKIP_DOWNLOAD: "1", "HF_HUB_OFFLINE": "1"}
 
 
-def require_cached(params: SourceParams) -> None:
+def require_cached(params: StudyParams) -> None:
     """Looks whether model, tokenizer and text are in the caches; call it after `skip_downloads`.
 
     Raises:
         HubError: something is not; all of it is named.
+        ParameterError: the study measures on no model and no text.
     """
     missing = []
-    for needed in _needed(params):
+    for needed in params.needs() if hasattr(params, "needs") else _needed(with_sources(params)):
         try:
             needed()
         except HubError as error:

@@ -22,7 +22,9 @@ WITHOUT_TORCH = (
     "measurements.sweep.summary.join", "measurements.sweep.measure.design", "measurements.sweep.measure.run", "studies",
     "measurements.profiling.kind", "measurements.profiling.measure.run", "measurements.evaluation.kind",
     "measurements.evaluation.measure.run", "measurements.training.kind", "measurements.training.measure.run",
-    "measurements.training.show.entry", "publication.slides.build", "publication.claims.page",
+    "measurements.training.show.entry", "measurements.llm_speed.kind", "measurements.llm_speed.measure.run",
+    "measurements.llm_speed.show.entry", "measurements.perplexity.kind", "measurements.perplexity.measure.run",
+    "measurements.perplexity.show.entry", "publication.slides.build", "publication.claims.page",
     "execution.notebooks", "execution.submission", "cli.main",
 )  # fmt: skip
 

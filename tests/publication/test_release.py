@@ -92,7 +92,7 @@ def test_archives_hold_what_they_say(dist):
     assert runs_in_order == sorted(runs_in_order), "a folder lists its files in another order on another disk"
     published = find.published_runs()
     records = members(dist / "records.tar.gz")
-    kinds = ("repetition", "profile", "batch_profile", "evaluation", "training")
+    kinds = ("repetition", "profile", "batch_profile", "evaluation", "training", "llm_speed", "perplexity")
     schemas = {f"records/{name}.v1.schema.json" for name in kinds}
     assert set(records) == {f"records/{run.run_id}.jsonl" for run in published} | schemas
     notebooks = members(dist / "notebooks.tar.gz")

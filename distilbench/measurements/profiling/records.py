@@ -14,7 +14,7 @@ from distilbench.runs.states import MEASURED
 FOLDER = "profiler_traces"
 PASS = "profile"
 TRACE, STACKS, SNAPSHOT = "trace.json", "stacks.txt", "memory.pickle"
-FROM_TRACE = ("events.parquet", "memory.parquet")
+EVENTS, TIMELINE = "events.parquet", "memory.parquet"  # both follow from the trace, and the second from the first
 
 
 class _Part(BaseModel):
@@ -137,7 +137,7 @@ class ProfileRecord(SweepCell, Record):
     @property
     def events(self) -> str:
         """The name of the file from which its profiled numbers follow."""
-        return next((name for name in self.files_sha256 if name.endswith(FROM_TRACE[0])), None) or self.file(TRACE)
+        return next((name for name in self.files_sha256 if name.endswith(EVENTS)), None) or self.file(TRACE)
 
     def file(self, ending: str) -> str:
         """The name of its file with that ending."""
@@ -147,8 +147,8 @@ class ProfileRecord(SweepCell, Record):
 def bulky(profiles: list[ProfileRecord]) -> tuple[list[str], list[str]]:
     """What a published run has of the trace's files.
 
-    Of the first process of each cell the events, from which the record's numbers follow; of the run's first process
-    also the trace and the stacks, packed.
+    Of the first process of each cell the events, from which the record's numbers follow, the timeline of its memory
+    too; of the run's first process also that timeline, the trace and the stacks, the latter two packed.
 
     Returns:
         (names of the files that are left out, names of those that are packed)
@@ -160,7 +160,11 @@ def bulky(profiles: list[ProfileRecord]) -> tuple[list[str], list[str]]:
         for name in one.files_sha256:
             if name in (f"{FOLDER}/{TRACE}", f"{FOLDER}/{STACKS}"):
                 packed.append(name)
-            elif name.endswith((TRACE, STACKS, SNAPSHOT)) or (name.endswith(FROM_TRACE) and not is_first):
+            elif (
+                name.endswith((TRACE, STACKS, SNAPSHOT))
+                or (name.endswith(EVENTS) and not is_first)
+                or (name.endswith(TIMELINE) and name != f"{FOLDER}/{TIMELINE}")
+            ):
                 left_out.append(name)
     return left_out, packed
 

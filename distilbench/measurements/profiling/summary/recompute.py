@@ -8,7 +8,7 @@ from typing import Any
 
 from distilbench.errors import RunError
 from distilbench.measurements.profiling.measure import events, trace
-from distilbench.measurements.profiling.records import TRACE, ProfileRecord
+from distilbench.measurements.profiling.records import TIMELINE, TRACE, ProfileRecord
 from distilbench.measurements.profiling.summary import derive
 from distilbench.measurements.sweep.summary.derive import warmup_of
 from distilbench.runs.folder import Run
@@ -50,8 +50,9 @@ def _again(folder: Path, record: ProfileRecord, left_out: Collection[str]) -> di
     if record.events not in left_out:
         found = _trace(folder, record, left_out)
         again |= derive.trace_fields(found, again["forward_ms"])
-        if read_parquet(folder / record.file("memory.parquet")) != derive.timeline(found):
-            raise RunError(f"{folder / record.file('memory.parquet')} does not follow from the trace beside it")
+        timeline = record.file(TIMELINE)
+        if timeline not in left_out and read_parquet(folder / timeline) != derive.timeline(found):
+            raise RunError(f"{folder / timeline} does not follow from the trace beside it")
     warm = [row | {"kind": "forward", "warmup": True} for row in rows["forwards"] if row["kind"] == "warmup"]
     warmup = warmup_of(warm, tested=bool(record.warmup) and record.warmup.settled is not None)
     return again | {"warmup": warmup, "status": "unstable" if warmup["settled"] is False else "ok"}

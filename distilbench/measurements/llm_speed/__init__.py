@@ -1,0 +1,1 @@
+"""How fast a decoder reads and writes, with its cache whole and compressed."""

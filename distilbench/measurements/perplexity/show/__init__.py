@@ -1,0 +1,1 @@
+"""How perplexities are shown."""
