@@ -61,7 +61,7 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def main(commands: typer.Typer = app) -> None:
+def main(commands: typer.Typer | None = None) -> None:
     """Entry point: errors for people as one message, never a traceback.
 
     Exit code 1 for them, 130 for Ctrl-C and SIGTERM, 75 when asked to stop with work left (a batch script requeues).
@@ -73,7 +73,7 @@ def main(commands: typer.Typer = app) -> None:
         if paths.source_date_epoch() is None:  # said here: libraries read the variable too, and end in a traceback
             os.environ.pop("SOURCE_DATE_EPOCH", None)
         try:
-            commands(args=join_pairs(sys.argv[1:]), prog_name=Path(sys.argv[0]).name, standalone_mode=True)
+            (commands or app)(args=join_pairs(sys.argv[1:]), prog_name=Path(sys.argv[0]).name, standalone_mode=True)
         finally:
             terminal.flush()
     except Stopped as stopped:

@@ -61,13 +61,13 @@ def compressed(
         ModelError: no rank file fits.
         DataError: the text is shorter than a window.
     """
-    record: dict[str, Any] = {"rank_file": None, "calibration": None}
+    record: dict[str, Any] = {"rank_file": None, "calibrated_on": None}
     match = checkpoint.search(paths.find_input(ratio_dir), of, ratio) if ratio_dir else None
     if match:
         record["rank_file"] = {"folder": str(match.file.folder), "why": match.why, "weights": match.file.weights}
         if match.file.weights:
             return checkpoint.load(loaded.module, of, match.file), record
-    windows, record["calibration"] = windows_of(params, loaded)
+    windows, record["calibrated_on"] = windows_of(params, loaded)
     moments = calibration.moments(loaded.module, of, windows)
     if match:
         allocation = match.allocation

@@ -94,7 +94,7 @@ def test_the_cache_has_the_bytes_of_its_ranks(decoded):
     assert found[DECODE.replace("palu", "baseline")].cache_bytes == 2 * 19 * 2 * 2 * 4 * 8 * 4
     assert compression["effective"] == pytest.approx(0.7, abs=0.07)
     assert compression["search"] == "fisher"
-    assert compression["calibration"]["windows"] == 2
+    assert compression["calibrated_on"]["windows"] == 2
     assert compression["proof"]["cache_bytes"] == compression["proof"]["expected_bytes"]
     cell = next(cell for cell in decoded.summary["cells"] if cell["cell"] == DECODE)
     assert cell["cache_ratio"] == pytest.approx((numbers + 1) / 128)
@@ -354,8 +354,8 @@ def test_ranks_of_a_file_with_factors_and_without(decoded, tmp_path):
         said = tables.compression("this run", taken[name]).to_string()
         assert "of 1 that fit this model" in said
     assert taken["with"]["energy"] is None
-    assert taken["with"]["calibration"] is None
-    assert taken["without"]["calibration"]["tokens"] == 16384
+    assert taken["with"]["calibrated_on"] is None
+    assert taken["without"]["calibrated_on"]["tokens"] == 16384
     assert taken["with"]["ranks"] == taken["without"]["ranks"]
 
 

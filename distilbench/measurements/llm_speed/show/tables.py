@@ -107,7 +107,7 @@ def compression(run_name: str, content: Row | None) -> pd.DataFrame:
     """How keys and values were compressed."""
     if not content:
         return pd.DataFrame([{"what": "compression", run_name: "none: the baseline alone was measured"}])
-    proof, kept, source = content["proof"], content["retained"], content["calibration"]
+    proof, kept, source = content["proof"], content["retained"], content["calibrated_on"]
     found = content["rank_file"]
     said = {
         "group size": (
