@@ -21,6 +21,7 @@ SCALE_percent = 65  # of charts: makes their letters as large as those of tables
 SIZES = ((r"\small", 96), (r"\footnotesize", 108), (r"\scriptsize", 124))  # of letters in tables; how many fill a line
 GAP = 3  # characters between columns
 SHORT = 16  # characters; cells up to that stay in one line
+TALL = 2400  # characters in a table that may not fit on one page, and is broken between pages
 
 
 def fill_in_title_page(app: Sphinx, config: Config) -> None:
@@ -86,6 +87,8 @@ class FittingColumns(SphinxPostTransform):
                 entry[:] = entry[:] if entry.astext() else []
             rows = [list(row.findall(nodes.entry)) for row in table.findall(nodes.row)]
             columns = [Column(list(entries)) for entries in zip(*rows, strict=True)]
+            if len(table.astext()) > TALL:  # Sphinx does so for many rows, not for long ones
+                table["classes"].append("longtable")
             table.parent.insert(table.parent.index(table), addnodes.tabular_col_spec(spec=specification(columns)))
 
 

@@ -139,16 +139,17 @@ def charts_drawn() -> int:
 def numbers_taken() -> list[str]:
     """Every number and name that a chapter takes from a published run, as it must read."""
     values, taken = {}, []
-    for page in publish.pages():
-        values[page.name] = glue.values(publish.run_of(page))
+    for page in publish.pages():  # two studies may have pages of the same name
+        values[page.resolve()] = glue.values(publish.run_of(page))
     for depth in ("full", "deep", "forks"):
         if folder := find.published_instrument(CALIBRATION, depth):
             values[depth] = glue.values(Run(folder))
-    for text in chapters().values():
+    for chapter, text in chapters().items():
         for page, name, form in re.findall(r"\{glue:text\}`([\w./-]+)::([\w.-]+):([^`]+)`", text):
             if page.startswith("calibration/") and Path(page).name not in values:
                 continue  # a chapter says that it was not measured yet
-            taken.append(format(values[Path(page).name][name], form))
+            known = Path(page).name if page.startswith("calibration/") else (chapter.parent / page).resolve()
+            taken.append(format(values[known][name], form))
     return taken
 
 

@@ -245,12 +245,14 @@ def without_controller(cluster: Cluster, site: Path) -> Path:
     return file
 
 
-def test_a_cancelled_run_goes_on(cluster, site, stand_in):
+def test_a_cancelled_run_goes_on(cluster, site, stand_in, monkeypatch):
+    monkeypatch.setenv("STAND_IN_SECONDS", "30")  # longer than it takes to cancel, so that something is left
     run = submit("-p", "batch_sizes", "1")
     cluster.wait(first_record(run), "a first repetition")
     distilbench("cancel", run.run_id)
     cluster.wait_until_gone(*job_states.job_ids(run))
     recorded = {shards.about(attempt)["state"] for attempt in shards.attempts(run)}
+    monkeypatch.setenv("STAND_IN_SECONDS", "3")
     distilbench("submit", "distilbert", "--resume", run.run_id, *TASK, "--step-flags", STEPS, "--no-book")
     assert recorded | {shards.about(a)["state"] for a in shards.attempts(run)} <= {"ok", "cancelled", "running"}
     finish(cluster, site, run)
