@@ -17,6 +17,7 @@ ALLOWED = re.compile(
     r"""\b(?:
         \d{4}-\d{2}-\d{2}                                                          # dates
       | SST-2 | Apache-2\.0 | all-MiniLM-L6-v2 | Qwen2\.5-0\.5B | Llama-3-8B       # names
+      | SmolLM2(?:-135M)?
       | 0[123]_[a-z]+ | USR1 | EPYC\ 7643 | A100(?:\ 80\ GB)? | SHA-256 | UTF-8 | F1
       | (?:torch|transformers|Python|CUDA|Jupyter\ Book|SLURM)\ \d+(?:\.\d+)*      # versions
       | (?:fixed-|batch_size=)\d+ | 95\ %\ interval                                # parameters

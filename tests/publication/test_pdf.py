@@ -193,7 +193,7 @@ def test_title_version_and_date_open_it(made, request):
 @BOTH
 def test_no_page_is_blank(made, request):
     pages = pages_of(request.getfixturevalue(made))
-    assert 30 <= len(pages) <= 90
+    assert 30 <= len(pages) <= 150
     assert [i for i, page in enumerate(pages, 1) if i > 1 and len(squeezed(page)) < SHORT] == []
 
 
@@ -240,7 +240,7 @@ def test_what_was_not_measured_is_said_in_words_not_in_code(typeset):
 def test_works_are_listed_once_under_the_heading_of_their_chapter(pages):
     last = next(page for page in reversed(pages) if re.search(r"^\s*\d+\s+Bibliography\s", page))
     last = "".join(pages[pages.index(last) :])
-    assert re.search(r"^\s*\d+\s+Bibliography\s+Andy Georges", last), "no second heading, no label"
+    assert re.search(r"^\s*\d+\s+Bibliography\s+Chi-Chih Chang", last), "no second heading, no label"
     assert "[Sanh et al., 2019]" in " ".join(" ".join(pages).split())
     assert "References" not in last
 

@@ -398,7 +398,7 @@ def test_a_caption_says_what_the_raw_file_of_its_run_says(page, figure):
     assert (caption is not None) == bool(counts)
     if caption is None:
         return
-    (claimed,) = re.findall(r"of (\d+) (?:fresh processes|windows)", caption)
+    (claimed,) = re.findall(r"of (\d+) (?:fresh process(?:es)?|windows?)\b", caption)
     assert {int(claimed)} == set(counts.values())
     assert ("too few for an interval" in caption) == (int(claimed) < 5)
     assert ("Hollow points" in caption) == (FIGURES[figure] == "timing" and "unstable" in states)

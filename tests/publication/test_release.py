@@ -94,7 +94,8 @@ def test_archives_hold_what_they_say(dist):
     records = members(dist / "records.tar.gz")
     kinds = ("repetition", "profile", "batch_profile", "evaluation", "training", "llm_speed", "perplexity")
     schemas = {f"records/{name}.v1.schema.json" for name in kinds}
-    assert set(records) == {f"records/{run.run_id}.jsonl" for run in published} | schemas
+    every = [one for run in published for one in (run, *run.sections)]
+    assert set(records) == {f"records/{run.run_id}.jsonl" for run in every} | schemas
     notebooks = members(dist / "notebooks.tar.gz")
     assert "sources/02_benchmark.ipynb" in notebooks
     assert any(name.startswith("pages/distilbert/") for name in notebooks)
