@@ -1,1 +1,1 @@
-"""Low-rank compression of keys and values (Chang et al. 2024, PaLU, arXiv:2407.21118), written from the paper."""
+"""Low-rank compression of keys and values (Chang et al. 2024, PaLU, arXiv:2407.21118), in our own code."""

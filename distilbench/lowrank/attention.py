@@ -1,7 +1,7 @@
 """Attention whose cache holds latents: keys are rebuilt and rotated when they are needed, values need not be.
 
 Rotary position embeddings forbid to merge a key's second factor with the query. So latents are cached before the
-rotation, with the position of each token, and keys are rebuilt from them at each step (PaLU, section 3.3). A sum over
+rotation, with the position of each token, and keys are rebuilt from them at each step (PaLU). A sum over
 values commutes with their second factor: in a step of decoding the latents are summed and the sum alone is rebuilt,
 per head. The output projection stays as it was; merging it with the second factor, as PaLU does, makes it r / d times
 as large.

@@ -65,6 +65,7 @@ def compressed(
     match = checkpoint.search(paths.find_input(ratio_dir), of, ratio) if ratio_dir else None
     if match:
         record["rank_file"] = {"folder": str(match.file.folder), "why": match.why, "weights": match.file.weights}
+        record["rank_file"]["original"] = match.file.original
         if match.file.weights:
             return checkpoint.load(loaded.module, of, match.file), record
     windows, record["calibrated_on"] = windows_of(params, loaded)

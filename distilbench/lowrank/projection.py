@@ -3,7 +3,7 @@
 A projection W (n_kv d x h) is cut into G groups of g = s d rows. The keys (or values) of a group are k = W_g x. Of
 all matrices of rank r, the one that loses least of k over the calibration's x is U U^T W_g, where U (g x r) has the
 leading eigenvectors of M_g = sum k k^T as columns (uncentred principal components). That is what PaLU and SVD-LLM
-reach by a Cholesky factor of sum x x^T and a singular value decomposition (arXiv:2407.21118, section 3.3;
+reach by a Cholesky factor of sum x x^T and a singular value decomposition (PaLU, arXiv:2407.21118; SVD-LLM,
 arXiv:2403.07378), with no inverse and a matrix of g x g alone. What is lost is the sum of the eigenvalues that are
 left out.
 """
@@ -115,7 +115,3 @@ class LowRankProjection(nn.Module):
             return self.U[0](latents)
         parts = latents.split(self.ranks, dim=-1)
         return torch.cat([up(part) for up, part in zip(self.U, parts, strict=True)], dim=-1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The projection itself, (B, T, n_kv x d), as if it were not cut in two."""
-        return self.rebuild(self.latents(x))

@@ -51,8 +51,8 @@ def by_fisher(shapes: Shapes, ratio: float, scores: Mapping[str, float], block: 
     """Ranks in proportion to each projection's Fisher information; groups of a projection have the same.
 
     A projection that would get more than it has keeps all, and the others share what is over. The sum is the budget
-    to within less than a block per group of one projection (PaLU, section 3.4, in blocks from the start: there, ranks
-    are rounded after the search, which changes the sum).
+    to within less than a block per group of one projection (as PaLU does, but in blocks from the start: its tools
+    round ranks after the search, which changes the sum).
 
     Args:
         scores: projection -> mean root of the squared gradients (`calibration.fisher`).

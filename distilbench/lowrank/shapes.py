@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from distilbench.errors import ModelError
+from distilbench.sources.decoders import SUPPORTED
 
 KINDS = ("k_proj", "v_proj")  # the two projections that are compressed, in this order
-SUPPORTED = ("llama", "qwen2")  # `model_type` in config.json
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,12 @@ class Shapes:
 
     Attributes:
         layers: decoder layers.
-        hidden: width of the residual stream, h.
         query_heads, kv_heads: heads of queries, and of keys and values (grouped-query attention).
         head_dim: width of a head, d.
         group_size: key-value heads that share a latent, s.
     """
 
     layers: int
-    hidden: int
     query_heads: int
     kv_heads: int
     head_dim: int
@@ -71,9 +69,7 @@ def of_config(config: Any, group_size: int) -> Shapes:
     kv_heads = config.num_key_value_heads
     check_group_size(group_size, kv_heads)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Shapes(
-        config.num_hidden_layers, config.hidden_size, config.num_attention_heads, kv_heads, head_dim, group_size
-    )
+    return Shapes(config.num_hidden_layers, config.num_attention_heads, kv_heads, head_dim, group_size)
 
 
 def check_group_size(group_size: int, kv_heads: int) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import vl_convert
+
+from distilbench import paths
 
 if TYPE_CHECKING:
     import altair as alt
@@ -73,6 +77,17 @@ def svg(drawn: Any) -> str:
 def png(drawn: Any, scale: float = 1.5) -> bytes:
     """The static picture on white, for slides and previews."""
     return vl_convert.vegalite_to_png(_spec(drawn) | {"background": "white"}, vl_version=VEGA_LITE, scale=scale)
+
+
+def save(shown: Mapping[str, Shown | NotMeasured], folder: Path) -> list[Path]:
+    """Writes what could be drawn as SVG and PNG into a folder, by its names; returns the files."""
+    written = []
+    for name, one in shown.items():
+        if isinstance(one, Shown):
+            for ending, content in (("svg", svg(one.drawn)), ("png", png(one.drawn, scale=2))):
+                paths.write_atomic(folder / f"{name}.{ending}", content)
+                written.append(folder / f"{name}.{ending}")
+    return written
 
 
 def _spec(drawn: Any) -> dict[str, Any]:

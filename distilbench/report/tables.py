@@ -10,6 +10,7 @@ import pandas as pd
 
 from distilbench.runs.parameters import Resolved
 
+DASH = "–"  # where there is no number
 UNIT = re.compile(r"(.+?)_((?:[mun]?s|min|h|[mk]?[JW]|kWh|[kMGT]?i?B|[MG]Hz|[a-z]+_per_\w+)(?:_per_\w+)?)")
 pd.set_option("display.max_colwidth", None)  # a shortened hash or reason is of no use in a notebook
 
@@ -57,6 +58,29 @@ def split_unit(name: str) -> tuple[str, str]:
     """A field's name without its unit, and the unit; "" where it has none: `copied_GB_per_s` is in GB/s."""
     found = UNIT.fullmatch(name)
     return (found[1], found[2].replace("_per_", "/")) if found else (name, "")
+
+
+def known(value: Any) -> bool:
+    """Whether there is a value: neither None nor NaN, which a column of several runs has where one has nothing."""
+    return value is not None and value == value
+
+
+def number(value: Any, form: str) -> str:
+    """A number, or a dash where there is none."""
+    return f"{value:{form}}" if known(value) else DASH
+
+
+def with_ends(value: Any, ends: Any, form: str) -> str:
+    """A number, and its interval where there is one."""
+    if not known(value):
+        return DASH
+    return f"{value:{form}}" + (f" ({ends[0]:{form}} to {ends[1]:{form}})" if isinstance(ends, list) else "")
+
+
+def machine_column(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The machine of a row, where there are several."""
+    several = len({other.get("machine") for other in rows}) > 1
+    return {"machine": row["machine"]} if several else {}
 
 
 def milliseconds(value: float) -> str:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from distilbench import paths
 from distilbench.errors import ModelError, first_line
 from distilbench.machine.device import DTYPES, parse, synchronize
 from distilbench.sources import hub, smollm2
-from distilbench.sources.models import ModelInfo, weights_sha256
+from distilbench.sources.models import ModelInfo, pretrained, weights_sha256
 
 HUB_DECODER = "meta-llama/Meta-Llama-3-8B-Instruct"
 SUPPORTED = ("llama", "qwen2")  # `model_type` in config.json
@@ -99,7 +98,7 @@ def load_decoder(
     started = time.perf_counter()  # what is fetched or built the first time is not part of loading
     if folder is None:
         module = _random(size, dtype, attention, seed, place)
-        shown = f"Llama-{size.upper()} shape, random weights (timing only)"
+        shown = f"Llama-{size if size.isalpha() else size.upper()} shape, random weights (timing only)"
     else:
         module = _from_folder(folder, dtype, attention)
     module = module.eval().requires_grad_(False).to(place)
@@ -162,19 +161,10 @@ def _from_folder(folder: Path, dtype: str, attention: str) -> torch.nn.Module:
         raise ModelError(f"{holds_none}: there are no safetensors files")
     try:
         model_type = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-        if model_type not in SUPPORTED:
-            raise ModelError(
-                f"{folder} holds a model of type {model_type!r}; decoders that are supported: {', '.join(SUPPORTED)}"
-            )
-        module, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            attn_implementation=attention,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{holds_none}: {first_line(error)}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise ModelError(f"{folder} lacks {len(missing)} tensors of a decoder, such as {missing[0]!r}")
-    return module
+    if model_type not in SUPPORTED:
+        raise ModelError(
+            f"{folder} holds a model of type {model_type!r}; decoders that are supported: {', '.join(SUPPORTED)}"
+        )
+    return pretrained(AutoModelForCausalLM, folder, dtype, attention, holds_none, "a decoder")

@@ -177,8 +177,23 @@ def _from_folder(folder: Path, family: Family, dtype: str, attention: str) -> to
     holds_none = f"{folder} holds no {family.name} checkpoint (config.json, model.safetensors)"
     if not (folder / "model.safetensors").is_file():
         raise ModelError(f"{holds_none}: model.safetensors is missing; save the checkpoint as one safetensors file")
+    return pretrained(family.model_class, folder, dtype, attention, holds_none, f"a {family.name} classifier")
+
+
+def pretrained(
+    model_class: Any, folder: Path, dtype: str, attention: str, holds_none: str, what: str
+) -> torch.nn.Module:
+    """A checkpoint's model by one of transformers' classes; none of its weights is filled with random ones.
+
+    Args:
+        holds_none: how a refusal begins where the folder cannot be read.
+        what: it should be, for a refusal where weights are missing.
+
+    Raises:
+        ModelError: the folder cannot be read, or lacks weights.
+    """
     try:
-        module, report = family.model_class.from_pretrained(
+        module, report = model_class.from_pretrained(
             folder,
             dtype=DTYPES[dtype],
             attn_implementation=attention,
@@ -188,7 +203,7 @@ def _from_folder(folder: Path, family: Family, dtype: str, attention: str) -> to
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{holds_none}: {str(error).strip().splitlines()[0]}") from error
     if missing := sorted(report["missing_keys"]):
-        raise ModelError(f"{folder} lacks {len(missing)} tensors of a {family.name} classifier, such as {missing[0]!r}")
+        raise ModelError(f"{folder} lacks {len(missing)} tensors of {what}, such as {missing[0]!r}")
     return module
 
 

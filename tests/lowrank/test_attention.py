@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_llama import SIZES, padded_left, tiny
+from tiny_llama import padded_left, tiny
 from transformers import DynamicCache, StaticCache
 
 from distilbench.errors import ModelError
@@ -169,4 +169,4 @@ def test_what_cannot_be_compressed_is_said():
     sliding = tiny("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=0).config
     with pytest.raises(ModelError, match="sliding window"):
         shapes.of_config(sliding, 2)
-    assert shapes.of_config(tiny().config, 2) == shapes.Shapes(3, SIZES["hidden_size"], 8, 4, 8, 2)
+    assert shapes.of_config(tiny().config, 2) == shapes.Shapes(3, 8, 4, 8, 2)

@@ -45,7 +45,7 @@ def test_weights_in_several_files(checkpoint, tmp_path):
 def test_random_weights_are_the_same_each_time_and_in_the_type_asked_for():
     one, two = (decoders.load_decoder(source="random", size="tiny", dtype="bfloat16") for _ in range(2))
     assert one.info.sha256 == two.info.sha256
-    assert one.info.name == "Llama-TINY shape, random weights (timing only)"
+    assert one.info.name == "Llama-tiny shape, random weights (timing only)"
     assert {tensor.dtype for tensor in one.module.parameters()} == {torch.bfloat16}
     assert torch.get_default_dtype() == torch.float32
     with pytest.raises(ModelError, match="random weights have no tokenizer"):

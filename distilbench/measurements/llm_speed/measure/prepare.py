@@ -10,9 +10,10 @@ import torch
 
 from distilbench import paths
 from distilbench.errors import DataError
+from distilbench.harness import handover
 from distilbench.lowrank import checkpoint, compress, prepared, shapes
 from distilbench.machine.device import software
-from distilbench.measurements.llm_speed.measure.spec import FACTORS, PREPARED, TOKENS
+from distilbench.measurements.llm_speed.measure.spec import FACTORS, TOKENS
 from distilbench.measurements.llm_speed.params import PaluParams
 from distilbench.measurements.llm_speed.records import PALU
 from distilbench.runs.folder import Run
@@ -54,7 +55,7 @@ def prepare(params: PaluParams, run: Run) -> dict[str, Any]:
     if PALU in params.variants:
         _compress(params, run, loaded, tokens)
     told = {"folder": str(run.folder)}
-    paths.write_json(run.folder / PREPARED, told)
+    handover.save(run, told)
     return told
 
 

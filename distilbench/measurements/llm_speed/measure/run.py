@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from distilbench.harness import processes
-from distilbench.measurements.llm_speed.measure.spec import LlmSpec, is_prepared, load
+from distilbench.harness.handover import is_prepared, load
+from distilbench.measurements.llm_speed.measure.spec import LlmSpec
 from distilbench.measurements.llm_speed.params import PaluParams
 from distilbench.measurements.llm_speed.records import PREFILL, LlmCell, LlmRecord
 from distilbench.runs.folder import Run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -34,11 +33,6 @@ ENDS = {
 }  # fmt: skip
 
 
-def rows(run: Run) -> Iterator[dict[str, Any]]:
-    """The cells of a run, for tables of several runs."""
-    yield from run.summary["cells"]
-
-
 def cells(run: Run, summary: dict[str, Any]) -> pd.DataFrame:
     """One row per cell, as text."""
     return tables.cells(summary["cells"])
@@ -53,7 +47,7 @@ def frame(run: Run) -> pd.DataFrame:
     """One row per cell, unrounded, for other programs."""
     names = ("cell", "variant", "phase", "state")
     return pd.DataFrame(
-        {"run_id": run.run_id} | {name: row[name] for name in names} | _numbers(row) for row in rows(run)
+        {"run_id": run.run_id} | {name: row[name] for name in names} | _numbers(row) for row in run.summary["cells"]
     )
 
 
@@ -79,7 +73,7 @@ def numbers(run: Run) -> dict[str, Value]:
         shares = kept["retained"] or {}
         found |= {"effective_ratio": kept["effective"], "group_size": kept["group_size"], "block": kept["block"]}
         found |= {f"retained_{kind.removesuffix('_proj')}": share for kind, share in shares.items()}
-    for row in rows(run):
+    for row in run.summary["cells"]:
         known = {name: value for name, value in _numbers(row).items() if tables.known(value)}
         found |= {f"{row['cell']}-{name}": value for name, value in known.items()}
     return found

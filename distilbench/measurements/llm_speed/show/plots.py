@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from distilbench import paths
 from distilbench.measurements.llm_speed.records import DECODE, PREFILL
-from distilbench.report.charts import PALETTE, NotMeasured, Shown, _config, _rounded, png, svg
+from distilbench.report import charts
+from distilbench.report.charts import PALETTE, NotMeasured, Shown, _config, _rounded
 from distilbench.runs.folder import Run
 
 if TYPE_CHECKING:
@@ -124,11 +124,4 @@ def save(run: Run, folder: Path) -> list[Path]:
 
 def save_of(cells: Cells, folder: Path) -> list[Path]:
     """The same of cells, which may be those of several runs."""
-    written: list[Path] = []
-    for name, make in MAKERS.items():
-        if isinstance(shown := make(cells), NotMeasured):
-            continue
-        for ending, content in (("svg", svg(shown.drawn)), ("png", png(shown.drawn, scale=2))):
-            paths.write_atomic(folder / f"{name}.{ending}", content)
-            written.append(folder / f"{name}.{ending}")
-    return written
+    return charts.save({name: make(cells) for name, make in MAKERS.items()}, folder)

@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 
 from distilbench.measurements.llm_speed.records import DECODE, PALU, PREFILL
-from distilbench.report.tables import milliseconds
+from distilbench.report.tables import DASH, known, machine_column, milliseconds, number, with_ends
 
-DASH = "–"
 MiB = 2**20
 Row = dict[str, Any]
 
@@ -18,7 +17,7 @@ def cells(rows: list[Row]) -> pd.DataFrame:
     """One row per cell, as text."""
     return pd.DataFrame(
         {
-            **_machine(row, rows),
+            **machine_column(row, rows),
             "variant": row["variant"],
             "phase": row["phase"],
             "batch": str(row["batch_size"]),
@@ -51,12 +50,12 @@ def _pairs(rows: list[Row], phase: str, times: dict[str, str]) -> pd.DataFrame:
     base = {tuple(row.get(name) for name in names): row for row in own if row["variant"] != PALU}
     found = [
         {
-            **_machine(row, rows),
+            **machine_column(row, rows),
             "batch": str(row["batch_size"]),
             "context": str(row["context"]),
             **({"new tokens": str(row["new_tokens"])} if phase == DECODE else {}),
             **_compared(base[tuple(row.get(name) for name in names)], row, times),
-            "cache, of the baseline's": _number(row.get("cache_ratio"), ".3f"),
+            "cache, of the baseline's": number(row.get("cache_ratio"), ".3f"),
         }
         for row in own
         if row["variant"] == PALU and tuple(row.get(name) for name in names) in base
@@ -78,17 +77,17 @@ def ratio(row: Row, stem: str) -> str:
     if not known(row.get(f"{stem}_ratio")):
         return DASH
     ends, seen = row.get(f"{stem}_ratio_95"), row.get(f"{stem}_ratio_range")
-    said = f"{row[f'{stem}_ratio']:.2f}"
-    if isinstance(ends, list):
-        return f"{said} ({ends[0]:.2f} to {ends[1]:.2f})"
-    return f"{said} [{seen[0]:.2f} to {seen[1]:.2f}]" if isinstance(seen, list) and seen[0] != seen[1] else said
+    said = with_ends(row[f"{stem}_ratio"], ends, ".2f")
+    if isinstance(ends, list) or not isinstance(seen, list) or seen[0] == seen[1]:
+        return said
+    return f"{said} [{seen[0]:.2f} to {seen[1]:.2f}]"
 
 
 def tails(rows: list[Row]) -> pd.DataFrame:
     """Mean, spread and percentiles over all timed iterations of a cell."""
     return pd.DataFrame(
         {
-            **_machine(row, rows),
+            **machine_column(row, rows),
             "cell": row["cell"],
             "iterations": str(int(row["iterations"])),
             "mean (ms)": _time(row["latency_mean_ms"]),
@@ -96,7 +95,7 @@ def tails(rows: list[Row]) -> pd.DataFrame:
             **{f"p{p} (ms)": _time(row[f"latency_p{p}_ms"]) for p in (50, 90)},
             "p99 (ms)": _time(row["latency_p99_ms"]) + ("" if row["p99_supported"] else " too few"),
             "memory, highest (MiB)": f"{row['peak_rss_MiB']:,.0f}",
-            "GPU memory, allocated (MiB)": _number(row.get("peak_cuda_allocated_MiB"), ",.0f"),
+            "GPU memory, allocated (MiB)": number(row.get("peak_cuda_allocated_MiB"), ",.0f"),
         }
         for row in rows
         if known(row.get("iterations"))
@@ -113,7 +112,7 @@ def compression(run_name: str, content: Row | None) -> pd.DataFrame:
         "group size": (
             f"{content['group_size']} key-value heads, {content['groups']} groups of {content['group_width']}"
         ),
-        "fraction asked for": _number(content["requested"], ".3f"),
+        "fraction asked for": number(content["requested"], ".3f"),
         "fraction kept (effective)": f"{content['effective']:.4f}",
         "ranks": f"{content['search']}, multiples of {content['block']}, " + _span(content["ranks"]),
         "rank file": f"{found['folder']}: {found['why']}" if found else "none: ranks were found in this run",
@@ -136,11 +135,6 @@ def _span(ranks: dict[str, list[int]]) -> str:
     return ", ".join(spans)
 
 
-def known(value: Any) -> bool:
-    """Whether there is a value: neither None nor NaN."""
-    return value is not None and value == value
-
-
 def _time(value: Any) -> str:
     return milliseconds(value) if known(value) else DASH
 
@@ -148,13 +142,3 @@ def _time(value: Any) -> str:
 def _with_ends(row: Row, stem: str) -> str:
     ends, said = row.get(f"{stem}_95_ms"), _time(row.get(f"{stem}_ms"))
     return f"{said} ({milliseconds(ends[0])} to {milliseconds(ends[1])})" if isinstance(ends, list) else said
-
-
-def _number(value: Any, form: str) -> str:
-    return f"{value:{form}}" if known(value) else DASH
-
-
-def _machine(row: Row, rows: list[Row]) -> Row:
-    """The machine, where there are several."""
-    several = len({other.get("machine") for other in rows}) > 1
-    return {"machine": row["machine"]} if several else {}

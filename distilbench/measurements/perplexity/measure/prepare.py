@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save
 
 from distilbench import paths
 from distilbench.errors import DataError
+from distilbench.harness import handover
 from distilbench.lowrank import calibration, prepared, shapes
 from distilbench.machine.device import software
-from distilbench.measurements.llm_speed.measure.spec import PREPARED
 from distilbench.measurements.perplexity.params import PerplexityParams
 from distilbench.runs.folder import Run
 from distilbench.sources import prose
@@ -55,7 +55,7 @@ def prepare(params: PerplexityParams, run: Run) -> dict[str, Any]:
     paths.write_json(run.folder / SCORES, scores)
     run.record_once("calibration.json", {"schema_version": 1, **manifest, "fisher": scores}, ("sha256",))
     told = {"folder": str(run.folder)}
-    paths.write_json(run.folder / PREPARED, told)
+    handover.save(run, told)
     return told
 
 

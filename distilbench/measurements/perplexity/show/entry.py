@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -27,11 +26,6 @@ NUMBERS = (
 )  # fmt: skip
 
 
-def rows(run: Run) -> Iterator[dict[str, Any]]:
-    """The cells of a run, for tables of several runs."""
-    yield from run.summary["cells"]
-
-
 def cells(run: Run, summary: dict[str, Any]) -> pd.DataFrame:
     """One row per cell, as text."""
     return tables.cells(summary["cells"])
@@ -46,7 +40,7 @@ def frame(run: Run) -> pd.DataFrame:
     """One row per cell, unrounded, for other programs."""
     names = ("cell", "form", "text", "state")
     return pd.DataFrame(
-        {"run_id": run.run_id} | {name: row[name] for name in names} | _numbers(row) for row in rows(run)
+        {"run_id": run.run_id} | {name: row[name] for name in names} | _numbers(row) for row in run.summary["cells"]
     )
 
 
@@ -65,7 +59,7 @@ def numbers(run: Run) -> dict[str, Value]:
         "data": run.data["name"],
         "data_tokens": run.data["tokens"],
     }
-    for row in rows(run):
+    for row in run.summary["cells"]:
         known = {name: value for name, value in _numbers(row).items() if tables.known(value)}
         found |= {f"{row['cell']}-{name}": value for name, value in known.items()}
     return found

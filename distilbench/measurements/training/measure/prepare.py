@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from distilbench import paths
+from distilbench.harness import handover
 from distilbench.machine.device import parse, software
-from distilbench.measurements.training.measure import spec
 from distilbench.measurements.training.params import AgnewsParams
 from distilbench.runs.folder import Run
 from distilbench.sources.texts import MANIFEST_HASHES
@@ -34,7 +34,7 @@ def prepare(params: AgnewsParams, run: Run) -> dict[str, Any]:
     run.record_once("model.json", model_of(params, prepared), ("sha256",))
     run.add_to_environment("torch", software())
     fields = asdict(prepared)
-    spec.save(run, fields)
+    handover.save(run, fields)
     return fields
 
 

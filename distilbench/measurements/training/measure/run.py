@@ -9,8 +9,9 @@ from typing import Any
 
 from distilbench import paths
 from distilbench.harness import processes
+from distilbench.harness.handover import is_prepared, load
 from distilbench.measurements.training.measure import design, watch
-from distilbench.measurements.training.measure.spec import TrainingSpec, is_prepared, load
+from distilbench.measurements.training.measure.spec import TrainingSpec
 from distilbench.measurements.training.params import AgnewsParams
 from distilbench.measurements.training.records import TRAIN, TrainingCell, TrainingRecord
 from distilbench.runs.folder import Run

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from distilbench import paths
 from distilbench.measurements.training.records import STEPS, TRAIN, file_name
-from distilbench.report.charts import PALETTE, NotMeasured, Shown, _config, _legend, _rounded, png, svg
+from distilbench.report import charts
+from distilbench.report.charts import PALETTE, NotMeasured, Shown, _config, _legend, _rounded
 from distilbench.runs.folder import Run
 from distilbench.runs.rawfiles import read_parquet
 from distilbench.training.steps import PHASES
@@ -154,12 +153,4 @@ def caption(run: Run, figure: str) -> str | None:
 
 def save(run: Run, folder: Path) -> list[Path]:
     """Writes the pictures as SVG and PNG into `folder`."""
-    makers: dict[str, Callable[[Run], Shown | NotMeasured]] = {TIMELINE: timeline, LOSS: loss}
-    written = []
-    for name, make in makers.items():
-        if isinstance(shown := make(run), NotMeasured):
-            continue
-        for ending, content in (("svg", svg(shown.drawn)), ("png", png(shown.drawn, scale=2))):
-            paths.write_atomic(folder / f"{name}.{ending}", content)
-            written.append(folder / f"{name}.{ending}")
-    return written
+    return charts.save({TIMELINE: timeline(run), LOSS: loss(run)}, folder)

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from distilbench.progress import duration
+from distilbench.report.tables import DASH, known, machine_column, number, with_ends
 
-DASH = "–"
 Row = dict[str, Any]
 
 
@@ -16,7 +16,7 @@ def results(rows: list[Row]) -> pd.DataFrame:
     """One row per configuration: rate, speed-up, efficiency, as text."""
     return pd.DataFrame(
         {
-            **_machine(row, rows),
+            **machine_column(row, rows),
             "processes": str(row["processes"]),
             "scaling": row["scaling"] if row["scaling"] != "one" else DASH,
             "rows per step": str(row["rows_per_step"]),
@@ -24,7 +24,7 @@ def results(rows: list[Row]) -> pd.DataFrame:
             "speed-up": _speedup(row),
             "efficiency": with_ends(row.get("efficiency"), row.get("efficiency_95"), ".2f"),
             "all-reduce": _share(row, "allreduce"),
-            "test accuracy": _number(row.get("test_accuracy"), ".4f"),
+            "test accuracy": number(row.get("test_accuracy"), ".4f"),
             "state": row["state"],
         }
         for row in rows
@@ -41,7 +41,7 @@ def steps(rows: list[Row]) -> pd.DataFrame:
     """What a step takes, and in which phases."""
     return pd.DataFrame(
         {
-            **_machine(row, rows),
+            **machine_column(row, rows),
             "configuration": row["cell"],
             "threads each": str(int(row["threads_per_process"])),
             "step (ms)": with_ends(row["step_ms"], row.get("step_95_ms"), ".1f"),
@@ -58,7 +58,7 @@ def trainings(rows: list[Row]) -> pd.DataFrame:
     """How good each configuration became, and how long that took."""
     found = [
         {
-            **_machine(row, rows),
+            **machine_column(row, rows),
             "configuration": row["cell"],
             "epochs": str(len(row["epochs"])),
             "time per epoch": duration(row["training_s"] / len(row["epochs"])),
@@ -76,14 +76,14 @@ def epochs(rows: list[Row]) -> pd.DataFrame:
     """Each epoch: loss, accuracies, time, energy."""
     found = [
         {
-            **_machine(row, rows),
+            **machine_column(row, rows),
             "configuration": row["cell"],
             "epoch": str(one["epoch"]),
             "training loss": f"{one['training_loss']:.4f}",
             "training accuracy": f"{one['training_accuracy']:.4f}",
-            "validation accuracy": _number(one["validation_accuracy"], ".4f"),
+            "validation accuracy": number(one["validation_accuracy"], ".4f"),
             "wall time": duration(one["seconds"]),
-            "energy (J)": _number(one["energy_J"], ",.0f"),
+            "energy (J)": number(one["energy_J"], ",.0f"),
         }
         for row in trained(rows)
         for one in row["epochs"]
@@ -95,7 +95,7 @@ def loops(rows: list[Row]) -> pd.DataFrame:
     """What is left of the samples/s of a bare loop."""
     found = [
         {
-            **_machine(row, rows),
+            **machine_column(row, rows),
             "configuration": row["cell"],
             "bare loop (samples/s)": f"{row['loop_samples_per_s']:.1f}",
             "the training reaches": with_ends(row["loop_share"], row.get("loop_share_95"), ".1%"),
@@ -111,30 +111,8 @@ def trained(rows: list[Row]) -> list[Row]:
     return [row for row in rows if isinstance(row.get("epochs"), list) and row["epochs"]]
 
 
-def known(value: Any) -> bool:
-    """Whether there is a value: neither None nor NaN."""
-    return value is not None and value == value
-
-
-def with_ends(value: Any, ends: Any, form: str) -> str:
-    """A number, and its interval where there is one."""
-    if not known(value):
-        return DASH
-    return f"{value:{form}}" + (f" ({ends[0]:{form}} to {ends[1]:{form}})" if isinstance(ends, list) else "")
-
-
 def _share(row: Row, name: str) -> str:
     shares = row.get("shares")
     if not isinstance(shares, dict) or (name == "allreduce" and row["processes"] == 1):
         return DASH
     return f"{shares[name]:.1%}"
-
-
-def _number(value: Any, form: str) -> str:
-    return f"{value:{form}}" if known(value) else DASH
-
-
-def _machine(row: Row, rows: list[Row]) -> Row:
-    """The machine, where there are several."""
-    several = len({other.get("machine") for other in rows}) > 1
-    return {"machine": row["machine"]} if several else {}
