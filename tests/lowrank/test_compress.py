@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny_llama import padded_left, tiny
@@ -113,6 +115,15 @@ def test_a_generation_that_ends_early_gives_no_time(monkeypatch, windows):
         model, "generate", lambda **given: generate(**given | {"max_new_tokens": 3, "min_new_tokens": 3})
     )
     with pytest.raises(ModelError, match="asked for were 5 new tokens, generated were 3"):
+        generation.generate(model, windows[0], torch.ones_like(windows[0]), 5)
+
+
+def test_a_library_that_computes_everything_again_gives_no_time(monkeypatch, windows):
+    model = tiny()
+    forgotten = SimpleNamespace(get_seq_length=lambda: 0)
+    done = SimpleNamespace(sequences=torch.zeros(1, windows[0].shape[1] + 5), past_key_values=forgotten)
+    monkeypatch.setattr(model, "generate", lambda **_: done)
+    with pytest.raises(ModelError, match="generated were 5, and the cache holds 0 tokens instead of 24"):
         generation.generate(model, windows[0], torch.ones_like(windows[0]), 5)
 
 

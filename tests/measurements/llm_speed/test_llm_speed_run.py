@@ -18,6 +18,7 @@ from distilbench.measurements.llm_speed import records
 from distilbench.measurements.llm_speed.measure import run as measuring
 from distilbench.measurements.llm_speed.measure import worker
 from distilbench.measurements.llm_speed.show import entry, plots, tables
+from distilbench.measurements.llm_speed.summary import derive
 from distilbench.report import export, insights, load
 from distilbench.runs import verify
 from distilbench.runs.folder import Run
@@ -225,6 +226,33 @@ def test_one_variant_alone(here, tmp_path):
 
 
 # ------------------------------------------------------------------ what follows from records
+
+
+def test_a_time_per_token_leaves_out_the_first_and_a_rate_counts_what_was_asked_for():
+    cell = {"phase": "decode", "batch_size": 2, "context": 16, "new_tokens": 3}
+    of_cache = {"new_tokens": 3, "cached_tokens": 18, "cache_bytes": 5, "latency_device_ms": None}
+    times = [[900.0, 900.0, 900.0], [100.0, 10.0, 20.0], [110.0, 20.0, 40.0], [120.0, 30.0, 60.0]]
+    rows = [
+        {"iteration": n, "warmup": n == 0, "latency_ms": sum(one), "token_ms": one} | of_cache
+        for n, one in enumerate(times)
+    ]
+    found = derive.fields_of(rows, cell)
+    assert (found["ttft_ms"], found["tpot_ms"], found["latency_ms"]) == (110, 30, 170)
+    assert found["tokens_per_s"] == pytest.approx(2 * 3 / 0.170)
+    assert (found["statistics_ms"]["n"], found["statistics_ms"]["mean"]) == (3, 170)
+    reading = derive.fields_of([row | {"new_tokens": 0} for row in rows], cell | {"phase": "prefill", "new_tokens": 0})
+    assert reading["tokens_per_s"] == pytest.approx(2 * 16 / 0.170)
+    assert reading["tpot_ms"] is None
+
+
+def test_a_ratio_above_one_means_that_compression_takes_longer(spoilt):
+    def slower(line):
+        factor = 2 if line["variant"] == "palu" else 1
+        return line | {name: line[name] and 10.0 * factor for name in ("latency_ms", "ttft_ms", "tpot_ms")}
+
+    cells = {cell["cell"]: cell for cell in again(spoilt, slower)["cells"]}
+    assert (cells[DECODE]["tpot_ratio"], cells[PREFILL]["latency_ratio"]) == (2, 2)
+    assert cells[DECODE]["tpot_ratio_range"] == [2, 2]
 
 
 def again(run: Run, change) -> dict:
