@@ -20,7 +20,10 @@ from distilbench.runs.measurement import Measurement
 from distilbench.runs.parameters import Resolved, StudyParams, read_yaml
 
 #: The kinds of measurement, by the names of their folders.
-KINDS = ("sweep", "calibration", "profiling", "evaluation", "training", "llm_speed", "perplexity")
+KINDS = (
+    "sweep", "calibration", "profiling", "evaluation", "training", "llm_speed", "alignment", "perplexity",
+    "task_scores",
+)  # fmt: skip
 #: Of these, those that tell of the instrument, and of no study.
 INSTRUMENTS: dict[str, Callable[[], Measurement]] = {"calibration": partial(measurement.named, "calibration")}
 #: Per study its parameters, which say what it measures.

@@ -156,6 +156,25 @@ def optimal(
     print(size)
 
 
+def recommend(
+    reference: options.RunName = "latest",
+    max_latency_ms: options.MaxLatency = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Of the sentences of a cycle, 0 to 1.")] = None,
+    max_memory_mib: options.MaxMemory = None,
+    results_root: options.ResultsRoot = "",
+    as_json: options.AsJson = False,
+) -> None:
+    """Say which variant and batch size of a run to take: for latency, throughput, memory and energy, within limits."""
+    run = options.run_of(reference, results_root)
+    shown = options.shown_by(run.kind, "recommend")
+    limits = options.shown_by(run.kind, "optimal").Limits(max_latency_ms, max_memory_mib, min_accuracy)
+    found = shown.recommended(run, limits)
+    content = {"run_id": run.run_id, "recommended": {aim.name: cell for aim, cell in found}}
+    said = [shown.table(found), f"\n{shown.headline(run, found, limits)}"]
+    said += [f"{'picture':>12}  {file}" for file in shown.save(run, limits, run.folder / "plots")]
+    options.print_result(as_json, content, *said)
+
+
 def capacity(
     reference: options.RunName = "latest",
     rate: Annotated[float, typer.Option(min=0, help="Requests per second that come in, one sentence each.")] = ...,

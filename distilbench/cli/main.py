@@ -34,7 +34,7 @@ app.add_typer(job_app, name="job")
 for command in (
     *(measuring.run, measuring.fetch, reading.show, reading.compare, reading.claims, reading.publish, reading.book),
     *(reading.pdf, reading.slides, reading.release, reading.analyse, batches.profile_batches),
-    *(measuring.calibrate, measuring.doctor, measuring.version),
+    *(cluster.recommend, measuring.calibrate, measuring.doctor, measuring.version),
 ):
     app.command()(command)
 for command in (cluster.submit, cluster.status, cluster.cancel, cluster.push, cluster.optimal, cluster.capacity):

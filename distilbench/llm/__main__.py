@@ -12,13 +12,15 @@ from distilbench.cli import options
 from distilbench.cli.main import main
 from distilbench.harness import steps
 from distilbench.llm import compare, layout
+from distilbench.lowrank.params import VARIANTS
 from distilbench.report import insights
 from distilbench.runs.folder import Run
 from distilbench.runs.parameters import Resolved
 
 STUDY = "palu"
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-Variant = Annotated[Literal["baseline", "palu"], typer.Option(help="Keys and values whole, or compressed.")]
+Variant = Annotated[Literal["baseline", "palu", "palu-v"], typer.Option(help=VARIANTS)]
+SUITES = {"ppl": "perplexity", "lmeval": "task_scores"}  # each a section of the study
 Out = Annotated[Path, typer.Option(help="Folder for the results; empty, or not there yet.")]
 
 
@@ -40,14 +42,20 @@ def run_(
 def eval_(
     variant: Variant,
     out: Out,
-    suite: Annotated[Literal["ppl"], typer.Option(help="Perplexity by four definitions.")] = "ppl",
+    suite: Annotated[
+        Literal["ppl", "lmeval"], typer.Option(help="ppl: perplexity by four definitions; lmeval: tasks.")
+    ] = "ppl",
+    tasks: Annotated[str, typer.Option(help="Of lmeval: names, separated by commas.", show_default=False)] = "",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Of lmeval: questions of each task.", show_default=False)
+    ] = None,
     profile: options.Profile = None,
     param: options.Pairs = None,
 ) -> None:
-    """Measure how well one variant predicts a text."""
-    resolved = _resolved(variant, profile, param)
-    (section,) = type(resolved.params).SECTIONS
-    _measure(*studies.section(studies.start(resolved), resolved, section), out)
+    """Measure how well one variant predicts a text, or answers the questions of tasks."""
+    of_tasks = {"task_scores_tasks": tasks or None, "task_scores_limit": limit}
+    resolved = _resolved(variant, profile, param, **of_tasks)
+    _measure(*studies.section(studies.start(resolved), resolved, SUITES[suite]), out)
 
 
 @app.command()
@@ -57,8 +65,8 @@ def plot(base: Path, palu: Path, out: Out) -> None:
         print(file)
 
 
-def _resolved(variant: str, profile: str | None, param: list[str] | None) -> Resolved:
-    return studies.resolve(STUDY, options.given_of(STUDY, profile, param, variants=[variant]))
+def _resolved(variant: str, profile: str | None, param: list[str] | None, **more: Any) -> Resolved:
+    return studies.resolve(STUDY, options.given_of(STUDY, profile, param, variants=[variant], **more))
 
 
 def _measure(run: Run, resolved: Resolved, out: Path) -> None:

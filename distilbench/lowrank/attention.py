@@ -8,6 +8,8 @@ as large.
 
 Latents are kept as (B, 1, T, sum of ranks) in the library's own `DynamicCache`, which needs to know nothing of them:
 masks, cropping, reordering of beams and offloading work on them. Positions are one layer more of that cache.
+
+Keys may stay whole: then they are cached rotated, as ever, nothing is rebuilt, and no positions are kept.
 """
 
 from __future__ import annotations
@@ -69,6 +71,12 @@ class Rotation:
 class LatentAttention(nn.Module):
     """In place of a decoder's attention (`LlamaAttention`, `Qwen2Attention`).
 
+    Args:
+        original: the attention that it replaces.
+        keys, values: its projections in two factors; keys None: they stay whole.
+        shapes: of the model.
+        rotation: shared by all layers; not used where keys are whole.
+
     Attributes:
         late_up_to: new tokens up to which values are summed as latents (decoding); with more (prefill), keys and
             values are rebuilt once and handed to the model's own attention function.
@@ -78,7 +86,7 @@ class LatentAttention(nn.Module):
     def __init__(
         self,
         original: nn.Module,
-        keys: LowRankProjection,
+        keys: LowRankProjection | None,
         values: LowRankProjection,
         shapes: Shapes,
         rotation: Rotation,
@@ -88,8 +96,8 @@ class LatentAttention(nn.Module):
         self.head_dim, self.scaling, self.is_causal = shapes.head_dim, original.scaling, True
         self.num_key_value_groups = shapes.query_heads // shapes.kv_heads  # the attention functions read this name
         self.q_proj, self.o_proj = original.q_proj, original.o_proj
-        self.k_proj, self.v_proj = keys, values
-        self.rotation = rotation
+        self.k_proj, self.v_proj = keys or original.k_proj, values
+        self.whole_keys, self.rotation = keys is None, rotation
         self.late_up_to, self.chunk = 1, 2048
 
     def forward(
@@ -111,15 +119,20 @@ class LatentAttention(nn.Module):
             position_ids: (B or 1, S), of the new tokens.
         """
         batch, new, _ = hidden_states.shape
-        if self.layer_idx == 0:
+        if self.layer_idx == 0 and not self.whole_keys:
             self.rotation.advance(hidden_states, position_ids, past_key_values)
         cos, sin = (table[:, None] for table in position_embeddings)
         queries = self.q_proj(hidden_states).view(batch, new, -1, self.head_dim).transpose(1, 2)
         queries = queries * cos + rotate_half(queries) * sin  # (B, n_q, S, d)
-        keys, values = self.k_proj.latents(hidden_states), self.v_proj.latents(hidden_states)
+        if self.whole_keys:
+            keys = self._heads(self.k_proj(hidden_states))
+            keys = keys * cos + rotate_half(keys) * sin  # (B, n_kv, S, d)
+        else:
+            keys = self.k_proj.latents(hidden_states)[:, None]  # (B, 1, S, sum of ranks)
+        values = self.v_proj.latents(hidden_states)[:, None]
         if past_key_values is not None:
-            keys, values = past_key_values.update(keys[:, None], values[:, None], self.layer_idx)
-            keys, values = keys[:, 0], values[:, 0]  # (B, T, sum of ranks)
+            keys, values = past_key_values.update(keys, values, self.layer_idx)  # of all T tokens
+        values = values[:, 0]
         if new > self.late_up_to:
             mixed = self._rebuilt(queries, keys, values, attention_mask, kwargs)
         else:
@@ -133,14 +146,14 @@ class LatentAttention(nn.Module):
     def _rebuilt(self, queries, keys, values, mask, kwargs: dict) -> torch.Tensor:
         """All keys and values at full width, and the attention function that the model is set to: (B, S, n_q, d)."""
         function = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        full = self.rotation.rotate(self._heads(self.k_proj.rebuild(keys)))
+        full = self._keys_of(keys, slice(None))
         values = self._heads(self.v_proj.rebuild(values))
         return function(self, queries, full, values, mask, dropout=0.0, scaling=self.scaling, **kwargs)[0]
 
     def _late(self, queries, keys, values, mask) -> torch.Tensor:
         """Keys rebuilt in chunks, values as latents until they are summed: (B, S, n_q, d)."""
         batch, _, new, _ = queries.shape
-        tokens, sharing = keys.shape[1], self.num_key_value_groups
+        tokens, sharing = values.shape[1], self.num_key_value_groups
         # query heads that share a key head stand together: (B, n_kv, sharing x S, d)
         queries = queries.reshape(batch, self.shapes.kv_heads, sharing * new, self.head_dim) * self.scaling
         scores = [
@@ -153,9 +166,11 @@ class LatentAttention(nn.Module):
         mixed = _joined(list(self._summed(weights, values)), dim=1)  # (B, n_kv, sharing x S, d)
         return mixed.reshape(batch, -1, new, self.head_dim).transpose(1, 2)
 
-    def _keys_of(self, latents: torch.Tensor, tokens: slice) -> torch.Tensor:
-        """Rotated keys (B, n_kv, chunk, d) of some tokens."""
-        return self.rotation.rotate(self._heads(self.k_proj.rebuild(latents[:, tokens])), tokens)
+    def _keys_of(self, cached: torch.Tensor, tokens: slice) -> torch.Tensor:
+        """Rotated keys (B, n_kv, chunk, d) of some tokens, rebuilt where latents are cached."""
+        if self.whole_keys:
+            return cached[:, :, tokens]
+        return self.rotation.rotate(self._heads(self.k_proj.rebuild(cached[:, 0, tokens])), tokens)
 
     def _summed(self, weights: torch.Tensor, values: torch.Tensor):
         """Per group, (B, s, sharing x S, d): latents summed over tokens, then rebuilt for each head by its own rows."""
@@ -207,9 +222,10 @@ def expected_bytes(config: Any, batch: int, tokens: int, itemsize: int, ranks: A
         config: of the model.
         batch, tokens: sequences, and tokens of each.
         itemsize: bytes of a number.
-        ranks: projection -> ranks of its groups; None: keys and values in full.
+        ranks: projection -> ranks of its groups; projections that are not in it are cached in full.
     """
-    if ranks is None:
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return batch * tokens * config.num_hidden_layers * 2 * config.num_key_value_heads * head_dim * itemsize
-    return batch * tokens * (sum(map(sum, ranks.values())) * itemsize + 4)  # a position is an int32
+    ranks = ranks or {}
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    whole = (2 * config.num_hidden_layers - len(ranks)) * config.num_key_value_heads * head_dim
+    positions = 4 if any(name.endswith("k_proj") for name in ranks) else 0  # an int32, to rotate rebuilt keys by
+    return batch * tokens * ((sum(map(sum, ranks.values())) + whole) * itemsize + positions)

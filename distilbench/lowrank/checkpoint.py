@@ -8,7 +8,7 @@ weights are those of the model that it was made from, which `original_model_name
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from distilbench.lowrank.calibration import projections
 from distilbench.lowrank.compress import Compressed, install
 from distilbench.lowrank.projection import LowRankProjection
 from distilbench.lowrank.ranks import Allocation
-from distilbench.lowrank.shapes import Shapes
+from distilbench.lowrank.shapes import KINDS, Shapes
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -138,8 +138,11 @@ def save(compressed: Compressed, folder: Path, original: str, record: Mapping[st
     paths.write_json(folder / CONFIG, config)
 
 
-def load(model: nn.Module, shapes: Shapes, file: RankFile) -> Compressed:
+def load(model: nn.Module, shapes: Shapes, file: RankFile, kinds: Sequence[str] = KINDS) -> Compressed:
     """Puts the factors of a folder into the model that they were made from, which is changed in place.
+
+    Args:
+        kinds: those of these projections alone; without k_proj keys stay whole, and the allocation says so.
 
     Raises:
         ModelError: the ranks or the factors are of another model, or a file is damaged.
@@ -149,10 +152,13 @@ def load(model: nn.Module, shapes: Shapes, file: RankFile) -> Compressed:
         with safe_open(file.folder / WEIGHTS, framework="pt") as tensors:
             names = set(tensors.keys())
             for name, original in projections(model, shapes).items():
-                made[name] = _module(original, allocation.ranks[name], name, tensors, names)
+                if name.endswith(tuple(kinds)):
+                    made[name] = _module(original, allocation.ranks[name], name, tensors, names)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{file.folder / WEIGHTS} cannot be read: {first_line(error)}") from None
     install(model, shapes, made)
+    if len(made) < len(allocation.ranks):
+        allocation = allocations.only(allocation, list(made), shapes)
     return Compressed(model, shapes, allocation, None)
 
 

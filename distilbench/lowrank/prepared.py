@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distilbench import paths
-from distilbench.lowrank import calibration, checkpoint, compress, ranks
+from distilbench.lowrank import calibration, checkpoint, compress, cost, ranks
 from distilbench.lowrank.compress import Compressed, Proof
 from distilbench.lowrank.params import DecoderParams
 from distilbench.lowrank.ranks import Allocation
@@ -32,7 +32,7 @@ def tokens_of(params: DecoderParams, loaded: LoadedDecoder, calibrating: bool) -
     if loaded.folder is None:
         generator = torch.Generator().manual_seed(params.seed + calibrating)
         ids = torch.randint(loaded.module.config.vocab_size, (RANDOM_TOKENS,), generator=generator)
-        manifest = {"name": "random tokens", "sha256": paths.sha256_bytes(ids.numpy().tobytes())}
+        manifest = {"name": "random tokens", "source": "random", "sha256": paths.sha256_bytes(ids.numpy().tobytes())}
     else:
         text = prose.load(params.text, params.text_path, calibrating)
         ids = torch.tensor(loaded.tokenizer()(text.text, add_special_tokens=False)["input_ids"])
@@ -91,6 +91,7 @@ def content(made: Compressed, proof: Proof, record: dict[str, Any]) -> dict[str,
         "group_size": of.group_size,
         "groups": of.groups,
         "group_width": of.group_width,
+        "cost": cost.of_token(of, made.allocation.ranks, next(made.model.parameters()).element_size()),
         **{name: value for name, value in asdict(made.allocation).items() if name != "ranks"},
         "ranks": {name: list(given) for name, given in made.allocation.ranks.items()},
         "ranks_sha256": paths.sha256_bytes(paths.canonical_json(made.allocation.ranks)),

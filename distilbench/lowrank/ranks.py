@@ -8,7 +8,7 @@ reported.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distilbench.errors import ParameterError
 from distilbench.lowrank.shapes import Shapes
@@ -131,6 +131,13 @@ def from_file(ranks: Mapping[str, Sequence[int]], shapes: Shapes) -> Allocation:
             )
     kept = {name: tuple(int(rank) for rank in ranks[name]) for name in shapes.projections}
     return Allocation(kept, None, effective_ratio(kept, shapes), 1, "file")
+
+
+def only(allocation: Allocation, names: Sequence[str], shapes: Shapes) -> Allocation:
+    """The same of these projections alone; all others stay whole, and count so in the effective ratio."""
+    whole = dict.fromkeys(shapes.projections, (shapes.group_width,) * shapes.groups)
+    kept = {name: allocation.ranks[name] for name in names}
+    return replace(allocation, ranks=kept, effective=effective_ratio(whole | kept, shapes))
 
 
 def _check(shapes: Shapes, ratio: float, block: int) -> None:

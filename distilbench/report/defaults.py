@@ -14,6 +14,7 @@ import pandas as pd
 from distilbench import paths
 from distilbench.report import load, tables
 from distilbench.report import readings as of_processes
+from distilbench.report.charts import NotMeasured
 from distilbench.report.doubts import NUMBER, Doubt, in_one
 from distilbench.report.glue import Value
 from distilbench.runs.folder import Run
@@ -138,6 +139,11 @@ def details(table: pd.DataFrame, label: str) -> list[tables.Table]:
         label: with which the labels of the tables begin.
     """
     return []
+
+
+def picture(run: Run) -> NotMeasured:
+    """No picture of its own, where a run has it as a section."""
+    return NotMeasured(run.kind.showing.SUBJECT, ["there is no picture of it"])
 
 
 def figure_caption(run: Run, figure: str) -> str | None:

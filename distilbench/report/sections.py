@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from distilbench.report import load
+from distilbench.report.charts import NotMeasured, Shown
 from distilbench.report.tables import Table
 from distilbench.runs.folder import Run
 
@@ -26,3 +27,15 @@ def parts(chosen: list[Run]) -> Iterator[Table | Markdown]:
         if said := showing.sentences(table):
             yield Markdown("\n".join(f"- {sentence}" for sentence in said))
         yield from showing.details(table, f"tab-{name}")
+
+
+def picture(run: Run, name: str) -> Shown | NotMeasured:
+    """What a section of a run shows as a picture.
+
+    Args:
+        name: of the section's folder, which is its kind's.
+    """
+    for section in run.sections:
+        if section.folder.name == name and section.is_measured:
+            return section.kind.showing.picture(section)
+    return NotMeasured(f"Section {name}", ["this run has none"])

@@ -1,5 +1,6 @@
 """Running text for decoders: what keys and values are calibrated on, and what prompts are cut from.
 
+WikiText-2 is what others publish perplexities of; its training split is for calibrating, its test split for measuring.
 The embedded one are sentences of newspaper editorials, from the ground truth of VADER (Hutto & Gilbert 2014; MIT), in
 the order of their file. Two splits have no sentence in common, so that nothing is measured on what it was calibrated
 on.
@@ -16,7 +17,10 @@ from distilbench.sources.embedded_text import normalise, split_of
 from distilbench.sources.movies import VADER, rated
 from distilbench.sources.packages import fetch_package
 
-TextSource = Literal["editorials", "file"]
+TextSource = Literal["auto", "wikitext", "editorials", "file"]
+TEXTS = "auto: WikiText-2 where the hub's cache has it, else editorials; wikitext, editorials, or file"
+WIKITEXT, WIKITEXT_CONFIG = "Salesforce/wikitext", "wikitext-2-raw-v1"
+WIKITEXT_FILE = "wikitext-2-raw-v1/{}-00000-of-00001.parquet"
 EDITORIALS = "nytEditorialSnippets"
 CITATION = (
     "Hutto, C.J. & Gilbert, E.E. (2014). VADER: A Parsimonious Rule-based Model for Sentiment Analysis of "
@@ -31,7 +35,7 @@ class Prose:
     Attributes:
         name: for captions; it says what the text is.
         text: its lines, joined by newlines.
-        about: licence and citation, or the file.
+        about: its source (hub, embedded, or local), and licence and citation, or the file.
     """
 
     name: str
@@ -52,14 +56,60 @@ def load(source: TextSource, path: str = "", calibrating: bool = False) -> Prose
     """The text for calibrating, or the one for measuring.
 
     Args:
-        source: editorials, or a file.
+        source: one of `TEXTS`.
         path: of a text file, for source file; its first half is for calibrating.
 
     Raises:
         DataError: the file is missing, is no UTF-8, or is empty.
-        HubError: the package registry cannot be reached, and the editorials are not in the cache.
+        HubError: hub or package registry cannot be reached, and the text is not in their caches.
     """
-    return _of_file(path, calibrating) if source == "file" else editorials(calibrating)
+    if source == "file":
+        return _of_file(path, calibrating)
+    return wikitext(calibrating) if chosen(source) == "wikitext" else editorials(calibrating)
+
+
+def chosen(source: TextSource) -> TextSource:
+    """What auto stands for on this machine."""
+    if source != "auto":
+        return source
+    from huggingface_hub import try_to_load_from_cache  # here: parameters are read without the hub
+
+    files = [WIKITEXT_FILE.format(split) for split in ("train", "test")]
+    found = [try_to_load_from_cache(WIKITEXT, file, repo_type="dataset") for file in files]
+    return "wikitext" if all(isinstance(one, str) for one in found) else "editorials"
+
+
+def wikitext(calibrating: bool) -> Prose:
+    """WikiText-2 (raw), its rows joined by empty lines, as GPTQ and those after it join them."""
+    from distilbench.sources import hub
+
+    split = "train" if calibrating else "test"
+    found = hub.fetch_dataset(WIKITEXT, WIKITEXT_CONFIG, split, "main")
+    about = {
+        "source": "hub",
+        "licence": found.licence,
+        "citation": found.citation,
+        "repository": WIKITEXT,
+        "commit": found.commit,
+    }
+    return Prose(
+        f"{WIKITEXT} {WIKITEXT_CONFIG}, {split} split", "\n\n".join(row["text"] for _, row in found.table.rows), about
+    )
+
+
+def topics() -> Prose:
+    """What this Python says in its help: technical English, which differs from version to version."""
+    import platform
+    from pydoc_data.topics import topics as texts
+
+    version = platform.python_version()
+    about = {
+        "source": "embedded",
+        "licence": "PSF",
+        "citation": f"Python {version}, pydoc_data.topics",
+        "python": version,
+    }
+    return Prose(f"help topics of Python {version}", "\n".join(texts[name].strip() for name in sorted(texts)), about)
 
 
 def editorials(calibrating: bool) -> Prose:
@@ -72,7 +122,7 @@ def editorials(calibrating: bool) -> Prose:
                 lines.append(text)
     half = "for calibration" if calibrating else "held out"
     licence = "MIT (vaderSentiment: compilation); the sentences are quotations from newspaper editorials"
-    about = {"licence": licence, "citation": CITATION, "package": VADER.requirement}
+    about = {"source": "embedded", "licence": licence, "citation": CITATION, "package": VADER.requirement}
     return Prose(f"sentences of newspaper editorials, {half}", "\n".join(lines), about)
 
 
@@ -80,6 +130,7 @@ def tiny_corpus() -> Prose:
     """The committed text: of another kind and another century than the editorials."""
     file = paths.repo_root() / "data" / "tiny_corpus.txt"
     about = {
+        "source": "embedded",
         "licence": "public domain",
         "citation": "Carroll, L. (1865). Alice's Adventures in Wonderland.",
         "file": file.name,
@@ -101,6 +152,7 @@ def _of_file(path: str, calibrating: bool) -> Prose:
     if len(lines) < 2:
         raise DataError(f"{file} has {len(lines)} lines of text; at least 2 are needed, one half is for calibration")
     half = len(lines) // 2
-    chosen = lines[:half] if calibrating else lines[half:]
+    lines = lines[:half] if calibrating else lines[half:]
     name = f"{file.name}, {'first' if calibrating else 'second'} half of its lines"
-    return Prose(name, "\n".join(chosen), {"file": file.name, "file_sha256": paths.sha256_file(file)})
+    about = {"source": "local", "file": file.name, "file_sha256": paths.sha256_file(file)}
+    return Prose(name, "\n".join(lines), about)

@@ -83,3 +83,15 @@ def fits(tokenizer: Any, label_names: Sequence[str]) -> dict[str, int]:
 def table_rows(tokenizer: Any) -> int:
     """Rows that an embedding table needs for the tokenizer: one more than its highest id."""
     return 1 + max(tokenizer.get_vocab().values())
+
+
+def of_bytes() -> Any:
+    """A tokenizer whose 256 tokens are bytes: for random weights, which know no other. Like theirs, its end is 2."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bare = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
+    bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bare.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=bare, eos_token=alphabet[2])

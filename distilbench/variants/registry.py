@@ -46,7 +46,9 @@ class Variant(Protocol):
 
 TORCH = "distilbench.variants.torch_variants"
 #: The module of each variant, which has it in its `VARIANTS`; imported when it is asked for.
-MODULES = dict.fromkeys(("eager", "sdpa", "autocast", "compiled", "slowed-2", "slowed-5", "slowed-10"), TORCH)
+MODULES = dict.fromkeys(("eager", "sdpa", "autocast", "compiled", "slowed-2", "slowed-5", "slowed-10"), TORCH) | {
+    "packed": "distilbench.variants.packed",
+}
 
 
 def named(name: str) -> Variant:

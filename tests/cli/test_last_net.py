@@ -21,7 +21,7 @@ COMMANDS = {
     "run": "distilbert", "fetch": "", "show": "", "compare": "one two", "publish": "latest", "book": "", "pdf": "",
     "slides": "", "release": "", "analyse": "", "calibrate": "", "doctor": "", "version": "", "verify run": "",
     "verify book": "", "verify release": "", "verify data": "", "submit": "", "status": "", "cancel": "latest",
-    "push": "", "optimal": "", "capacity": "--rate 1 --max-latency-ms 1", "job ingest": "latest",
+    "push": "", "optimal": "", "recommend": "latest", "capacity": "--rate 1 --max-latency-ms 1", "job ingest": "latest",
     "job measure": "latest --part 0", "job gather": "latest", "job analyse": "latest", "job book": "latest",
     "job sections": "latest", "job account": "latest", "claims": "",
     "profile-batches": "",

@@ -7,17 +7,15 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import decoding
 import pytest
 
 from distilbench import paths
 from distilbench.cli.main import main
 from distilbench.errors import RunError
-from distilbench.harness import processes
 from distilbench.llm import compare, layout
 from distilbench.llm.__main__ import app
-from distilbench.measurements.llm_speed.measure import worker as of_speed
 from distilbench.measurements.llm_speed.show import side_by_side
-from distilbench.measurements.perplexity.measure import worker as of_perplexity
 
 FILES = {
     "config.json",
@@ -32,14 +30,8 @@ FILES = {
 
 
 def in_this_process(patched, root: Path) -> None:
-    def here(command: tuple[str, ...], *_: object) -> tuple[int | None, str]:
-        worker = of_perplexity if "perplexity" in command[-2] else of_speed
-        return worker.main(Path(command[-1])), ""
-
     patched.setenv("DISTILBENCH_RESULTS", str(root / "results"))
-    patched.setattr(processes, "_spawn", here)
-    patched.setattr(of_speed.sweep, "take_cores", lambda protocol: protocol["affinity"])
-    patched.setattr(of_speed.collectors_threads, "proof", lambda *_: {"threads_used": 1, "product_cores": 1.0})
+    decoding.in_this_process(patched)
 
 
 def call(patched, *words: object) -> int:
@@ -58,8 +50,10 @@ def left(tmp_path_factory) -> Path:
         in_this_process(patched, out)
         for variant in ("baseline", "palu"):
             assert call(patched, "run", "--variant", variant, "--profile", "ci", "--out", out / variant) == 0
-        words = ("eval", "--variant", "palu", "--suite", "ppl", "--profile", "ci", "--out", out / "ppl")
-        assert call(patched, *words) == 0
+        words = ("eval", "--variant", "palu", "--profile", "ci")
+        assert call(patched, *words, "--suite", "ppl", "--out", out / "ppl") == 0
+        tasks = ("--suite", "lmeval", "--tasks", "mmlu_dev_letter_mini", "--limit", "2")
+        assert call(patched, *words, *tasks, "--out", out / "tasks") == 0
     return out
 
 
@@ -72,6 +66,9 @@ def test_a_folder_has_what_the_requirements_name(left):
         assert {line["variant"] for line in raw} == {name}
     assert {file.name for file in (left / "ppl").iterdir()} == FILES
     assert {cell["form"] for cell in layout.read(left / "ppl")[1]["cells"]} == {"fisher"}
+    assert {file.name for file in (left / "tasks").iterdir()} == FILES | {"compression.json", "plots"}
+    (cell,) = layout.read(left / "tasks")[1]["cells"]
+    assert (cell["variant"], cell["task"], cell["documents"]) == ("palu", "mmlu_dev_letter_mini", 2)
 
 
 def test_two_results_are_compared(left, tmp_path, capsys, monkeypatch):
@@ -115,7 +112,8 @@ def test_results_of_another_run_are_not_overwritten(left, tmp_path, monkeypatch,
         (("run", "--variant", "svd", "--out", "x"), "'svd' is not one of 'baseline', 'palu'"),
         (("run", "--variant", "palu", "--out", "x", "-p", "ratio", "1.5"), "less than or equal to 1"),
         (("run", "--variant", "palu", "--out", "x", "-p", "group_sise", "3"), "group_size"),
-        (("eval", "--variant", "palu", "--suite", "lmeval", "--out", "x"), "'lmeval' is not"),
+        (("eval", "--variant", "palu", "--suite", "infer_sweep", "--out", "x"), "'infer_sweep' is not one of 'ppl'"),
+        (("eval", "--variant", "palu", "--limit", "0", "--out", "x"), "should be greater than or equal to 1"),
     ],
 )
 def test_bad_words_are_named(words, said, monkeypatch, capsys):

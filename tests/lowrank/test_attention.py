@@ -8,7 +8,7 @@ from tiny_llama import padded_left, tiny
 from transformers import DynamicCache, StaticCache
 
 from distilbench.errors import ModelError
-from distilbench.lowrank import calibration, compress, shapes
+from distilbench.lowrank import calibration, checkpoint, compress, shapes
 from distilbench.lowrank.attention import cache_bytes, expected_bytes
 from distilbench.lowrank.generation import generate
 from distilbench.lowrank.ranks import from_file, uniform
@@ -170,3 +170,28 @@ def test_what_cannot_be_compressed_is_said():
     with pytest.raises(ModelError, match="sliding window"):
         shapes.of_config(sliding, 2)
     assert shapes.of_config(tiny().config, 2) == shapes.Shapes(3, 8, 4, 8, 2)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@torch.inference_mode()
+def test_values_alone_as_latents(kind, tmp_path):
+    """Keys stay whole: at full rank nothing changes, cached decoding is one forward, and only values shrink."""
+    ids, mask = padded_left([length + 12 for length in LENGTHS])
+    for ratio in (1.0, 0.5):
+        made = compressed(kind, ratio)
+        checkpoint.save(made, tmp_path / str(ratio), "tiny")
+        half = checkpoint.load(tiny(kind), made.shapes, checkpoint.read(tmp_path / str(ratio)), ("v_proj",))
+        cached, cache = step_by_step(half.model, ids, mask, prompt=12)
+        assert torch.allclose(cached, at_once(half.model, ids, mask, prompt=12), atol=1e-4)
+        whole = at_once(tiny(kind), ids, mask, prompt=12)
+        assert torch.allclose(cached[mask[:, 12:].bool()], whole[mask[:, 12:].bool()], atol=1e-4) is (ratio == 1.0)
+        assert half.allocation.effective == pytest.approx((1 + ratio) / 2)
+        assert all(name.endswith("v_proj") for name in half.allocation.ranks)
+        tokens = cache.get_seq_length()
+        counted = expected_bytes(half.model.config, 4, tokens, 4, half.allocation.ranks)
+        assert cache_bytes(cache) == counted
+        assert counted == 4 * tokens * 3 * 4 * 8 * (1 + ratio) * 4, "no positions: nothing is rotated later"
+        layers = [block.self_attn for block in half.model.model.layers]
+        for layer in layers:
+            layer.chunk = 5
+        assert torch.allclose(step_by_step(half.model, ids, mask, prompt=12)[0], cached, atol=1e-5)

@@ -35,6 +35,7 @@ def test_a_section_has_its_table_what_follows_and_its_details(run):
 
 def test_a_run_without_sections_shows_nothing_more(finished_run):
     assert list(sections.parts([finished_run])) == []
+    assert sections.picture(finished_run, "profiling").text == "Section profiling: not measured: this run has none"
 
 
 def test_another_model_than_the_one_that_was_timed_is_named(run):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import platform
+
+import hub_user
+import pandas as pd
 import pytest
+from loopback_hub import LoopbackHub
 
 from distilbench.errors import DataError
 from distilbench.sources import prose
@@ -37,3 +43,48 @@ def test_files_that_cannot_be_read(tmp_path):
         prose.load("file", str(file))
     with pytest.raises(DataError, match="cannot read"):
         prose.load("file", str(tmp_path))
+
+
+def test_wikitext_is_taken_where_the_cache_has_it(tmp_path):
+    """Over a real hub of this machine: before the text is there, when it is fetched, and offline afterwards."""
+    with LoopbackHub() as hub:
+        files = {"README.md": README.encode()}
+        for split, lines in (
+            ("train", ["", " = One = \n", " Words . \n"]),
+            ("test", [" = Two = \n", "", " More . \n"]),
+        ):
+            written = io.BytesIO()
+            pd.DataFrame({"text": lines}).to_parquet(written)
+            files[prose.WIKITEXT_FILE.format(split)] = written.getvalue()
+        commit = hub.push("datasets", prose.WIKITEXT, files, "main")
+        start = "from distilbench.sources import prose\n"
+        texts = "both = [prose.load({!r}, calibrating=one) for one in (False, True)]\n"
+        texts += "answer = [one.manifest() | {{'text': one.text}} for one in both]"
+        before = hub_user.run(hub.url, tmp_path, chosen=start + "answer = prose.chosen('auto')")
+        fetched = hub_user.run(hub.url, tmp_path, texts=start + texts.format("wikitext"))["texts"]
+    after = hub_user.run(
+        "http://127.0.0.1:9", tmp_path, {"HF_HUB_OFFLINE": "1"}, chosen=start + "answer = prose.chosen('auto')",
+        texts=start + texts.format("auto"),
+    )  # fmt: skip
+    assert before == {"chosen": "editorials"}
+    assert [one["text"] for one in fetched] == [" = Two = \n\n\n\n\n More . \n", "\n\n = One = \n\n\n Words . \n"]
+    assert fetched[0]["name"] == "Salesforce/wikitext wikitext-2-raw-v1, test split"
+    assert (fetched[0]["source"], fetched[0]["commit"]) == ("hub", commit)
+    assert after == {"chosen": "wikitext", "texts": fetched}
+
+
+README = """---
+configs:
+- config_name: wikitext-2-raw-v1
+  data_files:
+  - {split: test, path: wikitext-2-raw-v1/test-*}
+  - {split: train, path: wikitext-2-raw-v1/train-*}
+---
+"""
+
+
+def test_the_help_of_this_python_names_its_version():
+    text = prose.topics()
+    assert platform.python_version() in text.name
+    assert text.about["python"] == platform.python_version()
+    assert len(text.text) > 100_000

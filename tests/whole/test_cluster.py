@@ -551,8 +551,53 @@ def test_two_nodes_train_together_and_go_on_after_a_lost_node(cluster, site):
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
+def test_a_night_of_six_jobs(cluster, site):
+    """Both variants with all three suites, one of them stopped before its time limit and put back."""
+    options = ["--profile", "ci", "-p", "task_scores_limit=1", "-p", "alignment_measured=1"]
+    env = os.environ | {"SBATCH_FLAGS": "--mem=1800M --cpus-per-task=1"}
+    command = ["slurm/launch_llm_night.sh", "--results_root", "results/night", *options]
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    jobs = [line.split() for line in said.splitlines()]
+    suites = ("infer_sweep", "ppl", "lmeval")
+    assert [name for _, name, _ in jobs] == [f"{one}_{suite}" for one in ("baseline", "palu") for suite in suites]
+    assert len({folder for *_, folder in jobs}) == 6
+    first, begun = jobs[0][0], site / "results" / "night" / "runs"
+    cluster.wait(lambda: list(begun.glob("*/palu/*/llm_speed.jsonl")), "a first cell")
+    cluster.run("scancel", "--batch", "--signal=USR1", first)
+    for job, name, folder in jobs:
+        cluster.wait(lambda job=job: cluster.hurry(job) or cluster.states(job)[-1:] == ["COMPLETED"], logs(site))
+        summary = paths.read_json(site / folder / "summary.json")
+        assert {cell["state"] for cell in summary["cells"]} == {"ok"}, name
+        assert "run_id" in paths.read_json(site / folder / "config.json")
+        assert (site / "slurm_logs" / f"{name}_{job}.out").is_file()
+        assert (site / "slurm_logs" / f"{name}_{job}.err").is_file()
+    lines = [json.loads(line) for line in (site / jobs[0][2] / "raw.jsonl").read_text().splitlines()]
+    assert len(lines) == len({line["cell"] for line in lines}) == 2, "nothing is there twice"
+
+
 @pytest.mark.parametrize(
-    "script", ["bench_distilbert.slurm", "step.slurm", "notebook.slurm", "allreduce.slurm", "train_ddp.slurm"]
+    ("words", "said"),
+    [
+        ((), "--suite '' is none: infer_sweep, ppl or lmeval"),
+        (("--suite", "speed"), "--suite 'speed' is none"),
+        (("--suite", "ppl"), "--variant is missing: baseline, palu or palu-v"),
+        (("--suite",), "--suite needs a value"),
+        (("--suite", "ppl", "--variant", "svd"), "'svd' is not one of"),
+    ],
+)
+def test_a_job_that_was_asked_for_in_a_wrong_way(site, words, said):
+    """The script without SLURM: it says what is wrong before anything is measured."""
+    env = os.environ | {"SLURM_SUBMIT_DIR": str(site), "SLURM_JOB_ID": "1"}
+    done = subprocess.run(
+        ["bash", "slurm/run_llm.sbatch", *words], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.replace("│", "").split())
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["bench_distilbert.slurm", "step.slurm", "notebook.slurm", "allreduce.slurm", "train_ddp.slurm", "run_llm.sbatch"],
 )
 def test_sbatch_takes_every_script(cluster, site, script):
     small = ["--mem=500M", "--cpus-per-task=1"]

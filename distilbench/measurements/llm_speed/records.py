@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from distilbench.lowrank.params import Variant
 from distilbench.measurements.llm_speed.params import PaluParams
 from distilbench.runs.records import Cell, Record
 from distilbench.runs.states import MEASURED
@@ -14,7 +15,7 @@ from distilbench.runs.states import MEASURED
 FOLDER = "iterations"
 TIMING = "timing"
 PREFILL, DECODE = "prefill", "decode"
-BASELINE, PALU = "baseline", "palu"
+BASELINE, PALU, VALUES_ONLY = "baseline", "palu", "palu-v"
 ITERATIONS = pa.schema(
     [
         ("iteration", pa.int32()),
@@ -32,7 +33,7 @@ ITERATIONS = pa.schema(
 class LlmCell(Cell):
     """What is read or written, by which variant."""
 
-    variant: Literal["baseline", "palu"]
+    variant: Variant
     phase: Literal["prefill", "decode"] = Field(description="prefill: a prompt is read; decode: a text is generated")
     batch_size: int = Field(ge=1, description="sequences")
     context: int = Field(ge=1, description="tokens of each prompt")
@@ -80,6 +81,9 @@ class LlmRecord(LlmCell, Record):
     peak_cuda_reserved_MiB: float | None = None
     tokens_sha256: str | None = Field(None, description="of the tokens that the first timed iteration gave")
     effective_ratio: float | None = Field(None, description="fraction of keys and values that is kept; baseline: 1")
+    unaligned_share: float | None = Field(
+        None, description="of the groups, those whose rank is no multiple of 8; baseline: null"
+    )
     threads_used: int | None = None
     threads_used_reason: str | None = None
     product_cores: float | None = None

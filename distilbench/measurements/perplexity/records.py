@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from distilbench.measurements.perplexity.params import PerplexityParams
+from distilbench.measurements.perplexity.params import PerplexityParams, Text
 from distilbench.runs.measurement import Step
 from distilbench.runs.parameters import Resolved
 from distilbench.runs.records import Cell, Record
@@ -36,7 +36,7 @@ class PerplexityCell(Cell):
 
     form: Literal["baseline", "fisher", "uniform", "plain"]
     ratio: float = Field(gt=0, le=1, description="fraction that was asked for; baseline: 1")
-    text: Literal["held-out", "other"]
+    text: Text
 
 
 class Perplexity(BaseModel):
@@ -64,6 +64,7 @@ class PerplexityRecord(PerplexityCell, Record):
     length: int | None = Field(None, description="tokens of a window")
     stride: int | None = None
     perplexities: list[Perplexity] = Field(default_factory=list, description="by definition")
+    perplexity: float | None = Field(None, description="of the disjoint windows, the one that others are held against")
     nll_nat_per_token: float | None = Field(None, description="of the disjoint windows, in nats")
     effective_ratio: float | None = Field(None, description="fraction that the ranks keep; baseline: 1")
     retained_k: float | None = Field(None, description="energy of keys over the calibration: lowest of any group")

@@ -71,7 +71,9 @@ class SweepParams(SourceParams):
     """What every study of a sweep has: sequence classification over batch sizes, lengths and variants."""
 
     BASELINE: ClassVar[bool] = False  # whether its runs get the files of a baseline (`show.baseline`)
-    variants: list_of(Literal["eager", "sdpa", "autocast", "compiled", "slowed-2", "slowed-5", "slowed-10"]) = Field(
+    variants: list_of(
+        Literal["eager", "sdpa", "packed", "autocast", "compiled", "slowed-2", "slowed-5", "slowed-10"]
+    ) = Field(
         ["sdpa"], description="ways of executing the same model; slowed-N: N % slower on purpose, for calibration"
     )
     batch_sizes: list_of(Count) = Field([1, 2, 4, 8, 16, 32, 64, 128], description="sentences per forward pass")

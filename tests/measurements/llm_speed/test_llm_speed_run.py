@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from decoding import in_this_process
 
 from distilbench import paths, studies
 from distilbench.errors import DataError, ImplausibleError, ModelError, ParameterError, RunError
-from distilbench.harness import processes, steps
+from distilbench.harness import steps
 from distilbench.lowrank import prepared, ranks
 from distilbench.measurements.llm_speed import records
 from distilbench.measurements.llm_speed.measure import run as measuring
@@ -31,17 +32,6 @@ PREFILL, DECODE = "palu-prefill-b2-s16", "palu-decode-b2-c16-g4"
 
 def design(folder: Path, **given):
     return studies.resolve("palu", {"profile": "ci", "results_root": str(folder / "results")} | given)
-
-
-def in_this_process(patched) -> None:
-    """What a process of its own would do is done here, with cores and threads left as they are."""
-
-    def here(command: tuple[str, ...], *_: object) -> tuple[int | None, str]:
-        return worker.main(Path(command[-1])), ""
-
-    patched.setattr(processes, "_spawn", here)
-    patched.setattr(worker.sweep, "take_cores", lambda protocol: protocol["affinity"])
-    patched.setattr(worker.collectors_threads, "proof", lambda *_: {"threads_used": 1, "product_cores": 1.0})
 
 
 def measured(resolved) -> Run:
@@ -128,8 +118,9 @@ def test_the_committed_schema_is_that_of_the_record(decoded):
 
 
 def problems(run: Run) -> list[str]:
-    """What verify finds, but for the section, which these tests do not measure."""
-    return [found for found in verify.problems(run.folder) if not found.startswith("perplexity:")]
+    """What verify finds, but for the sections, which these tests do not measure."""
+    sections = tuple(f"{one.folder.name}:" for one in run.sections)
+    return [found for found in verify.problems(run.folder) if not found.startswith(sections)]
 
 
 def test_a_run_verifies(decoded):

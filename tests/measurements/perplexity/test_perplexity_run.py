@@ -7,13 +7,13 @@ import math
 import shutil
 from pathlib import Path
 
+import decoding
 import pytest
 import torch
 from tiny_llama import padded_left, tiny
 
 from distilbench import paths, studies
 from distilbench.errors import DataError, ImplausibleError, ParameterError, RunError
-from distilbench.harness import processes, steps
 from distilbench.measurements.perplexity import records
 from distilbench.measurements.perplexity.measure import prepare, windows, worker
 from distilbench.measurements.perplexity.measure import run as measuring
@@ -24,6 +24,8 @@ from distilbench.report import insights, load
 from distilbench.runs import verify
 from distilbench.runs.folder import Run
 from distilbench.runs.rawfiles import read_parquet, write_parquet
+from distilbench.sources import tokenizers
+from distilbench.sources.decoders import load_decoder
 from distilbench.sources.prose import Prose
 
 GIVEN = {
@@ -32,28 +34,14 @@ GIVEN = {
 }  # fmt: skip
 
 
-def in_this_process(patched) -> None:
-    def here(command: tuple[str, ...], *_: object) -> tuple[int | None, str]:
-        return worker.main(Path(command[-1])), ""
-
-    patched.setattr(processes, "_spawn", here)
-    patched.setattr(worker.sweep, "take_cores", lambda protocol: protocol["affinity"])
-
-
 def section(folder: Path, **given):
-    resolved = studies.resolve("palu", {"profile": "ci", "results_root": str(folder / "results")} | GIVEN | given)
-    return studies.section(studies.start(resolved, new=True), resolved, "perplexity")
+    return decoding.section(folder, "perplexity", **GIVEN | given)
 
 
 @pytest.fixture(scope="session")
 def scored(tmp_path_factory) -> Run:
     """Two forms at two ratios on two texts."""
-    with pytest.MonkeyPatch.context() as patched:
-        in_this_process(patched)
-        run, resolved = section(tmp_path_factory.mktemp("scored"))
-        steps.measure_run(run, resolved)
-    run.require_ok()
-    return run
+    return decoding.measured(tmp_path_factory.mktemp("scored"), "perplexity", **GIVEN)
 
 
 @pytest.fixture
@@ -113,6 +101,30 @@ def test_a_window_is_scored_as_cross_entropy_says():
     with_start = model(torch.cat([torch.tensor([[1]]), ids[:, :5]], dim=1)).logits[0, :-1]
     expected = float(torch.nn.functional.cross_entropy(with_start, ids[0, :5], reduction="sum"))
     assert worker.score(model, ids[0], windows.Window(0, 5, 0, True, 5), 1) == pytest.approx(expected, rel=1e-5)
+
+
+def test_rolling_windows_agree_with_the_harness():
+    """lm-evaluation-harness, on the same lines: the sums of each document, with a start token and cut into windows."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    model, tokenizer, lines, length = load_decoder(source="random", size="tiny").module, tokenizers.of_bytes(), [], 40
+    texts = [
+        "A line that is longer than one window, and so is cut into several of them.\n",
+        "Short.\n",
+        "Exactly\n" * 5,
+    ]
+    ids: list[int] = []
+    for text in texts:
+        own = tokenizer(text)["input_ids"]
+        lines.append((len(ids), len(ids) + len(own)))
+        ids += own
+    ours = [
+        sum(worker.score(model, torch.tensor(ids), one, 1) for one in windows.rolling([line], length)) for line in lines
+    ]
+    harness = HFLM(model, tokenizer=tokenizer, max_length=length, prefix_token_id=1, add_bos_token=False, batch_size=2)
+    asked = [Instance("loglikelihood_rolling", {}, (text,), number) for number, text in enumerate(texts)]
+    assert ours == pytest.approx([-one for one in harness.loglikelihood_rolling(asked, disable_tqdm=True)], abs=1e-4)
 
 
 def test_a_probability_that_is_no_number():

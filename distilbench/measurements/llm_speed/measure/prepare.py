@@ -15,14 +15,17 @@ from distilbench.lowrank import checkpoint, compress, prepared, shapes
 from distilbench.machine.device import software
 from distilbench.measurements.llm_speed.measure.spec import FACTORS, TOKENS
 from distilbench.measurements.llm_speed.params import PaluParams
-from distilbench.measurements.llm_speed.records import PALU
+from distilbench.measurements.llm_speed.records import BASELINE
+from distilbench.measurements.task_scores.measure import tasks
 from distilbench.runs.folder import Run
 from distilbench.sources.decoders import LoadedDecoder, load_decoder
 
 
 def fetch(params: PaluParams) -> tuple[dict[str, Any], Any]:
-    """Reads text and model, which fills the caches: what the two are."""
+    """Reads both halves of the text, the tasks and the model, which fills the caches: what text and model are."""
+    tasks.load(list(params.task_scores_tasks))
     loaded = load_decoder(**params.model_arguments() | {"device": "cpu"})
+    prepared.tokens_of(params, loaded, calibrating=True)
     return prepared.tokens_of(params, loaded, calibrating=False)[1], loaded.info
 
 
@@ -52,7 +55,7 @@ def prepare(params: PaluParams, run: Run) -> dict[str, Any]:
     written = io.BytesIO()
     np.save(written, tokens.numpy().astype(np.int32))
     paths.write_atomic(run.folder / TOKENS, written.getvalue())
-    if PALU in params.variants:
+    if set(params.variants) - {BASELINE}:
         _compress(params, run, loaded, tokens)
     told = {"folder": str(run.folder)}
     handover.save(run, told)

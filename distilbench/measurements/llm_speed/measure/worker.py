@@ -20,7 +20,7 @@ from distilbench.lowrank.attention import cache_bytes, expected_bytes
 from distilbench.lowrank.generation import TokenClock, generate
 from distilbench.machine.device import gpu_identity, select, synchronize
 from distilbench.measurements.llm_speed.measure.spec import FACTORS, TOKENS, LlmSpec
-from distilbench.measurements.llm_speed.records import ITERATIONS, PALU, PREFILL, LlmRecord, file_name
+from distilbench.measurements.llm_speed.records import BASELINE, ITERATIONS, PREFILL, VALUES_ONLY, LlmRecord, file_name
 from distilbench.measurements.llm_speed.summary import derive
 from distilbench.measurements.sweep.measure import worker as sweep
 from distilbench.runs.rawfiles import write_parquet
@@ -66,6 +66,7 @@ def measure(job: LlmSpec) -> dict[str, Any]:
         "peak_cuda_reserved_MiB": reserved,
         "tokens_sha256": paths.sha256_bytes(said),
         "effective_ratio": ratio,
+        "unaligned_share": unaligned(ranks) if ranks else None,
         "files_sha256": {name: sha256},
         "num_threads": torch.get_num_threads(),
         "affinity": cores,
@@ -76,11 +77,19 @@ def measure(job: LlmSpec) -> dict[str, Any]:
 
 def compressed(job: LlmSpec, loaded: LoadedDecoder) -> tuple[dict[str, Any] | None, float]:
     """Puts the factors into the model where the variant asks for them: (ranks of its groups, fraction that is kept)."""
-    if job.identity["variant"] != PALU:
+    variant = job.identity["variant"]
+    if variant == BASELINE:
         return None, 1.0
     of = shapes.of_config(loaded.module.config, job.protocol["group_size"])
-    made = checkpoint.load(loaded.module, of, checkpoint.read(Path(job.prepared) / FACTORS))
+    kinds = ("v_proj",) if variant == VALUES_ONLY else shapes.KINDS
+    made = checkpoint.load(loaded.module, of, checkpoint.read(Path(job.prepared) / FACTORS), kinds)
     return {name: list(given) for name, given in made.allocation.ranks.items()}, made.allocation.effective
+
+
+def unaligned(ranks: dict[str, Any]) -> float:
+    """Share of the groups whose rank is no multiple of 8, the width that tensor cores and vector units like."""
+    every = [rank % 8 != 0 for given in ranks.values() for rank in given]
+    return sum(every) / len(every)
 
 
 def prompts(folder: Path, batch_size: int, length: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from distilbench import paths
-from distilbench.measurements.llm_speed.records import DECODE, PALU, PREFILL
+from distilbench.measurements.llm_speed.records import BASELINE, DECODE, PALU, PREFILL
 from distilbench.measurements.llm_speed.show import plots, tables
 from distilbench.measurements.llm_speed.show import side_by_side as of_two
 from distilbench.report import load
@@ -17,6 +17,7 @@ from distilbench.runs.folder import Run
 
 TITLE = "A decoder with its cache whole and compressed"
 SUBJECT = "prefill and decoding with keys and values whole, and compressed to latents"
+OF_CONTENT = ("unaligned_share",)
 NOTE = """\
 Latencies are medians of a forward over the prompts (prefill) or of a whole generation (decode). To the first token
 counts from the call; per token is the mean after it. Round brackets give 95 % intervals over trials, square ones
@@ -103,14 +104,14 @@ def headline(summary: dict[str, Any]) -> str:
 def sentences(table: pd.DataFrame) -> list[str]:
     """What compression changes at each point."""
     return [
-        f"{row['cell'].partition('-')[2]}: the cache has {row['cache_ratio']:.3f} of its bytes, and "
+        f"{row['cell'].removeprefix('palu-')}: the cache has {row['cache_ratio']:.3f} of its bytes, and "
         + (
             f"a prefill takes {tables.ratio(row, 'latency')} times as long"
             if row["phase"] == PREFILL
             else f"a token takes {tables.ratio(row, 'tpot')} times as long"
         )
         for row in table.to_dict("records")
-        if row["variant"] == PALU and tables.known(row.get("cache_ratio"))
+        if row["variant"] != BASELINE and tables.known(row.get("cache_ratio"))
     ]
 
 
@@ -161,8 +162,9 @@ def doubts(summary: dict[str, Any]) -> list[str]:
 
 
 def figure_caption(run: Run, figure: str) -> str | None:
-    """What a figure of a page shows; None where the run has nothing to show there."""
-    return plots.caption(run, figure)
+    """What a figure of a page shows, one of a section too; None where the run has nothing to show there."""
+    of_sections = (one.kind.showing.figure_caption(one, figure) for one in run.sections if one.is_measured)
+    return plots.caption(run, figure) or next(filter(None, of_sections), None)
 
 
 save, save_of, side_by_side = plots.save, plots.save_of, of_two.page

@@ -97,7 +97,9 @@ def _chart(table: pd.DataFrame, title: str) -> alt.Chart:
                 legend=alt.Legend(orient="top", title=None, columns=2, labelLimit=300),
             ),
             strokeDash=alt.StrokeDash(
-                "variant:N", scale=alt.Scale(domain=["baseline", "palu"], range=[[1, 0], [6, 4]]), legend=None
+                "variant:N",
+                scale=alt.Scale(domain=["baseline", "palu", "palu-v"], range=[[1, 0], [6, 4], [2, 2]]),
+                legend=None,
             ),
             tooltip=["series:N", "context:Q", alt.Tooltip("value:Q", title=title, format=".4~g")],
         )

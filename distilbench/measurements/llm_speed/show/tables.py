@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench.measurements.llm_speed.records import DECODE, PALU, PREFILL
+from distilbench.measurements.llm_speed.records import BASELINE, DECODE, PREFILL
 from distilbench.report.tables import DASH, known, machine_column, milliseconds, number, with_ends
 
 MiB = 2**20
@@ -47,10 +47,12 @@ def decode(rows: list[Row]) -> pd.DataFrame:
 def _pairs(rows: list[Row], phase: str, times: dict[str, str]) -> pd.DataFrame:
     names = ("machine", "batch_size", "context", "new_tokens")
     own = [row for row in rows if row["phase"] == phase]
-    base = {tuple(row.get(name) for name in names): row for row in own if row["variant"] != PALU}
+    base = {tuple(row.get(name) for name in names): row for row in own if row["variant"] == BASELINE}
+    several = len({row["variant"] for row in own} - {BASELINE}) > 1
     found = [
         {
             **machine_column(row, rows),
+            **({"variant": row["variant"]} if several else {}),
             "batch": str(row["batch_size"]),
             "context": str(row["context"]),
             **({"new tokens": str(row["new_tokens"])} if phase == DECODE else {}),
@@ -58,7 +60,7 @@ def _pairs(rows: list[Row], phase: str, times: dict[str, str]) -> pd.DataFrame:
             "cache, of the baseline's": number(row.get("cache_ratio"), ".3f"),
         }
         for row in own
-        if row["variant"] == PALU and tuple(row.get(name) for name in names) in base
+        if row["variant"] != BASELINE and tuple(row.get(name) for name in names) in base
     ]
     return pd.DataFrame(found or [{"batch": DASH, "why": "the two variants were not measured at the same points"}])
 
@@ -67,7 +69,7 @@ def _compared(base: Row, own: Row, times: dict[str, str]) -> Row:
     found = {}
     for stem, what in times.items():
         found[f"{what}, baseline (ms)"] = _time(base.get(f"{stem}_ms"))
-        found[f"{what}, palu (ms)"] = _time(own.get(f"{stem}_ms"))
+        found[f"{what}, compressed (ms)"] = _time(own.get(f"{stem}_ms"))
         found[f"{what}, times as long"] = ratio(own, stem)
     return found
 
@@ -122,9 +124,19 @@ def compression(run_name: str, content: Row | None) -> pd.DataFrame:
         "energy kept, lowest of any group": (
             f"keys {kept['k_proj']:.4f}, values {kept['v_proj']:.4f}" if kept else "not known: factors came from a file"
         ),
+        "a cached token at each step and layer": _cost(content["cost"]),
         "proof": f"{proof['new_tokens']} tokens written; a cache of {proof['cache_bytes']:,} bytes, as the ranks give",
     }
     return pd.DataFrame({"what": name, run_name: value} for name, value in said.items())
+
+
+def _cost(cost: Row) -> str:
+    ratio = cost["ratio"]
+    return (
+        f"by arithmetic {cost['palu']['macs']:,.0f} multiplications instead of {cost['baseline']['macs']:,.0f} "
+        f"({ratio['macs']:.1f} times), {cost['palu']['bytes']:,.0f} bytes moved instead of "
+        f"{cost['baseline']['bytes']:,.0f} ({ratio['bytes']:.2f} times)"
+    )
 
 
 def _span(ranks: dict[str, list[int]]) -> str:

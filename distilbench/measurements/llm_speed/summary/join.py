@@ -10,7 +10,7 @@ import numpy as np
 
 from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.measurements.llm_speed.records import BASELINE, PALU, LlmRecord, file_name, point_name
+from distilbench.measurements.llm_speed.records import BASELINE, LlmRecord, file_name, point_name
 from distilbench.runs.measurement import summary_head
 from distilbench.runs.rawfiles import read_parquet, read_raw
 from distilbench.runs.states import MEASURED
@@ -35,7 +35,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         if state in MEASURED and len(own) < wanted:
             state = "pending"  # what is missing was not tried yet
         said = {"repetitions": len(own), **(_numbers(folder, list(own.values())) if own else {})}
-        if cell["variant"] == PALU and BASELINE in config["parameters"]["variants"]:
+        if cell["variant"] != BASELINE and BASELINE in config["parameters"]["variants"]:
             base = of_cell[f"{BASELINE}-{point_name(*(cell[name] for name in POINT))}"]
             said |= _against(base, own)
         cells.append(cell | {"state": state} | said)

@@ -43,7 +43,8 @@ def prepare(params: PerplexityParams, run: Run) -> dict[str, Any]:
     about = {name: {key: value for key, value in text.items() if key not in OF_WORKERS} for name, text in texts.items()}
     sha256 = paths.sha256_bytes(paths.canonical_json({name: text["sha256"] for name, text in about.items()}))
     names = " and ".join(text["name"] for text in about.values())
-    data = {"schema_version": 1, "name": names, "sha256": sha256, "texts": about}
+    source = about[params.texts[0]]["source"]
+    data = {"schema_version": 1, "name": names, "source": source, "sha256": sha256, "texts": about}
     run.record_once("data.json", data | {"tokens": sum(text["tokens"] for text in about.values())}, ("sha256",))
     of_this_process = ("device", "attention", "load_s")
     model = {key: value for key, value in vars(loaded.info).items() if key not in of_this_process}
@@ -66,11 +67,12 @@ def text_of(params: PerplexityParams, loaded: LoadedDecoder, name: str) -> dict[
     """A text: what it is, its token ids, and of each line its first token, the one behind its last, bytes and words."""
     if loaded.folder is None:
         ids, manifest = prepared.tokens_of(params, loaded, calibrating=False)
-        ids = ids.flip(0) if name == "other" else ids
+        ids = ids.roll(("held-out", "other", "topics").index(name) * len(ids) // 3)  # three texts, of a sort
         ends = [*range(0, len(ids), 12), len(ids)]
         lines = [[start, end, 2 * (end - start), end - start] for start, end in pairwise(ends)]
         return manifest | {"sha256": paths.sha256_bytes(ids.numpy().tobytes()), "ids": ids.tolist(), "lines": lines}
-    text = prose.tiny_corpus() if name == "other" else prose.load(params.text, params.text_path)
+    others = {"other": prose.tiny_corpus, "topics": prose.topics}
+    text = others[name]() if name in others else prose.load(params.text, params.text_path)
     found, lines, tokenizer = [], [], loaded.tokenizer()
     for line in text.text.split("\n"):
         # a line with its break: the ids of all lines are those of the whole text but where a token would span lines

@@ -58,7 +58,10 @@ def strided(tokens: int, length: int, stride: int) -> list[Window]:
 
 
 def rolling(documents: list[tuple[int, int]], length: int) -> list[Window]:
-    """Windows over each document alone.
+    """Windows over each document alone; each token is scored once.
+
+    The last one of a document reads as many tokens as the others, and scores those that are left
+    (`get_rolling_token_windows` of lm-evaluation-harness, with one token of context).
 
     Args:
         documents: first token and the one behind the last, of each.
@@ -68,7 +71,8 @@ def rolling(documents: list[tuple[int, int]], length: int) -> list[Window]:
     for begin, finish in documents:
         for first in range(begin, finish, length):
             end = min(first + length, finish)
-            found.append(Window(max(begin, first - 1), end, first, first == begin, end - first))
+            start = begin if first == begin else end - length - 1  # `length` tokens that predict, and the last one
+            found.append(Window(start, end, first, first == begin, end - first))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from distilbench.measurements.perplexity.records import DEFINITIONS
-from distilbench.measurements.perplexity.show import tables
+from distilbench.measurements.perplexity.show import plots, tables
 from distilbench.report import load
 from distilbench.report.glue import Value
 from distilbench.report.tables import Table
@@ -15,7 +15,7 @@ from distilbench.runs.folder import Run
 
 TITLE = "Perplexity of a decoder, whole and compressed"
 SUBJECT = "perplexity with keys and values whole and compressed"
-OF_CONTENT = tuple(f"{name}_perplexity" for name in DEFINITIONS)
+OF_CONTENT = ("perplexity", *(f"{name}_perplexity" for name in DEFINITIONS))
 NOTE = """\
 Four definitions of perplexity, which must not be compared with each other. How many times the whole decoder's: by
 disjoint windows, each scored by both; brackets give a 95 % interval over these windows."""
@@ -123,6 +123,14 @@ def doubts(summary: dict[str, Any]) -> list[str]:
     """What was not measured, and what a reader must know of the numbers."""
     said = [f"{cell['cell']}: not measured ({cell['state']})" for cell in summary["cells"] if cell["state"] != "ok"]
     return said + [f"{cell['cell']}: {doubt}" for cell in summary["cells"] for doubt in cell["doubts"]]
+
+
+def figure_caption(run: Run, figure: str) -> str | None:
+    """What a figure of a page shows; None where the run has nothing to show there."""
+    return plots.caption(run, figure)
+
+
+picture, save = plots.by_ratio, plots.save
 
 
 def counted(run: Run) -> str:

@@ -18,7 +18,8 @@ def fields_of(rows: list[Row]) -> Row:
         ImplausibleError: a definition has no chunk.
     """
     found = [_of(definition, [row for row in rows if row["definition"] == definition]) for definition in DEFINITIONS]
-    return {"perplexities": found, "nll_nat_per_token": math.log(found[DEFINITIONS.index(DISJOINT)]["perplexity"])}
+    disjoint = found[DEFINITIONS.index(DISJOINT)]["perplexity"]
+    return {"perplexities": found, "perplexity": disjoint, "nll_nat_per_token": math.log(disjoint)}
 
 
 def _of(definition: str, rows: list[Row]) -> Row:

@@ -18,6 +18,7 @@ from distilbench.measurements.sweep.show import (
     lengths,
     optimal,
     plots,
+    recommend,
     secondary_tables,
 )
 from distilbench.measurements.sweep.show.causes import causes
@@ -27,7 +28,7 @@ from distilbench.report import load, spread
 from distilbench.report import readings as of_processes
 from distilbench.runs.folder import Run
 
-__all__ = ["capacity", "causes", "deck", "mark_of", "numbers", "optimal"]
+__all__ = ["capacity", "causes", "deck", "mark_of", "numbers", "optimal", "recommend"]
 PASSES = ("timing", "memory", "energy")
 NOTE = """\
 Latency is the median over repetitions of the median synchronised forward of one batch. Samples/s is total sentences

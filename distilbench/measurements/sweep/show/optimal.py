@@ -25,10 +25,12 @@ class Limits:
     Attributes:
         latency_ms: for one batch; held against the high end of what stands beside the median (`spread`).
         memory_MiB: at its peak; resident memory of the process on a CPU, what torch allocated on a GPU.
+        accuracy: what it must reach at least, of the sentences of a cycle; random weights have none.
     """
 
     latency_ms: float | None = None
     memory_MiB: float | None = None
+    accuracy: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses limits that nothing can keep.
@@ -39,10 +41,14 @@ class Limits:
         for name, value in (("--max-latency-ms", self.latency_ms), ("--max-memory-mib", self.memory_MiB)):
             if value is not None and value <= 0:
                 raise ParameterError(f"{name} must be above 0, not {value:g}")
+        if self.accuracy is not None and not 0 < self.accuracy <= 1:
+            raise ParameterError(f"--min-accuracy must be above 0 and at most 1, not {self.accuracy:g}")
 
     def __str__(self) -> str:
         parts = {"ms": self.latency_ms, "MiB": self.memory_MiB}
-        return " and ".join(f"{value:g} {unit}" for unit, value in parts.items() if value is not None)
+        said = [f"{value:g} {unit}" for unit, value in parts.items() if value is not None]
+        said += [f"an accuracy of at least {self.accuracy:g}"] if self.accuracy is not None else []
+        return " and ".join(said)
 
 
 NO_LIMITS = Limits()
@@ -58,8 +64,8 @@ def batch_size(study: str, device: str, results_root: str = "", limits: Limits =
     device = "cuda:0" if device == "cuda" else device
     run = _newest(study, device, results_root)
     cells = [cell for cell in run.kind.showing.rows(run) if cell["throughput_samples_per_s"] is not None]
-    if not (best := join.best([cell for cell in cells if _keeps(cell, limits)])):
-        raise RunError(f"no batch size of run {run.run_id} keeps within {limits}: {_least(cells)}")
+    if not (best := join.best([cell for cell in cells if keeps(cell, limits)])):
+        raise RunError(f"no batch size of run {run.run_id} keeps within {limits}: {least(cells, limits)}")
     profile = run.config["parameters"]["profile"]
     doubt = "" if profile == "full" else f"; profile {profile}: not for citation"
     within = f", the best within {limits}," if limits != NO_LIMITS else ""
@@ -88,8 +94,10 @@ def _newest(study: str, device: str, results_root: str) -> Run:
     raise RunError(f"{why[0]}: {measure}")
 
 
-def _keeps(cell: dict[str, Any], limits: Limits) -> bool:
+def keeps(cell: dict[str, Any], limits: Limits) -> bool:
     """Whether a cell keeps within the limits; what was not measured keeps within none."""
+    if limits.accuracy is not None and not (cell.get("accuracy") or 0) >= limits.accuracy:
+        return False
     asked = {"latency_ms": limits.latency_ms, "peak_memory_MiB": limits.memory_MiB}
     return all(limit is None or ((high := _high(cell, name)) is not None and high <= limit)
                for name, limit in asked.items())  # fmt: skip
@@ -100,10 +108,14 @@ def _high(cell: dict[str, Any], name: str) -> float | None:
     return ends[1] if ends else cell[name]
 
 
-def _least(cells: list[dict[str, Any]]) -> str:
-    """The least that any cell takes."""
+def least(cells: list[dict[str, Any]], limits: Limits) -> str:
+    """The least that any cell takes; where one is asked for, the highest accuracy."""
     said = []
     for name, unit in (("latency_ms", "ms"), ("peak_memory_MiB", "MiB")):
         if known := [high for cell in cells if (high := _high(cell, name)) is not None]:
             said.append(f"{min(known):.4g} {unit}")
-    return f"the least that any takes is {' and '.join(said)}"
+    found = [f"the least that any takes is {' and '.join(said)}"]
+    if limits.accuracy is not None:
+        known = [cell["accuracy"] for cell in cells if cell.get("accuracy") is not None]
+        found.append(f"the highest accuracy is {max(known):.4f}" if known else "no accuracy was measured")
+    return ", ".join(found)

@@ -1,0 +1,1 @@
+"""How dimension alignment is shown."""

@@ -1,0 +1,1 @@
+"""How task scores are measured."""
