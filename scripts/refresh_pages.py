@@ -25,7 +25,8 @@ for page in publish.pages():
         for name in ("summary.json", "run_summary.md"):
             shutil.copyfile(copy / name, published.folder / name)
         no_png = shutil.ignore_patterns("*.png")  # as when published
-        shutil.copytree(copy / "plots", published.folder / "plots", dirs_exist_ok=True, ignore=no_png)
+        if (copy / "plots").is_dir():
+            shutil.copytree(copy / "plots", published.folder / "plots", dirs_exist_ok=True, ignore=no_png)
         publish.write_page(page, publish.analysis_file(Run(copy)), published, told["slug"])  # reads them
     print(page.relative_to(paths.repo_root()))
 

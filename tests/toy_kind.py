@@ -38,7 +38,7 @@ def add_to_the_contents(file: Path, text: str) -> None:
 
 def add_the_entry(registry: Path, kind: str, model: str) -> None:
     text, known = registry.read_text(), "from distilbench.measurements."
-    text = re.sub(r"^(KINDS = \(.*)\)$", rf'\1, "{kind}")', text, count=1, flags=re.MULTILINE)
+    text = re.sub(r"^(KINDS = \(\n(?: .*\n)+)", rf'\1    "{kind}",\n', text, count=1, flags=re.MULTILINE)
     text = re.sub(r"^(STUDIES: .* = {)$", rf'\1\n    "{kind}": {model},', text, count=1, flags=re.MULTILINE)
     registry.write_text(text.replace(known, f"{known}{kind}.params import {model}\n{known}", 1))
 

@@ -20,7 +20,6 @@ from distilbench.runs.parameters import Resolved
 STUDY = "palu"
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Variant = Annotated[Literal["baseline", "palu", "palu-v"], typer.Option(help=VARIANTS)]
-SUITES = {"ppl": "perplexity", "lmeval": "task_scores"}  # each a section of the study
 Out = Annotated[Path, typer.Option(help="Folder for the results; empty, or not there yet.")]
 
 
@@ -55,7 +54,7 @@ def eval_(
     """Measure how well one variant predicts a text, or answers the questions of tasks."""
     of_tasks = {"task_scores_tasks": tasks or None, "task_scores_limit": limit}
     resolved = _resolved(variant, profile, param, **of_tasks)
-    _measure(*studies.section(studies.start(resolved), resolved, SUITES[suite]), out)
+    _measure(*studies.section(studies.start(resolved), resolved, type(resolved.params).SUITES[suite]), out)
 
 
 @app.command()

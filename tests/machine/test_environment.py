@@ -210,7 +210,7 @@ BESIDE = {
 }  # fmt: skip
 SWEEP, PROFILE = "measurements.sweep.measure", "measurements.profiling.measure"
 EVALUATION, TRAINING = "measurements.evaluation.measure", "measurements.training.measure"
-SPEED, PERPLEXITY = "measurements.llm_speed.measure", "measurements.perplexity.measure"
+DECODERS = [f"measurements.{name}.measure" for name in ("llm_speed", "perplexity", "task_scores")]
 
 
 def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
@@ -225,14 +225,10 @@ def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
     parent |= imported(f"{PROFILE}.run") | imported(f"{EVALUATION}.run") | imported(f"{EVALUATION}.prepare")
     assert parent - measuring == BESIDE
     training = {name for module in ("worker", "launch", "run", "prepare") for name in imported(f"{TRAINING}.{module}")}
-    decoders = {
-        name
-        for kind in (SPEED, PERPLEXITY)
-        for one in ("worker", "run", "prepare")
-        for name in imported(f"{kind}.{one}")
-    }
-    assert (training | decoders) - measuring <= BESIDE
-    assert measuring <= worker | parent | training | decoders, "nothing else is among them"
+    decoders = {name for kind in DECODERS for one in ("worker", "run", "prepare") for name in imported(f"{kind}.{one}")}
+    alignment = imported("measurements.alignment.measure.worker") | imported("measurements.alignment.measure.run")
+    assert (training | decoders | alignment) - measuring <= BESIDE
+    assert measuring <= worker | parent | training | decoders | alignment, "nothing else is among them"
 
 
 # ------------------------------------------------------------------ processor and limits

@@ -93,6 +93,7 @@ def test_archives_hold_what_they_say(dist):
     published = find.published_runs()
     records = members(dist / "records.tar.gz")
     kinds = ("repetition", "profile", "batch_profile", "evaluation", "training", "llm_speed", "perplexity")
+    kinds += ("alignment", "task_scores")
     schemas = {f"records/{name}.v1.schema.json" for name in kinds}
     every = [one for run in published for one in (run, *run.sections)]
     assert set(records) == {f"records/{run.run_id}.jsonl" for run in every} | schemas

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,7 @@ class PaluParams(DecoderParams):
     """Prefill and decoding of a decoder, by variant, batch size and length."""
 
     SECTIONS = ("alignment", "perplexity", "task_scores")
+    SUITES: ClassVar = {"ppl": "perplexity", "lmeval": "task_scores"}  # of `python -m distilbench.llm eval`: sections
     study: str = "palu"
     variants: list_of(Variant) = Field(["baseline", "palu"], description=VARIANTS)
     ratio: float = Field(0.7, gt=0, le=1, description="fraction of keys and values that palu keeps")
