@@ -11,6 +11,9 @@ from distilbench import studies
 from distilbench.lowrank import calibration, compress, prepared, ranks, shapes
 from distilbench.lowrank.projection import plain, principal
 from distilbench.measurements.perplexity.measure import windows, worker
+from distilbench.measurements.task_scores.measure import scorer, tasks
+from distilbench.measurements.task_scores.measure import worker as answering
+from distilbench.sources import prose
 from distilbench.sources.decoders import load_decoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -48,6 +51,31 @@ def test_it_writes_text(loaded):
     out = loaded.module.generate(input_ids=ids, do_sample=False, max_new_tokens=4, pad_token_id=0)
     assert "Paris" in tokenizer.decode(out[0])
     assert loaded.info.parameters == 134_515_008
+
+
+def test_perplexity_and_tasks_agree_with_the_harness(loaded, params):
+    """Absolute numbers of real weights: sums over rolling windows of whole lines, and log-probabilities of choices."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    tokenizer, length = loaded.tokenizer(), 64
+    texts = [f"{line}\n" for line in prose.tiny_corpus().text.split("\n")[20:80:12]]
+    harness = HFLM(loaded.module, tokenizer=tokenizer, max_length=length, add_bos_token=False, batch_size=2)
+    asked = [Instance("loglikelihood_rolling", {}, (text,), number) for number, text in enumerate(texts)]
+    theirs = [-one for one in harness.loglikelihood_rolling(asked, disable_tqdm=True)]
+    ours = []
+    for text in texts:
+        ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
+        own = windows.rolling([(0, len(ids))], length)
+        ours.append(sum(worker.score(loaded.module, ids, one, tokenizer.bos_token_id) for one in own))
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+    (task,) = tasks.load([tasks.CHOSEN]).values()
+    found, _ = answering.evaluate(loaded, tokenizer, task, 1, {"batch_size": 4, "limit": 5})
+    for sample in found:
+        pairs = answering.pairs_of(sample)
+        own = [scorer.logprob(loaded.module, tokenizer, *pair, 8192) for pair in pairs]
+        assert own == pytest.approx([float(one[0][0]) for one in sample["resps"]], abs=1e-4)
 
 
 def test_the_cache_at_seven_tenths(loaded, calibrated):

@@ -191,10 +191,10 @@ def test_an_environment_of_an_early_version_is_told_by_all_of_its_code(captured)
     assert conditions.key_of(early)["code"] == captured["code_sha256"]
 
 
-def imported(module: str) -> set[str]:
-    """The package's modules that importing this one brings, as paths below the package."""
+def imported(*modules: str) -> set[str]:
+    """The package's modules that importing these brings, as paths below the package."""
     code = (
-        f"import sys, pathlib, distilbench, distilbench.{module}\n"
+        f"import sys, pathlib, distilbench, {', '.join(f'distilbench.{module}' for module in modules)}\n"
         "root = pathlib.Path(distilbench.__file__).parent\n"
         "mine = [m for name, m in sys.modules.items() if name.split('.')[0] == 'distilbench']\n"
         "print(*(str(pathlib.Path(m.__file__).relative_to(root).with_suffix('')) for m in mine))"
@@ -208,27 +208,24 @@ BESIDE = {
     "machine/conditions", "runs/folder", "runs/measurement", "measurements/sweep/summary/join",
     "measurements/sweep/summary/doubts", "measurements/sweep/summary/energy", "progress",
 }  # fmt: skip
-SWEEP, PROFILE = "measurements.sweep.measure", "measurements.profiling.measure"
-EVALUATION, TRAINING = "measurements.evaluation.measure", "measurements.training.measure"
-DECODERS = [f"measurements.{name}.measure" for name in ("llm_speed", "perplexity", "task_scores")]
+MEASURED = ("sweep", "profiling", "evaluation")
+LATER = ("training", "llm_speed", "perplexity", "task_scores", "alignment")
 
 
 def test_all_that_a_worker_imports_and_its_parent_plans_with_is_what_measures():
-    worker = imported(f"{SWEEP}.worker") | imported("harness.ceilings") | imported("harness.__main__")
     by_name = [f"sources.families.{name}" for name in families.supported()]  # imported when they are asked for
     by_name += [module.removeprefix("distilbench.") for module in {*registry.MODULES.values()}]
-    worker = worker.union(*map(imported, by_name), imported(f"{PROFILE}.worker"))
-    worker |= imported(f"{EVALUATION}.worker")
+    workers = [f"measurements.{kind}.measure.worker" for kind in MEASURED]
+    worker = imported(*workers, *by_name, "harness.ceilings", "harness.__main__")
     measuring = {name for name in code.measuring() if not name.startswith("measurements/calibration/")}
     assert worker <= measuring
-    parent = imported(f"{SWEEP}.run") | imported(f"{SWEEP}.prepare") | imported("harness.steps")
-    parent |= imported(f"{PROFILE}.run") | imported(f"{EVALUATION}.run") | imported(f"{EVALUATION}.prepare")
+    prepared = [f"measurements.{kind}.measure.prepare" for kind in ("sweep", "evaluation")]
+    parent = imported(*(f"measurements.{kind}.measure.run" for kind in MEASURED), *prepared, "harness.steps")
     assert parent - measuring == BESIDE
-    training = {name for module in ("worker", "launch", "run", "prepare") for name in imported(f"{TRAINING}.{module}")}
-    decoders = {name for kind in DECODERS for one in ("worker", "run", "prepare") for name in imported(f"{kind}.{one}")}
-    alignment = imported("measurements.alignment.measure.worker") | imported("measurements.alignment.measure.run")
-    assert (training | decoders | alignment) - measuring <= BESIDE
-    assert measuring <= worker | parent | training | decoders | alignment, "nothing else is among them"
+    found = [file for kind in LATER for file in sorted((code.PACKAGE / "measurements" / kind / "measure").glob("*.py"))]
+    others = imported(*(f"measurements.{file.parts[-3]}.measure.{file.stem}" for file in found))
+    assert others - measuring <= BESIDE
+    assert measuring <= worker | parent | others, "nothing else is among them"
 
 
 # ------------------------------------------------------------------ processor and limits

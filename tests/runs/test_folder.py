@@ -680,5 +680,5 @@ def test_a_parent_that_may_not_be_looked_at_is_no_papermill(monkeypatch):
 def test_a_run_of_a_kind_that_this_version_does_not_know_is_named_so(finished_run):
     config = finished_run.config
     paths.write_json(finished_run.folder / "config.json", config | {"kind": "seance"})
-    with pytest.raises(RunError, match=r"knows no kind of measurement 'seance'; it knows: calibration, .*, training"):
+    with pytest.raises(RunError, match=r"knows no kind of measurement 'seance'; it knows: alignment, .*, training"):
         Run(finished_run.folder).repetitions()

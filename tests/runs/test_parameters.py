@@ -383,7 +383,11 @@ def test_seconds_may_be_whole_and_only_a_timeout_must_be_positive():
         ("dtype", "fp16", "'float32', 'bfloat16' or 'float16'"),
         ("source", "huggingface", "'hub', 'local', 'embedded' or 'random'"),
         ("data_source", "random", "'hub', 'local' or 'embedded'"),
-        ("variants", "spda", "'eager', 'sdpa', 'autocast', 'compiled', 'slowed-2', 'slowed-5' or 'slowed-10'"),
+        (
+            "variants",
+            "spda",
+            "'eager', 'sdpa', 'packed', 'autocast', 'compiled', 'slowed-2', 'slowed-5' or 'slowed-10'",
+        ),
         ("passes", ["speed"], "'timing', 'memory' or 'energy'"),
         ("length_policies", "fixed-3", "N from 4 to 512"),
         ("length_policies", "fixed-513", "N from 4 to 512"),

@@ -51,7 +51,7 @@ def test_what_has_no_single_sentences_has_no_latency(make_run):
     run = make_run("two", **SMALL | {"batch_sizes": [2, 4]})
     assert chosen(run)["latency"] is None
     row = recommend.table(recommend.recommended(run, Limits())).set_index("for").loc["latency"]
-    assert (row["variant"], row["why"]) == ("–", "no single sentences")
+    assert (row["variant"], row["note"]) == ("–", "no single sentences")
 
 
 def test_what_is_unstable_says_so(one):
@@ -59,9 +59,9 @@ def test_what_is_unstable_says_so(one):
     summary["cells"][1]["state"] = "unstable"
     paths.write_json(one.folder / "summary.json", summary)
     table = recommend.table(recommend.recommended(one, Limits())).set_index("for")
-    assert table.loc["throughput", "why"] == "(unstable)"
-    assert table.loc["memory", "why"] == "best memory of those within the limits"
-    assert table.loc["energy", "why"] == "not measured"
+    assert table.loc["throughput", "note"] == "(unstable)"
+    assert table.loc["memory", "note"] == "–"
+    assert table.loc["energy", "note"] == "not measured"
 
 
 def test_the_front_has_what_no_other_beats():

@@ -50,6 +50,7 @@ def _chart(table: pd.DataFrame) -> Any:
     import altair as alt
 
     names = [name for name in NAMES.values() if name in set(table["form"])]
+    reach = [table["low"].min() * 0.98, table["high"].max() * 1.02]
     base = alt.Chart(table).encode(
         x=alt.X("kept:Q", title="Fraction that is kept", scale=alt.Scale(zero=False)),
         color=alt.Color(
@@ -59,7 +60,8 @@ def _chart(table: pd.DataFrame) -> Any:
         ),
     )
     ends = base.mark_rule(opacity=0.6).encode(
-        y=alt.Y("low:Q", title="Times the perplexity", scale=alt.Scale(type="log", zero=False)), y2="high:Q"
+        y=alt.Y("low:Q", title="Times the perplexity", scale=alt.Scale(type="log", nice=False, domain=reach)),
+        y2="high:Q",
     )
     lines = base.mark_line(point=True).encode(
         y="times:Q",

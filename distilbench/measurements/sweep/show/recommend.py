@@ -72,7 +72,7 @@ def table(found: list[tuple[Aim, Cell | None]]) -> pd.DataFrame:
 
 def _row(aim: Aim, cell: Cell | None) -> dict[str, str]:
     if cell is None:
-        return {"for": aim.name, "variant": DASH, "why": "not measured" if not aim.single else "no single sentences"}
+        return {"for": aim.name, "variant": DASH, "note": "not measured" if not aim.single else "no single sentences"}
     return {
         "for": aim.name,
         "variant": cell["variant"],
@@ -83,7 +83,7 @@ def _row(aim: Aim, cell: Cell | None) -> dict[str, str]:
         "memory (MiB)": number(cell.get("peak_memory_MiB"), ",.0f"),
         "J per sample": number(cell.get("energy_per_sample_J"), ".3g"),
         "accuracy": number(cell.get("accuracy"), ".4f"),
-        "why": findings.mark(cell.get("state")).strip() or f"best {aim.name} of those within the limits",
+        "note": findings.mark(cell.get("state")).strip() or DASH,
     }
 
 
@@ -144,7 +144,7 @@ def _chart(rows: pd.DataFrame, best: pd.DataFrame) -> Any:
 
     names = list(rows["variant"].unique())
     colours = [PALETTE[place % len(PALETTE)] for place in range(len(names))]
-    x = alt.X("latency:Q", title="Latency of a batch (ms)", scale=alt.Scale(type="log"))
+    x = alt.X("latency:Q", title="Latency of a batch (ms)", scale=alt.Scale(type="log", nice=False, padding=20))
     y = alt.Y("throughput:Q", title="Samples/s", scale=alt.Scale(zero=False))
     step = alt.Chart(best).mark_line(interpolate="step-after", opacity=0.5, color="currentColor").encode(x=x, y=y)
     points = (

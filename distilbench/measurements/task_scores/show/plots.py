@@ -28,7 +28,7 @@ def by_task(run: Run) -> Shown | NotMeasured:
 def _rows(cells: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "task": f"{cell['task']}, {cell['shots']} examples",
+            "task": f"{cell['task']}, {cell['shots']}-shot",
             "variant": NAMES[cell["variant"]],
             "accuracy": _rounded(cell["accuracy"]),
             "low": _rounded(cell["accuracy_95"][0]),
