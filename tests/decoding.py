@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from distilbench import studies
+from distilbench import paths, studies
 from distilbench.collectors import threads
 from distilbench.harness import processes, steps
 from distilbench.measurements.sweep.measure import worker as sweep
@@ -39,3 +42,22 @@ def measured(folder: Path, name: str, **given) -> Run:
         steps.measure_run(run, resolved)
     run.require_ok()
     return run
+
+
+def copy(run: Run, folder: Path) -> Run:
+    """A section to spoil, in a copy of its whole run."""
+    shutil.copytree(run.folder.parent, folder / "copy")
+    return Run(folder / "copy" / run.folder.name)
+
+
+def cell(run: Run, name: str) -> dict[str, Any]:
+    """Of a run's summary."""
+    return next(one for one in run.summary["cells"] if one["cell"] == name)
+
+
+def require_committed_schema(run: Run, name: str, schema: dict[str, Any]) -> None:
+    """The schema in the book is that of the record, and each line has all of its fields."""
+    committed = (paths.repo_root() / "book" / "schemas" / f"{name}.v1.schema.json").read_text()
+    assert committed == json.dumps(schema, indent=2, sort_keys=True) + "\n"
+    for line in run.raw.read_text().splitlines():
+        assert json.loads(line).keys() == schema["properties"].keys()

@@ -170,7 +170,7 @@ def recommend(
     limits = options.shown_by(run.kind, "optimal").Limits(max_latency_ms, max_memory_mib, min_accuracy)
     found = shown.recommended(run, limits)
     content = {"run_id": run.run_id, "recommended": {aim.name: cell for aim, cell in found}}
-    said = [shown.table(found), f"\n{shown.headline(run, found, limits)}"]
+    said = [shown.table(found), f"\n{shown.headline(run, limits)}"]
     said += [f"{'picture':>12}  {file}" for file in shown.save(run, limits, run.folder / "plots")]
     options.print_result(as_json, content, *said)
 

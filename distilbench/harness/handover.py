@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +29,25 @@ class SavedSpec:
         return cls(**json.loads(file.read_text(encoding="utf-8")))
 
 
+@dataclass(frozen=True)
+class CellSpec(SavedSpec):
+    """What the worker of a step is told; all paths absolute.
+
+    Attributes:
+        run: the run folder, or that of an attempt at a shard.
+        prepared: folder of the run in which lies what was prepared.
+        identity: the fields of the record that say which step it is.
+        model: what is loaded, and where.
+        protocol: of the design, and cores.
+    """
+
+    run: str
+    prepared: str
+    identity: dict[str, Any]
+    model: dict[str, Any]
+    protocol: dict[str, Any]
+
+
 def save(run: Run, prepared: dict[str, Any]) -> None:
     """Leaves what was prepared in the run's scratch folder, for all of its processes."""
     paths.write_json(run.folder / PREPARED, prepared)
@@ -45,3 +65,14 @@ def load(run: Run) -> dict[str, Any]:
         RunError: none did.
     """
     return paths.read_json(run.folder / PREPARED)
+
+
+def prepare_once(run: Run, params: Any, module: str) -> dict[str, Any]:
+    """What the `prepare` of a module gives; of a run in shards, what its ingest prepared.
+
+    Args:
+        module: by name, since it may need torch.
+    """
+    if run.is_split and is_prepared(run):
+        return load(run)
+    return importlib.import_module(module).prepare(params, run)

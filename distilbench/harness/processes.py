@@ -18,6 +18,7 @@ from distilbench import paths
 from distilbench.collectors import cpu_use
 from distilbench.errors import Stopped, StorageError
 from distilbench.harness import fork_server
+from distilbench.harness.handover import CellSpec
 from distilbench.machine import cgroups, environment
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import KINDS
@@ -68,6 +69,34 @@ def take(run: Run, resolved: Resolved, prepared: Any) -> Callable[[Cell, str, in
         return run_worker(run, command, StepSpec(cell.model_dump() | names, protocol), params.repetition_timeout_s)
 
     return step
+
+
+def taking(
+    worker: str,
+    protocol: Callable[[Any, Any], dict[str, Any]],
+    model: Callable[[Any], dict[str, Any]] = lambda params: params.model_arguments(),
+) -> Callable[[Run, Resolved, dict[str, Any]], Callable[[Any, str, int, int], Any]]:
+    """The `take` of a kind: what measures a step, in a fresh process that is told what was prepared.
+
+    Args:
+        worker: name of its module.
+        protocol: of parameters and a cell, what of the design it needs; cores come with it.
+        model: of parameters, what it loads.
+    """
+
+    def take(run: Run, resolved: Resolved, prepared: dict[str, Any]) -> Callable[[Any, str, int, int], Any]:
+        """What measures a step into a run, or into an attempt at a shard of it."""
+        params = resolved.params
+
+        def step(cell: Cell, pass_name: str, repetition: int, attempt: int) -> Record:
+            names = {"study": params.study, "pass": pass_name, "repetition": repetition, "attempt": attempt}
+            own = protocol(params, cell) | cores(params.num_threads)
+            spec = CellSpec(str(run.folder), prepared["folder"], cell.model_dump() | names, model(params), own)
+            return run_worker(run, (*WORKER, worker), spec, params.repetition_timeout_s)
+
+        return step
+
+    return take
 
 
 def run_worker(run: Run, command: tuple[str, ...], spec: Spec, timeout_s: float, fresh: bool = True) -> Record:

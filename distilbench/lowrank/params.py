@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from distilbench.runs.parameters import Count, Device, Heap, Source, StudyParams
 from distilbench.sources.prose import TEXTS, TextSource
 
 Variant = Literal["baseline", "palu", "palu-v"]
+BASELINE, PALU, VALUES_ALONE = get_args(Variant)
 VARIANTS = (
     "baseline: keys and values whole; palu: both low-rank, cached as latents; palu-v: values alone, so that no key is "
     "rebuilt"

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from distilbench import paths
-from distilbench.lowrank import calibration, checkpoint, compress, cost, ranks
+from distilbench.lowrank import calibration, checkpoint, compress, cost, ranks, shapes
 from distilbench.lowrank.compress import Compressed, Proof
-from distilbench.lowrank.params import DecoderParams
+from distilbench.lowrank.params import BASELINE, VALUES_ALONE, DecoderParams
 from distilbench.lowrank.ranks import Allocation
 from distilbench.lowrank.shapes import Shapes
+from distilbench.machine.device import software
 from distilbench.sources import prose
 from distilbench.sources.decoders import LoadedDecoder
 
+if TYPE_CHECKING:  # a worker needs no run folder
+    from distilbench.runs.folder import Run
+
+FACTORS = Path("work", "palu")  # in a run's folder: ranks and factors of the compressed model, for its workers
 RANDOM_TOKENS = 1 << 14  # for random weights, which have no tokenizer
 
 
@@ -81,6 +87,55 @@ def compressed(
 def allocated(of: Shapes, ratio: float, search: str, block: int, scores: Mapping[str, float]) -> Allocation:
     """Ranks by that search; `scores` are the Fisher information, for search fisher."""
     return ranks.by_fisher(of, ratio, scores, block) if search == "fisher" else ranks.uniform(of, ratio, block)
+
+
+def record_model(run: Run, loaded: LoadedDecoder) -> None:
+    """What the decoder is, in model.json, and torch's own software in env.json.
+
+    Raises:
+        RunError: the run was begun with another model; both hashes are named.
+    """
+    of_this_process = ("device", "attention", "load_s")  # each repetition has its own
+    model = {key: value for key, value in vars(loaded.info).items() if key not in of_this_process}
+    run.record_once("model.json", model | {"label_names": []}, ("sha256",))
+    run.add_to_environment("torch", software())
+
+
+def leave(params: Any, run: Run, loaded: LoadedDecoder, ids: torch.Tensor) -> None:
+    """Finds ranks and factors, proves that the cache shrinks, and leaves them for the workers; not for the baseline.
+
+    Args:
+        params: of a decoder, with variants, ratio, rank_search and ratio_dir.
+        ids: int64 (tokens,), what the proof reads.
+
+    Raises:
+        ModelError: the group size does not fit the model, no rank file does, or the compressed model is not one.
+        RunError: the run was begun with other ranks; both hashes are named.
+    """
+    if set(params.variants) == {BASELINE}:
+        return
+    of = shapes.of_config(loaded.module.config, params.group_size)
+    made, record = compressed(params, params.ratio, params.rank_search, params.ratio_dir, of, loaded)
+    proof = compress.prove(made, ids[None].to(loaded.module.device))
+    checkpoint.save(made, run.folder / FACTORS, loaded.info.name, record)
+    run.record_once("compression.json", content(made, proof, record), ("ranks_sha256",))
+
+
+def install(variant: str, group_size: int, folder: Path, loaded: LoadedDecoder) -> tuple[dict[str, Any] | None, float]:
+    """Puts the factors that were left into the model where the variant asks for them.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        Ranks of its groups by projection (null: nothing is compressed), and the fraction that is kept.
+    """
+    if variant == BASELINE:
+        return None, 1.0
+    of = shapes.of_config(loaded.module.config, group_size)
+    kinds = ("v_proj",) if variant == VALUES_ALONE else shapes.KINDS
+    made = checkpoint.load(loaded.module, of, checkpoint.read(folder / FACTORS), kinds)
+    return {name: list(given) for name, given in made.allocation.ranks.items()}, made.allocation.effective
 
 
 def content(made: Compressed, proof: Proof, record: dict[str, Any]) -> dict[str, Any]:

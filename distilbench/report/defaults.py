@@ -160,8 +160,9 @@ def rendered(runs: list[Run]) -> dict[str, str]:
 
 
 def doubts(summary: dict[str, Any]) -> list[str]:
-    """What was not measured."""
-    return [f"{cell['cell']}: not measured ({cell['state']})" for cell in summary["cells"] if cell["state"] != "ok"]
+    """What was not measured, and what a reader must know of the numbers of a cell, where it has `doubts`."""
+    said = [f"{cell['cell']}: not measured ({cell['state']})" for cell in summary["cells"] if cell["state"] != "ok"]
+    return said + [f"{cell['cell']}: {doubt}" for cell in summary["cells"] for doubt in cell.get("doubts", [])]
 
 
 def causes(run: Run, summary: dict[str, Any]) -> list[Doubt]:

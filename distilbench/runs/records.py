@@ -64,3 +64,14 @@ class Record(Cell):
     def in_words(self) -> str:
         """What it says, in a line of progress."""
         return f"{self.cell}, {self.pass_} {self.repetition + 1}: {self.status} {self.error or ''}".rstrip()
+
+
+class RecordWithFiles(Record):
+    """One that has files of its own, whose hashes it holds."""
+
+    files_sha256: dict[str, str] = Field(default_factory=dict, description="by name, relative to the run folder")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """As it holds them."""
+        return self.files_sha256

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from distilbench.errors import RunError
+from distilbench.errors import DistilbenchError, RunError
 from distilbench.runs.folder import Run
 from distilbench.runs.measurement import NOTHING
 from distilbench.runs.rawfiles import each_read_once, read_committed
 from distilbench.runs.records import Record
+from distilbench.runs.states import MEASURED
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-12  # a million times what rounding makes of these, and far below what a reader sees
 
@@ -25,6 +27,31 @@ def problems(folder: Path) -> list[str]:
     return [
         f"{one.folder.name}: {problem}" if one.folder != folder else problem for one in runs for problem in _of(one)
     ]
+
+
+def of_files(
+    records: Iterable[Any], raw: str, fields: Callable[[Any], dict[str, Any]], inexact: re.Pattern[str]
+) -> list[str]:
+    """Where what records say differs from what their files say now: what a kind may recompute record by record.
+
+    Args:
+        records: of a run.
+        raw: name of the file that they are lines of.
+        fields: of a record, what follows from its files, by field.
+        inexact: as of the kind.
+    """
+    found = []
+    for record in records:
+        if record.status not in MEASURED:
+            continue
+        where, said = f"{raw}, {record.cell} {record.repetition + 1}", record.model_dump()
+        try:
+            again = fields(record)
+        except DistilbenchError as error:
+            found.append(f"{where}: {error}")
+            continue
+        found += differences({name: said[name] for name in again}, again, where, inexact)
+    return found
 
 
 def _of(run: Run) -> list[str]:

@@ -57,7 +57,10 @@ def test_a_run_is_shown_exported_and_cited(plain):
     assert glue.values(plain)["sdpa-float32-longest-b001-latency_ms"] > 0
     assert plain.kind.showing.page_name(plain) == "cpu"
     assert plain.kind.showing.headline(plain.kind.summarise(plain.folder)) == "2 of 2 cells were measured."
-    assert plain.kind.showing.limitations(plain) == [plain.summary["note"]], "what its profile is not good for"
+    what_its_profile_is_not_good_for, *of_cells = plain.kind.showing.limitations(plain)
+    assert what_its_profile_is_not_good_for == plain.summary["note"]
+    cells = plain.summary["cells"]
+    assert of_cells == [f"{cell['cell']}: {doubt}" for cell in cells for doubt in cell["doubts"]] != []
 
 
 def test_what_was_not_measured_has_no_named_number(plain):

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distilbench.measurements.alignment.params import AlignmentParams
-from distilbench.runs.records import Cell, Record
+from distilbench.runs.records import Cell, RecordWithFiles
 from distilbench.runs.states import MEASURED
 
 FOLDER = "iterations"
@@ -41,7 +41,7 @@ class AtDimension(BaseModel):
     latency_device_ms: float | None = Field(None, description="the same between events of the device")
 
 
-class AlignmentRecord(AlignmentCell, Record):
+class AlignmentRecord(AlignmentCell, RecordWithFiles):
     """One line of alignment.jsonl: one fresh process that timed one operation at all dimensions."""
 
     pass_: Literal["timing"] = Field(alias="pass")
@@ -54,18 +54,12 @@ class AlignmentRecord(AlignmentCell, Record):
     threads_used: int | None = None
     threads_used_reason: str | None = None
     product_cores: float | None = None
-    files_sha256: dict[str, str] = Field(default_factory=dict, description="by name, relative to the run folder")
 
     @model_validator(mode="after")
     def _measured_has_numbers(self) -> AlignmentRecord:
         if self.status in MEASURED and not (self.times and self.mean_ms and self.files_sha256):
             raise ValueError("a measured record has its times and its file")
         return self
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Its rounds."""
-        return self.files_sha256
 
     def in_words(self) -> str:
         """What it says, in a line of progress."""

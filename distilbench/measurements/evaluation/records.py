@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distilbench.measurements.sweep.records import SweepCell
-from distilbench.runs.records import Record
+from distilbench.runs.records import RecordWithFiles
 from distilbench.runs.states import MEASURED
 
 FOLDER = "evaluation"
@@ -42,7 +42,7 @@ class BatchTimes(_Part):
     max: float
 
 
-class EvaluationRecord(SweepCell, Record):
+class EvaluationRecord(SweepCell, RecordWithFiles):
     """One line of evaluation.jsonl: one classifier on all rows of a data set.
 
     An evaluation that was interrupted goes on after its last committed chunk: `processes` counts those whose chunks
@@ -89,18 +89,12 @@ class EvaluationRecord(SweepCell, Record):
     threads_used: int | None = None
     threads_used_reason: str | None = None
     product_cores: float | None = None
-    files_sha256: dict[str, str] = Field(default_factory=dict, description="by name, relative to the run folder")
 
     @model_validator(mode="after")
     def _measured_has_numbers(self) -> EvaluationRecord:
         if self.status in MEASURED and not (self.rows and self.total_s and self.files_sha256):
             raise ValueError("a measured evaluation has rows, times and files")
         return self
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Its predictions and its batches."""
-        return self.files_sha256
 
     def in_words(self) -> str:
         """What it says, in a line of progress."""

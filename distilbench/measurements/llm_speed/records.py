@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -9,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distilbench.lowrank.params import Variant
 from distilbench.measurements.llm_speed.params import PaluParams
-from distilbench.runs.records import Cell, Record
+from distilbench.runs.records import Cell, RecordWithFiles
 from distilbench.runs.states import MEASURED
 
 FOLDER = "iterations"
+TOKENS = Path("work", "tokens.npy")  # in a run's folder; int32 (tokens,): what prompts are cut from
 TIMING = "timing"
 PREFILL, DECODE = "prefill", "decode"
-BASELINE, PALU, VALUES_ONLY = "baseline", "palu", "palu-v"
 ITERATIONS = pa.schema(
     [
         ("iteration", pa.int32()),
@@ -52,7 +53,7 @@ class Statistics(BaseModel):
     p99: float
 
 
-class LlmRecord(LlmCell, Record):
+class LlmRecord(LlmCell, RecordWithFiles):
     """One line of llm_speed.jsonl: one fresh process that measured one cell."""
 
     pass_: Literal["timing"] = Field(alias="pass")
@@ -87,18 +88,12 @@ class LlmRecord(LlmCell, Record):
     threads_used: int | None = None
     threads_used_reason: str | None = None
     product_cores: float | None = None
-    files_sha256: dict[str, str] = Field(default_factory=dict, description="by name, relative to the run folder")
 
     @model_validator(mode="after")
     def _measured_has_numbers(self) -> LlmRecord:
         if self.status in MEASURED and not (self.latency_ms and self.cache_bytes and self.files_sha256):
             raise ValueError("a measured record has its latency, its cache and its file")
         return self
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Its iterations."""
-        return self.files_sha256
 
     def in_words(self) -> str:
         """What it says, in a line of progress."""

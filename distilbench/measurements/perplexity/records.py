@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from distilbench.measurements.perplexity.params import PerplexityParams, Text
 from distilbench.runs.measurement import Step
 from distilbench.runs.parameters import Resolved
-from distilbench.runs.records import Cell, Record
+from distilbench.runs.records import Cell, RecordWithFiles
 from distilbench.runs.states import MEASURED
 
 FOLDER = "chunks"
@@ -52,7 +52,7 @@ class Perplexity(BaseModel):
     byte_perplexity: float | None = None
 
 
-class PerplexityRecord(PerplexityCell, Record):
+class PerplexityRecord(PerplexityCell, RecordWithFiles):
     """One line of perplexity.jsonl: one process that scored one text with one form of the decoder."""
 
     pass_: Literal["scoring"] = Field(alias="pass")
@@ -70,18 +70,12 @@ class PerplexityRecord(PerplexityCell, Record):
     retained_k: float | None = Field(None, description="energy of keys over the calibration: lowest of any group")
     retained_v: float | None = None
     peak_rss_MiB: float | None = None
-    files_sha256: dict[str, str] = Field(default_factory=dict, description="by name, relative to the run folder")
 
     @model_validator(mode="after")
     def _measured_has_numbers(self) -> PerplexityRecord:
         if self.status in MEASURED and not (self.perplexities and self.text_sha256 and self.files_sha256):
             raise ValueError("a measured record has its perplexities, its text and its file")
         return self
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Its chunks."""
-        return self.files_sha256
 
     def in_words(self) -> str:
         """What it says, in a line of progress."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distilbench.measurements.sweep.records import Request, SweepCell, Warmup
-from distilbench.runs.records import Record
+from distilbench.runs.records import RecordWithFiles
 from distilbench.runs.states import MEASURED
 
 FOLDER = "profiler_traces"
@@ -83,7 +83,7 @@ class Utilisation(_Part):
     gpu_reason: str | None = None
 
 
-class ProfileRecord(SweepCell, Record):
+class ProfileRecord(SweepCell, RecordWithFiles):
     """One line of profile.jsonl: one fresh process that profiled one cell.
 
     `forward_ms` is of forwards that nobody profiled: a profiled time is longer, by `slow_down`, and is no latency.
@@ -114,18 +114,12 @@ class ProfileRecord(SweepCell, Record):
     threads_used_reason: str | None = None
     product_cores: float | None = None
     snapshot_reason: str | None = Field(None, description="why there is no snapshot of the GPU's memory")
-    files_sha256: dict[str, str] = Field(default_factory=dict, description="by name, relative to the run folder")
 
     @model_validator(mode="after")
     def _measured_has_numbers(self) -> ProfileRecord:
         if self.status in MEASURED and not (self.forward_ms and self.profiled_ms and self.files_sha256):
             raise ValueError("a measured profile has times and files")
         return self
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Its trace, its stacks, and its readings."""
-        return self.files_sha256
 
     def in_words(self) -> str:
         """What it says, in a line of progress."""

@@ -11,12 +11,11 @@ from distilbench.lowrank.params import Variant
 from distilbench.measurements.task_scores.params import TaskScoresParams
 from distilbench.runs.measurement import Step
 from distilbench.runs.parameters import Resolved
-from distilbench.runs.records import Cell, Record
+from distilbench.runs.records import Cell, RecordWithFiles
 from distilbench.runs.states import MEASURED
 
 FOLDER = "documents"
 SCORING = "scoring"
-BASELINE = "baseline"
 CHOICE, GENERATE = "multiple_choice", "generate_until"
 DOCUMENTS = pa.schema(
     [
@@ -40,7 +39,7 @@ class TaskCell(Cell):
     shots: int = Field(ge=0, description="answered examples before each question")
 
 
-class TaskRecord(TaskCell, Record):
+class TaskRecord(TaskCell, RecordWithFiles):
     """One line of task_scores.jsonl: one process in which one variant answered a task's questions."""
 
     pass_: Literal["scoring"] = Field(alias="pass")
@@ -65,18 +64,12 @@ class TaskRecord(TaskCell, Record):
     seconds_per_document_s: float | None = Field(None, description="of the whole evaluation, examples and all")
     effective_ratio: float | None = Field(None, description="fraction that the ranks keep; baseline: 1")
     peak_rss_MiB: float | None = None
-    files_sha256: dict[str, str] = Field(default_factory=dict, description="by name, relative to the run folder")
 
     @model_validator(mode="after")
     def _measured_has_numbers(self) -> TaskRecord:
         if self.status in MEASURED and not (self.documents and self.accuracy is not None and self.files_sha256):
             raise ValueError("a measured record has its questions, its accuracy and its file")
         return self
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Its questions."""
-        return self.files_sha256
 
     def in_words(self) -> str:
         """What it says, in a line of progress."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from distilbench.runs.records import Cell, Record
+from distilbench.runs.records import Cell, RecordWithFiles
 from distilbench.runs.states import MEASURED
 
 FOLDER = "training"
@@ -80,7 +80,7 @@ class Epoch(_Part):
     energy_reason: str | None
 
 
-class TrainingRecord(TrainingCell, Record):
+class TrainingRecord(TrainingCell, RecordWithFiles):
     """One line of training.jsonl: a group of processes that timed steps, trained to the end, or ran a bare loop."""
 
     pass_: Literal["steps", "train", "loop"] = Field(
@@ -123,7 +123,6 @@ class TrainingRecord(TrainingCell, Record):
         None, description="samples/s of the training over those of the bare loop: median over pairs of blocks"
     )
     loop_share_95: list[float] | None = Field(None, description="t interval over these pairs, on logarithms")
-    files_sha256: dict[str, str] = Field(default_factory=dict, description="by name, relative to the run folder")
 
     @model_validator(mode="after")
     def _measured_has_numbers(self) -> TrainingRecord:
@@ -131,11 +130,6 @@ class TrainingRecord(TrainingCell, Record):
         if self.status in MEASURED and not (needed and self.files_sha256):
             raise ValueError(f"a measured record of pass {self.pass_} has its numbers and files")
         return self
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Its steps, predictions or blocks."""
-        return self.files_sha256
 
     def in_words(self) -> str:
         """What it says, in a line of progress."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import decoding
@@ -38,8 +37,7 @@ def timed(tmp_path_factory) -> Run:
 
 @pytest.fixture
 def spoilt(timed, tmp_path) -> Run:
-    shutil.copytree(timed.folder.parent, tmp_path / "copy")
-    return Run(tmp_path / "copy" / "alignment")
+    return decoding.copy(timed, tmp_path)
 
 
 # ------------------------------------------------------------------ what it leaves
@@ -59,10 +57,7 @@ def test_each_operation_was_timed_at_each_dimension(timed):
 
 
 def test_the_committed_schema_is_that_of_the_record(timed):
-    committed = (paths.repo_root() / "book" / "schemas" / "alignment.v1.schema.json").read_text()
-    assert committed == json.dumps(records.json_schema(), indent=2, sort_keys=True) + "\n"
-    for line in timed.raw.read_text().splitlines():
-        assert json.loads(line).keys() == records.json_schema()["properties"].keys()
+    decoding.require_committed_schema(timed, "alignment", records.json_schema())
 
 
 @torch.inference_mode()
@@ -139,7 +134,7 @@ def test_what_is_shown(timed, tmp_path):
     text = insights.run_summary(timed, timed.summary)
     assert "to a latent: rounded up to multiples of 8, " in text
     table = load.table([timed])
-    assert len(entry.measured(table)) == len(entry.cells(timed, timed.summary)) == 3
+    assert len(entry.measured(table)) == len(timed.kind.showing.cells(timed, timed.summary)) == 3
     assert len(entry.sentences(table)) == 3
     assert "of 2 cases the next multiple of 8" in entry.sentences(table)[0]
     (details,) = entry.details(table, "tab-x")
@@ -158,7 +153,7 @@ def test_what_is_shown(timed, tmp_path):
     assert {file.name for file in entry.save(timed, tmp_path)} == {"alignment.svg", "alignment.png"}
     assert entry.figure_caption(timed, "fig-alignment") == plots.CAPTION
     assert entry.figure_caption(timed, "fig-latency") is None
-    assert entry.doubts(timed.summary) == []
+    assert timed.kind.showing.doubts(timed.summary) == []
 
 
 def _medians(run, cell, *dimensions):
@@ -171,9 +166,8 @@ def test_what_is_missing_is_said(spoilt):
     config["parameters"]["profile"] = "full"
     paths.write_json(spoilt.folder / "config.json", config)
     lines = spoilt.raw.read_text().splitlines(keepends=True)
-    spoilt.raw.write_text("".join(line for line in lines if '"cell":"down"' not in line.replace(": ", ":"))
-                          )  # fmt: skip
-    said = entry.doubts(join.summarise(spoilt.folder))
+    spoilt.raw.write_text("".join(line for line in lines if json.loads(line)["cell"] != "down"))
+    said = spoilt.kind.showing.doubts(join.summarise(spoilt.folder))
     assert "down: not measured (pending)" in said
     assert any("up: 2 processes: too few for intervals; 5 are needed" in one for one in said)
     spoilt.raw.write_text("")

@@ -6,10 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import decoding
 import numpy as np
 import pytest
 import torch
-from decoding import in_this_process
 
 from distilbench import paths, studies
 from distilbench.errors import DataError, ImplausibleError, ModelError, ParameterError, RunError
@@ -44,7 +44,7 @@ def measured(resolved) -> Run:
 def decoded(tmp_path_factory) -> Run:
     """Both variants at two points."""
     with pytest.MonkeyPatch.context() as patched:
-        in_this_process(patched)
+        decoding.in_this_process(patched)
         run = measured(design(tmp_path_factory.mktemp("decoded")))
     run.require_ok()
     return run
@@ -52,7 +52,7 @@ def decoded(tmp_path_factory) -> Run:
 
 @pytest.fixture
 def here(monkeypatch):
-    in_this_process(monkeypatch)
+    decoding.in_this_process(monkeypatch)
 
 
 @pytest.fixture
@@ -108,10 +108,7 @@ def test_every_file_belongs_to_a_record(decoded):
 
 
 def test_the_committed_schema_is_that_of_the_record(decoded):
-    committed = (paths.repo_root() / "book" / "schemas" / "llm_speed.v1.schema.json").read_text()
-    assert committed == json.dumps(records.json_schema(), indent=2, sort_keys=True) + "\n"
-    for line in decoded.raw.read_text().splitlines():
-        assert json.loads(line).keys() == records.json_schema()["properties"].keys()
+    decoding.require_committed_schema(decoded, "llm_speed", records.json_schema())
 
 
 # ------------------------------------------------------------------ verify
@@ -192,7 +189,7 @@ def test_what_is_shown_of_a_run(decoded):
     assert "random tokens" in load.about([decoded])[0]["text of the prompts"]
     assert len(entry.subject(decoded)) == 2
     assert entry.reservation(decoded.summary)
-    assert any("do not support a p99" in doubt for doubt in entry.doubts(decoded.summary))
+    assert any("do not support a p99" in doubt for doubt in decoded.kind.showing.doubts(decoded.summary))
 
 
 def test_pictures(decoded, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import decoding
@@ -12,7 +11,7 @@ import pytest
 import torch
 from tiny_llama import padded_left, tiny
 
-from distilbench import paths, studies
+from distilbench import studies
 from distilbench.errors import DataError, ImplausibleError, ParameterError, RunError
 from distilbench.measurements.perplexity import records
 from distilbench.measurements.perplexity.measure import prepare, windows, worker
@@ -46,12 +45,7 @@ def scored(tmp_path_factory) -> Run:
 
 @pytest.fixture
 def spoilt(scored, tmp_path) -> Run:
-    shutil.copytree(scored.folder.parent, tmp_path / "copy")
-    return Run(tmp_path / "copy" / "perplexity")
-
-
-def cell(run: Run, name: str) -> dict:
-    return next(one for one in run.summary["cells"] if one["cell"] == name)
+    return decoding.copy(scored, tmp_path)
 
 
 # ------------------------------------------------------------------ what it leaves
@@ -69,23 +63,20 @@ def test_each_form_scored_each_text(scored):
 
 def test_full_rank_has_the_perplexity_of_the_whole_decoder(scored):
     for text in ("held-out", "other"):
-        whole = cell(scored, f"baseline-{text}")
+        whole = decoding.cell(scored, f"baseline-{text}")
         for form in ("fisher", "plain"):
-            full = cell(scored, f"{form}-1-{text}")
+            full = decoding.cell(scored, f"{form}-1-{text}")
             for definition in records.DEFINITIONS:
                 name = f"{definition}_perplexity"
                 assert full[name] == pytest.approx(whole[name], rel=1e-5)
             assert full["ratio_of_baseline"] == pytest.approx(1, abs=1e-5)
             assert full["ratio_95"][0] <= full["ratio_of_baseline"] + 1e-9
-    assert cell(scored, "fisher-0.5-held-out")["ratio_of_baseline"] != 1
-    assert 0 < cell(scored, "fisher-0.5-held-out")["retained_k"] < 1
+    assert decoding.cell(scored, "fisher-0.5-held-out")["ratio_of_baseline"] != 1
+    assert 0 < decoding.cell(scored, "fisher-0.5-held-out")["retained_k"] < 1
 
 
 def test_the_committed_schema_is_that_of_the_record(scored):
-    committed = (paths.repo_root() / "book" / "schemas" / "perplexity.v1.schema.json").read_text()
-    assert committed == json.dumps(records.json_schema(), indent=2, sort_keys=True) + "\n"
-    for line in scored.raw.read_text().splitlines():
-        assert json.loads(line).keys() == records.json_schema()["properties"].keys()
+    decoding.require_committed_schema(scored, "perplexity", records.json_schema())
 
 
 # ------------------------------------------------------------------ the numbers themselves
@@ -217,7 +208,7 @@ def test_few_windows_have_no_interval_and_what_is_missing_is_said(spoilt):
     kept = [line for line in lines if line["cell"] != "plain-1-other"]
     spoilt.raw.write_text("".join(json.dumps(line) + "\n" for line in kept))
     summary = join.summarise(spoilt.folder)
-    said = entry.doubts(summary)
+    said = spoilt.kind.showing.doubts(summary)
     assert "plain-1-other: not measured (pending)" in said
     assert any("3 windows: too few for an interval; 5 are needed" in one for one in said)
     assert tables.against(summary["cells"][1]).count("(") == 0

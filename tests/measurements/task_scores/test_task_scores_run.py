@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import decoding
@@ -39,12 +38,7 @@ def answered(tmp_path_factory) -> Run:
 
 @pytest.fixture
 def spoilt(answered, tmp_path) -> Run:
-    shutil.copytree(answered.folder.parent, tmp_path / "copy")
-    return Run(tmp_path / "copy" / "task_scores")
-
-
-def cell(run: Run, name: str) -> dict:
-    return next(one for one in run.summary["cells"] if one["cell"] == name)
+    return decoding.copy(answered, tmp_path)
 
 
 # ------------------------------------------------------------------ what it leaves
@@ -53,9 +47,9 @@ def cell(run: Run, name: str) -> dict:
 def test_each_variant_answered_each_task(answered):
     assert len(answered.measured()) == 12
     assert {one.documents for one in answered.measured()} == {4}
-    chosen = cell(answered, "palu-mmlu_dev_mini-0shot")
+    chosen = decoding.cell(answered, "palu-mmlu_dev_mini-0shot")
     assert (chosen["output_type"], chosen["chance"], chosen["checked"]) == ("multiple_choice", 0.25, 2)
-    written = cell(answered, "palu-mmlu_dev_letter_mini-1shot")
+    written = decoding.cell(answered, "palu-mmlu_dev_letter_mini-1shot")
     assert (written["output_type"], written["chance"], written["margin_nat"]) == ("generate_until", None, None)
     assert written["own_disagreed"] == 0, "with its cache a variant writes what it writes without"
     data = answered.data["tasks"]["mmlu_dev_mini"]
@@ -84,10 +78,7 @@ def test_all_variants_were_asked_the_same_and_answer_otherwise(answered):
 
 
 def test_the_committed_schema_is_that_of_the_record(answered):
-    committed = (paths.repo_root() / "book" / "schemas" / "task_scores.v1.schema.json").read_text()
-    assert committed == json.dumps(records.json_schema(), indent=2, sort_keys=True) + "\n"
-    for line in answered.raw.read_text().splitlines():
-        assert json.loads(line).keys() == records.json_schema()["properties"].keys()
+    decoding.require_committed_schema(answered, "task_scores", records.json_schema())
 
 
 # ------------------------------------------------------------------ the numbers themselves
@@ -158,7 +149,7 @@ def test_mcnemars_exact_test(lost, won, p):
 
 
 def test_variants_are_compared_question_by_question(answered):
-    compared = cell(answered, "palu-mmlu_dev_mini-0shot")
+    compared = decoding.cell(answered, "palu-mmlu_dev_mini-0shot")
     rows = [
         read_parquet(answered.folder / records.file_name(f"{one}-mmlu_dev_mini-0shot")) for one in ("baseline", "palu")
     ]
@@ -170,8 +161,8 @@ def test_variants_are_compared_question_by_question(answered):
     assert compared["visible"] == pytest.approx(2.801585 * math.sqrt(differ) / 4)
     margins = [derive.margin(b) - derive.margin(a) for a, b in zip(*rows, strict=True)]
     assert compared["margin_difference_nat"] == pytest.approx(sum(margins) / 4)
-    assert "lost" not in cell(answered, "baseline-mmlu_dev_mini-0shot")
-    assert cell(answered, "palu-mmlu_dev_letter_mini-0shot")["margin_difference_nat"] is None
+    assert "lost" not in decoding.cell(answered, "baseline-mmlu_dev_mini-0shot")
+    assert decoding.cell(answered, "palu-mmlu_dev_letter_mini-0shot")["margin_difference_nat"] is None
 
 
 def test_different_questions_are_not_compared(spoilt):
@@ -206,7 +197,10 @@ def test_what_is_shown(answered, tmp_path):
     assert "must not be compared with published ones" in " ".join(text.split())
     table = load.table([answered])
     assert (
-        len(entry.measured(table)) == len(entry.cells(answered, answered.summary)) == len(entry.frame(answered)) == 12
+        len(entry.measured(table))
+        == len(answered.kind.showing.cells(answered, answered.summary))
+        == len(entry.frame(answered))
+        == 12
     )
     assert len(entry.sentences(table)) == 8
     assert [one.name for one in entry.details(table, "tab-x")] == ["tab-x-differences", "tab-x-checks"]
@@ -230,7 +224,7 @@ def test_what_is_shown(answered, tmp_path):
 def test_doubts(spoilt):
     def doubts(**changed):
         record = next(one for one in spoilt.measured() if one.cell == "palu-mmlu_dev_mini-0shot")
-        own = cell(spoilt, record.cell) | changed
+        own = decoding.cell(spoilt, record.cell) | changed
         return join._doubts(own, record)
 
     assert any("not surely above guessing (0.25)" in one for one in doubts())
@@ -241,7 +235,9 @@ def test_doubts(spoilt):
     assert any("1 of 2 texts differ from those written without a cache" in one for one in doubts(own_disagreed=1))
     lines = [line for line in spoilt.raw.read_text().splitlines(keepends=True) if "palu-v-" not in line]
     spoilt.raw.write_text("".join(lines))
-    assert "palu-v-mmlu_dev_mini-1shot: not measured (pending)" in entry.doubts(join.summarise(spoilt.folder))
+    assert "palu-v-mmlu_dev_mini-1shot: not measured (pending)" in spoilt.kind.showing.doubts(
+        join.summarise(spoilt.folder)
+    )
     spoilt.raw.write_text("")
     empty = join.summarise(spoilt.folder)
     paths.write_json(spoilt.folder / "summary.json", empty)

@@ -311,7 +311,7 @@ def test_a_training_that_was_interrupted_goes_on(in_this_process, tmp_path, monk
     (record,) = [one for one in again.measured() if one.pass_ == "train"]
     assert record.interruptions == 1
     assert verify.problems(again.folder) == []
-    assert any("the training was interrupted" in doubt for doubt in entry.doubts(again.summary))
+    assert any("the training was interrupted" in doubt for doubt in again.kind.showing.doubts(again.summary))
 
 
 def test_an_attempt_at_a_shard_goes_on_with_the_state_that_was_saved_last(tmp_path):

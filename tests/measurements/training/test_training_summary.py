@@ -12,6 +12,7 @@ from distilbench.measurements.training.measure import design
 from distilbench.measurements.training.records import TrainingRecord
 from distilbench.measurements.training.show import entry, tables
 from distilbench.measurements.training.summary import join
+from distilbench.report import defaults
 
 SHARES = {"data": 0.05, "forward": 0.3, "backward": 0.55, "optimizer": 0.1, "allreduce": 0.2}
 TIMES = {"mean": 20.0, "p50": 20.0, "p90": 21.0, "max": 25.0}
@@ -135,7 +136,7 @@ def test_what_failed_or_is_missing_says_so(tmp_path):
     made.add(ONE)
     made.add(MANY, status="failed", error="rank 1: it broke", throughput_samples_per_s=None, files_sha256={})
     assert [one["state"] for one in made.summary()["cells"]] == ["pending", "failed"]
-    assert f"{MANY}: not measured (failed)" in entry.doubts(made.summary())
+    assert f"{MANY}: not measured (failed)" in defaults.doubts(made.summary())
 
 
 def test_trainings_and_the_bare_loop_come_with_their_doubts(tmp_path):

@@ -12,11 +12,11 @@ import torch
 from distilbench.collectors import memory
 from distilbench.collectors import threads as collectors_threads
 from distilbench.collectors.latency import clock_for
+from distilbench.harness.handover import CellSpec
 from distilbench.harness.outcome import leave_record
 from distilbench.machine.device import gpu_identity, select
 from distilbench.measurements.alignment.records import ATTENTION, ITERATIONS, AlignmentRecord, file_name
 from distilbench.measurements.alignment.summary import derive
-from distilbench.measurements.llm_speed.measure.spec import LlmSpec
 from distilbench.measurements.sweep.measure import worker as sweep
 from distilbench.runs.rawfiles import write_parquet
 
@@ -26,10 +26,10 @@ Work = Callable[[], torch.Tensor]
 
 def main(file: Path) -> int:
     """Measures; 0 when a record was written (see `outcome.leave_record`)."""
-    return leave_record(file, LlmSpec.load(file), AlignmentRecord, measure)
+    return leave_record(file, CellSpec.load(file), AlignmentRecord, measure)
 
 
-def measure(job: LlmSpec) -> dict[str, Any]:
+def measure(job: CellSpec) -> dict[str, Any]:
     """The fields of the record."""
     identity, protocol = job.identity, job.protocol
     cores = sweep.take_cores(protocol)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -20,18 +19,8 @@ Each dimension that is no multiple of a block is held against the next multiple,
 one takes more time, below 1 less. Memory is in proportion to the dimension."""
 
 
-def rows(run: Run) -> Iterator[dict[str, Any]]:
-    """The operations of a run, for tables of several runs."""
-    yield from run.summary["cells"]
-
-
-def cells(run: Run, summary: dict[str, Any]) -> pd.DataFrame:
-    """One row per operation and block, as text."""
-    return tables.rounding(summary["cells"])
-
-
 def measured(table: pd.DataFrame) -> pd.DataFrame:
-    """The same of a table of several runs."""
+    """One row per operation and block, as text."""
     return tables.rounding(table.to_dict("records"))
 
 
@@ -44,7 +33,7 @@ def frame(run: Run) -> pd.DataFrame:
             "latency_ms_low": (one["latency_95_ms"] or (None, None))[0],
             "latency_ms_high": (one["latency_95_ms"] or (None, None))[1],
         }
-        for row in rows(run)
+        for row in run.summary["cells"]
         for one in row["dimensions"]
     )  # fmt: skip
 
@@ -52,7 +41,7 @@ def frame(run: Run) -> pd.DataFrame:
 def numbers(run: Run) -> dict[str, Value]:
     """The numbers that prose may name: `<operation>-d<dimension>-…` and `<operation>-block<block>-…`."""
     found: dict[str, Value] = {"run_id": run.run_id, "machine": load.label(run)}
-    for row in rows(run):
+    for row in run.summary["cells"]:
         name = row["operation"]
         for one in row["dimensions"]:
             found[f"{name}-d{one['dimension']}-latency_ms"] = one["latency_ms"]
@@ -124,15 +113,4 @@ def reservation(summary: dict[str, Any]) -> str:
     return "So few rounds and processes cannot say which dimensions are slower."
 
 
-def doubts(summary: dict[str, Any]) -> list[str]:
-    """What was not measured, and what a reader must know of the numbers."""
-    said = [f"{cell['cell']}: not measured ({cell['state']})" for cell in summary["cells"] if cell["state"] != "ok"]
-    return said + [f"{cell['cell']}: {doubt}" for cell in summary["cells"] for doubt in cell["doubts"]]
-
-
-def figure_caption(run: Run, figure: str) -> str | None:
-    """What a figure of a page shows; None where the run has nothing to show there."""
-    return plots.caption(run, figure)
-
-
-picture, save = plots.by_dimension, plots.save
+figure_caption, picture, save = plots.caption, plots.by_dimension, plots.save

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-from distilbench.errors import DistilbenchError
 from distilbench.measurements.alignment.records import AlignmentRecord, file_name
 from distilbench.measurements.alignment.summary import derive
 from distilbench.runs.rawfiles import read_parquet
-from distilbench.runs.states import MEASURED
-from distilbench.runs.verify import differences
+from distilbench.runs.verify import of_files
 
 #: Means and intervals, which may be rounded otherwise on another machine.
 INEXACT = re.compile(r"(mean_ms|_95: \d+)$")
@@ -23,13 +22,8 @@ def recompute(folder: Path, records: list[AlignmentRecord]) -> list[str]:
         folder: of the run.
         records: the lines of its alignment.jsonl.
     """
-    return [found for record in records if record.status in MEASURED for found in _of_record(folder, record)]
 
+    def fields(record: AlignmentRecord) -> dict[str, Any]:
+        return derive.fields_of(read_parquet(folder / file_name(record.cell, record.repetition)))
 
-def _of_record(folder: Path, record: AlignmentRecord) -> list[str]:
-    where, said = f"alignment.jsonl, {record.cell} {record.repetition + 1}", record.model_dump()
-    try:
-        again = derive.fields_of(read_parquet(folder / file_name(record.cell, record.repetition)))
-    except DistilbenchError as error:
-        return [f"{where}: {error}"]
-    return differences({name: said[name] for name in again}, again, where, INEXACT)
+    return of_files(records, "alignment.jsonl", fields, INEXACT)

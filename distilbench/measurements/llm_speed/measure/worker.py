@@ -14,34 +14,34 @@ from distilbench.collectors import memory
 from distilbench.collectors import threads as collectors_threads
 from distilbench.collectors.latency import clock_for
 from distilbench.errors import ImplausibleError
+from distilbench.harness.handover import CellSpec
 from distilbench.harness.outcome import leave_record
-from distilbench.lowrank import checkpoint, shapes
+from distilbench.lowrank import prepared
 from distilbench.lowrank.attention import cache_bytes, expected_bytes
 from distilbench.lowrank.generation import TokenClock, generate
 from distilbench.machine.device import gpu_identity, select, synchronize
-from distilbench.measurements.llm_speed.measure.spec import FACTORS, TOKENS, LlmSpec
-from distilbench.measurements.llm_speed.records import BASELINE, ITERATIONS, PREFILL, VALUES_ONLY, LlmRecord, file_name
+from distilbench.measurements.llm_speed.records import ITERATIONS, PREFILL, TOKENS, LlmRecord, file_name
 from distilbench.measurements.llm_speed.summary import derive
 from distilbench.measurements.sweep.measure import worker as sweep
 from distilbench.runs.rawfiles import write_parquet
-from distilbench.sources.decoders import LoadedDecoder, load_decoder
+from distilbench.sources.decoders import load_decoder
 
 Row = dict[str, Any]
 
 
 def main(file: Path) -> int:
     """Measures; 0 when a record was written (see `outcome.leave_record`)."""
-    return leave_record(file, LlmSpec.load(file), LlmRecord, measure)
+    return leave_record(file, CellSpec.load(file), LlmRecord, measure)
 
 
-def measure(job: LlmSpec) -> dict[str, Any]:
+def measure(job: CellSpec) -> dict[str, Any]:
     """The fields of the record."""
     identity, protocol = job.identity, job.protocol
     cores = sweep.take_cores(protocol)
     device = select(job.model["device"])
     threads = collectors_threads.proof(torch, protocol["num_threads"], len(cores), device.type == "cpu")
     loaded = load_decoder(**job.model)
-    ranks, ratio = compressed(job, loaded)
+    ranks, ratio = prepared.install(identity["variant"], protocol["group_size"], Path(job.prepared), loaded)
     memory.touch(loaded.module)
     loaded_MiB = memory.rss_MiB()
     phases = memory.Phases(device)
@@ -73,17 +73,6 @@ def measure(job: LlmSpec) -> dict[str, Any]:
         "proof": gpu_identity(device) | ({"ranks": ranks} if ranks else {}),
         **threads,
     }
-
-
-def compressed(job: LlmSpec, loaded: LoadedDecoder) -> tuple[dict[str, Any] | None, float]:
-    """Puts the factors into the model where the variant asks for them: (ranks of its groups, fraction that is kept)."""
-    variant = job.identity["variant"]
-    if variant == BASELINE:
-        return None, 1.0
-    of = shapes.of_config(loaded.module.config, job.protocol["group_size"])
-    kinds = ("v_proj",) if variant == VALUES_ONLY else shapes.KINDS
-    made = checkpoint.load(loaded.module, of, checkpoint.read(Path(job.prepared) / FACTORS), kinds)
-    return {name: list(given) for name, given in made.allocation.ranks.items()}, made.allocation.effective
 
 
 def unaligned(ranks: dict[str, Any]) -> float:

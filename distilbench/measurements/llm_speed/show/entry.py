@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from distilbench import paths
-from distilbench.measurements.llm_speed.records import BASELINE, DECODE, PALU, PREFILL
+from distilbench.lowrank.params import BASELINE, PALU
+from distilbench.measurements.llm_speed.records import DECODE, PREFILL
 from distilbench.measurements.llm_speed.show import plots, tables
 from distilbench.measurements.llm_speed.show import side_by_side as of_two
 from distilbench.report import load
@@ -153,12 +154,6 @@ def subject(run: Run) -> list[str]:
 def reservation(summary: dict[str, Any]) -> str:
     """What a run that is not for citation cannot say."""
     return "So few iterations cannot say how sure a ratio is; nor can times say what compression costs in quality."
-
-
-def doubts(summary: dict[str, Any]) -> list[str]:
-    """What was not measured, and what a reader must know of the numbers."""
-    said = [f"{cell['cell']}: not measured ({cell['state']})" for cell in summary["cells"] if cell["state"] != "ok"]
-    return said + [f"{cell['cell']}: {doubt}" for cell in summary["cells"] for doubt in cell["doubts"]]
 
 
 def figure_caption(run: Run, figure: str) -> str | None:

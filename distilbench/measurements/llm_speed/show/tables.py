@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench.measurements.llm_speed.records import BASELINE, DECODE, PREFILL
+from distilbench.lowrank.params import BASELINE
+from distilbench.measurements.llm_speed.records import DECODE, PREFILL
 from distilbench.report.tables import DASH, known, machine_column, milliseconds, number, with_ends
 
 MiB = 2**20

@@ -10,7 +10,8 @@ import numpy as np
 
 from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.measurements.llm_speed.records import BASELINE, LlmRecord, file_name, point_name
+from distilbench.lowrank.params import BASELINE
+from distilbench.measurements.llm_speed.records import LlmRecord, file_name, point_name
 from distilbench.runs.measurement import summary_head
 from distilbench.runs.rawfiles import read_parquet, read_raw
 from distilbench.runs.states import MEASURED

@@ -14,7 +14,6 @@ from distilbench import paths
 from distilbench.errors import DataError
 from distilbench.harness import handover
 from distilbench.lowrank import calibration, prepared, shapes
-from distilbench.machine.device import software
 from distilbench.measurements.perplexity.params import PerplexityParams
 from distilbench.runs.folder import Run
 from distilbench.sources import prose
@@ -46,10 +45,7 @@ def prepare(params: PerplexityParams, run: Run) -> dict[str, Any]:
     source = about[params.texts[0]]["source"]
     data = {"schema_version": 1, "name": names, "source": source, "sha256": sha256, "texts": about}
     run.record_once("data.json", data | {"tokens": sum(text["tokens"] for text in about.values())}, ("sha256",))
-    of_this_process = ("device", "attention", "load_s")
-    model = {key: value for key, value in vars(loaded.info).items() if key not in of_this_process}
-    run.record_once("model.json", model | {"label_names": []}, ("sha256",))
-    run.add_to_environment("torch", software())
+    prepared.record_model(run, loaded)
     windows, manifest = prepared.windows_of(params, loaded)
     paths.write_atomic(run.folder / MOMENTS, save(calibration.moments(loaded.module, of, windows)))
     scores = calibration.fisher(loaded.module, of, windows) if "fisher" in params.forms else {}

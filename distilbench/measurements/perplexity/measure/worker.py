@@ -10,11 +10,11 @@ import torch
 from distilbench import paths
 from distilbench.collectors import memory
 from distilbench.errors import ImplausibleError
+from distilbench.harness.handover import CellSpec
 from distilbench.harness.outcome import leave_record
 from distilbench.lowrank import calibration, compress, prepared, shapes
 from distilbench.lowrank.projection import plain, principal
 from distilbench.machine.device import gpu_identity, select
-from distilbench.measurements.llm_speed.measure.spec import LlmSpec
 from distilbench.measurements.perplexity.measure import windows
 from distilbench.measurements.perplexity.measure.prepare import read_calibration, read_text
 from distilbench.measurements.perplexity.measure.windows import Window
@@ -37,10 +37,10 @@ Row = dict[str, Any]
 
 def main(file: Path) -> int:
     """Measures; 0 when a record was written (see `outcome.leave_record`)."""
-    return leave_record(file, LlmSpec.load(file), PerplexityRecord, measure)
+    return leave_record(file, CellSpec.load(file), PerplexityRecord, measure)
 
 
-def measure(job: LlmSpec) -> dict[str, Any]:
+def measure(job: CellSpec) -> dict[str, Any]:
     """The fields of the record."""
     cores = sweep.take_cores(job.protocol)
     device = select(job.model["device"])
@@ -66,7 +66,7 @@ def measure(job: LlmSpec) -> dict[str, Any]:
     }
 
 
-def form_of(job: LlmSpec, loaded: LoadedDecoder) -> dict[str, float]:
+def form_of(job: CellSpec, loaded: LoadedDecoder) -> dict[str, float]:
     """Compresses the model as the cell asks; what of keys and values is kept."""
     form, ratio = job.identity["form"], job.identity["ratio"]
     if form == "baseline":

@@ -119,18 +119,7 @@ def reservation(summary: dict[str, Any]) -> str:
     return "So few windows cannot say how sure a perplexity is."
 
 
-def doubts(summary: dict[str, Any]) -> list[str]:
-    """What was not measured, and what a reader must know of the numbers."""
-    said = [f"{cell['cell']}: not measured ({cell['state']})" for cell in summary["cells"] if cell["state"] != "ok"]
-    return said + [f"{cell['cell']}: {doubt}" for cell in summary["cells"] for doubt in cell["doubts"]]
-
-
-def figure_caption(run: Run, figure: str) -> str | None:
-    """What a figure of a page shows; None where the run has nothing to show there."""
-    return plots.caption(run, figure)
-
-
-picture, save = plots.by_ratio, plots.save
+figure_caption, picture, save = plots.caption, plots.by_ratio, plots.save
 
 
 def counted(run: Run) -> str:

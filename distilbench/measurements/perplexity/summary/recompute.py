@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-from distilbench.errors import DistilbenchError
 from distilbench.measurements.perplexity.records import PerplexityRecord, file_name
 from distilbench.measurements.perplexity.summary import derive
 from distilbench.runs.rawfiles import read_parquet
-from distilbench.runs.states import MEASURED
-from distilbench.runs.verify import differences
+from distilbench.runs.verify import of_files
 
 #: Exponentials and intervals, which may be rounded otherwise on another machine.
 INEXACT = re.compile(r"(perplexity|bits_per_byte|nll_nat_per_token|ratio_of_baseline|_95: \d+)$")
@@ -23,13 +22,8 @@ def recompute(folder: Path, records: list[PerplexityRecord]) -> list[str]:
         folder: of the run.
         records: the lines of its perplexity.jsonl.
     """
-    return [found for record in records if record.status in MEASURED for found in _of_record(folder, record)]
 
+    def fields(record: PerplexityRecord) -> dict[str, Any]:
+        return derive.fields_of(read_parquet(folder / file_name(record.cell)))
 
-def _of_record(folder: Path, record: PerplexityRecord) -> list[str]:
-    where, said = f"perplexity.jsonl, {record.cell}", record.model_dump()
-    try:
-        again = derive.fields_of(read_parquet(folder / file_name(record.cell)))
-    except DistilbenchError as error:
-        return [f"{where}: {error}"]
-    return differences({name: said[name] for name in again}, again, where, INEXACT)
+    return of_files(records, "perplexity.jsonl", fields, INEXACT)

@@ -92,7 +92,7 @@ def _with_ends(cell: Cell, name: str, form: str) -> str:
     return f"{cell[name]:{form}}" + (f" ({ends[0]:{form}} to {ends[1]:{form}})" if ends else "")
 
 
-def headline(run: Run, found: list[tuple[Aim, Cell | None]], limits: Limits) -> str:
+def headline(run: Run, limits: Limits) -> str:
     """What was chosen from, and where."""
     within = f" within {limits}" if str(limits) else ""
     profile = run.config["parameters"]["profile"]

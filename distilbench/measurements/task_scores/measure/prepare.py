@@ -6,12 +6,9 @@ from typing import Any
 
 from distilbench import paths
 from distilbench.harness import handover
-from distilbench.lowrank import checkpoint, compress, prepared, shapes
-from distilbench.machine.device import software
-from distilbench.measurements.llm_speed.measure.spec import FACTORS
+from distilbench.lowrank import prepared
 from distilbench.measurements.task_scores.measure import tasks
 from distilbench.measurements.task_scores.params import TaskScoresParams
-from distilbench.measurements.task_scores.records import BASELINE
 from distilbench.runs.folder import Run
 from distilbench.sources.decoders import load_decoder
 
@@ -33,17 +30,8 @@ def prepare(params: TaskScoresParams, run: Run) -> dict[str, Any]:
     documents = sum(one["documents"] for one in asked.values())
     run.record_once("data.json", data | {"sha256": sha256, "documents": documents}, ("sha256",))
     loaded = load_decoder(**params.model_arguments())
-    of_this_process = ("device", "attention", "load_s")
-    model = {key: value for key, value in vars(loaded.info).items() if key not in of_this_process}
-    run.record_once("model.json", model | {"label_names": []}, ("sha256",))
-    run.add_to_environment("torch", software())
-    if set(params.variants) - {BASELINE}:
-        of = shapes.of_config(loaded.module.config, params.group_size)
-        made, record = prepared.compressed(params, params.ratio, params.rank_search, params.ratio_dir, of, loaded)
-        ids, _ = prepared.tokens_of(params, loaded, calibrating=False)
-        proof = compress.prove(made, ids[None, :16].to(loaded.module.device))
-        checkpoint.save(made, run.folder / FACTORS, loaded.info.name, record)
-        run.record_once("compression.json", prepared.content(made, proof, record), ("ranks_sha256",))
+    prepared.record_model(run, loaded)
+    prepared.leave(params, run, loaded, prepared.tokens_of(params, loaded, calibrating=False)[0][:16])
     told = {"folder": str(run.folder)}
     handover.save(run, told)
     return told

@@ -11,10 +11,10 @@ import torch
 from distilbench import paths
 from distilbench.collectors import memory
 from distilbench.errors import ImplausibleError
+from distilbench.harness.handover import CellSpec
 from distilbench.harness.outcome import leave_record
+from distilbench.lowrank import prepared
 from distilbench.machine.device import gpu_identity, select
-from distilbench.measurements.llm_speed.measure.spec import LlmSpec
-from distilbench.measurements.llm_speed.measure.worker import compressed
 from distilbench.measurements.sweep.measure import worker as sweep
 from distilbench.measurements.task_scores.measure import scorer, tasks
 from distilbench.measurements.task_scores.records import CHOICE, DOCUMENTS, TaskRecord, file_name
@@ -29,17 +29,17 @@ SEED = 1234  # the harness's own, for what it samples
 
 def main(file: Path) -> int:
     """Measures; 0 when a record was written (see `outcome.leave_record`)."""
-    return leave_record(file, LlmSpec.load(file), TaskRecord, measure)
+    return leave_record(file, CellSpec.load(file), TaskRecord, measure)
 
 
-def measure(job: LlmSpec) -> dict[str, Any]:
+def measure(job: CellSpec) -> dict[str, Any]:
     """The fields of the record."""
     identity, protocol = job.identity, job.protocol
     cores = sweep.take_cores(protocol)
     device = select(job.model["device"])
     (task,) = tasks.load([identity["task"]]).values()
     loaded = load_decoder(**job.model)
-    _, ratio = compressed(job, loaded)
+    _, ratio = prepared.install(identity["variant"], protocol["group_size"], Path(job.prepared), loaded)
     tokenizer = tokenizer_of(loaded)
     started = time.perf_counter()
     samples, said = evaluate(loaded, tokenizer, task, identity["shots"], protocol)

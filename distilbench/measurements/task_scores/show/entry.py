@@ -30,13 +30,8 @@ ENDS = {
 }  # fmt: skip
 
 
-def cells(run: Run, summary: dict[str, Any]) -> pd.DataFrame:
-    """One row per cell, as text."""
-    return tables.cells(summary["cells"])
-
-
 def measured(table: pd.DataFrame) -> pd.DataFrame:
-    """The same of a table of several runs."""
+    """One row per cell, as text."""
     return tables.cells(table.to_dict("records"))
 
 
@@ -123,20 +118,9 @@ def reservation(summary: dict[str, Any]) -> str:
     return "So few questions cannot say what compression costs."
 
 
-def doubts(summary: dict[str, Any]) -> list[str]:
-    """What was not measured, and what a reader must know of the numbers."""
-    said = [f"{cell['cell']}: not measured ({cell['state']})" for cell in summary["cells"] if cell["state"] != "ok"]
-    return said + [f"{cell['cell']}: {doubt}" for cell in summary["cells"] for doubt in cell["doubts"]]
-
-
 def counted(run: Run) -> str:
     """What was computed again when the run was verified."""
     return f"{len(run.measured())} tasks computed again from their questions"
 
 
-def figure_caption(run: Run, figure: str) -> str | None:
-    """What a figure of a page shows; None where the run has nothing to show there."""
-    return plots.caption(run, figure)
-
-
-picture, save = plots.by_task, plots.save
+figure_caption, picture, save = plots.caption, plots.by_task, plots.save

@@ -8,7 +8,8 @@ from typing import Any
 
 from distilbench import paths
 from distilbench.errors import RunError
-from distilbench.measurements.task_scores.records import BASELINE, TaskRecord, cell_name, file_name
+from distilbench.lowrank.params import BASELINE
+from distilbench.measurements.task_scores.records import TaskRecord, cell_name, file_name
 from distilbench.measurements.task_scores.summary import derive
 from distilbench.runs.measurement import summary_head
 from distilbench.runs.rawfiles import read_parquet, read_raw
