@@ -93,11 +93,11 @@ def test_medians_follow_from_rounds():
 
 
 def test_what_rounding_up_costs_and_gives():
-    times = {6: np.array([2.0] * 5), 8: np.array([1.0] * 5), 10: np.array([1.0] * 5), 16: np.array([3.0] * 5)}
+    times = {size: np.array([ms] * 5) for size, ms in {6: 2.0, 8: 1.0, 10: 1.0, 12: 1.5, 16: 3.0}.items()}
     found = join._rounded(times, 8)
-    assert [(one["dimension"], one["rounded_to"]) for one in found["pairs"]] == [(6, 8), (10, 16)]
-    assert [one["time_ratio"] for one in found["pairs"]] == [0.5, 3.0]
-    assert found["memory_ratio"] == pytest.approx((8 / 6 + 1.6) / 2)
+    assert [(one["dimension"], one["rounded_to"]) for one in found["pairs"]] == [(6, 8), (10, 16), (12, 16)]
+    assert [one["time_ratio"] for one in found["pairs"]] == [0.5, 3.0, 2.0]
+    assert found["memory_ratio"] == pytest.approx(8 / 6), "the median of 1.33, 1.6 and 1.33"
     assert (found["faster"], found["surely_faster"]) == (1, 1)
     assert found["pairs"][0]["time_ratio_95"] == pytest.approx([0.5, 0.5])
     nothing = join._rounded({8: np.array([1.0])}, 8)

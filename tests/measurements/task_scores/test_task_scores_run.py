@@ -165,6 +165,18 @@ def test_variants_are_compared_question_by_question(answered):
     assert decoding.cell(answered, "palu-mmlu_dev_letter_mini-0shot")["margin_difference_nat"] is None
 
 
+def test_what_is_lost_is_not_what_is_won(spoilt):
+    """Of four questions the baseline answers three; palu loses two of them and wins the fourth."""
+    names = [f"{variant}-mmlu_dev_mini-0shot" for variant in ("baseline", "palu")]
+    for name, right in zip(names, ((1, 1, 1, 0), (0, 0, 1, 1)), strict=True):
+        rows = [row(0, [-1.0, -2.0] if one else [-2.0, -1.0]) for one in right]
+        write_parquet(spoilt.folder / records.file_name(name), rows, records.DOCUMENTS)
+    base, own = (next(one for one in spoilt.measured() if one.cell == name) for name in names)
+    found = join.against(spoilt.folder, base, own)
+    assert (found["lost"], found["won"], found["accuracy_difference"], found["mcnemar_p"]) == (2, 1, -0.25, 1.0)
+    assert found["margin_difference_nat"] == pytest.approx(-0.5)
+
+
 def test_different_questions_are_not_compared(spoilt):
     lines = [json.loads(line) for line in spoilt.raw.read_text().splitlines()]
     for line in lines:
